@@ -1,0 +1,66 @@
+"""The clips of a bench in every form a side may want: videos, shards of them, shards of frames, JPEG files."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from livetrain.bench.clips import ClipSet, make_clips
+from livetrain.bench.options import Options
+from livetrain.bench.peers import Task, decode_pyav
+from livetrain.errors import UserError
+from livetrain.fileio import write_text
+from shards import build, plan
+from shards.media import JPEG_QUALITY
+
+STANDARD = (ClipSet(640, 480), ClipSet(1920, 1080))  # 4 s at 25 frames/s, libx264's defaults
+QUICK = (ClipSet(640, 480, seconds=2.0, num_clips=6),)
+
+
+def clip_sets(options: Options) -> tuple[ClipSet, ...]:
+    """What to measure with."""
+    chosen = QUICK if options.quick else STANDARD
+    found = tuple(what for what in chosen if options.height in (0, what.height))
+    if not found:
+        raise UserError(f"--height {options.height}: there are {', '.join(str(what.height) for what in chosen)}")
+    return found
+
+
+def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = False) -> Task:
+    """The clips and their shards, built where they are missing; with `frames` also frame shards and JPEG files."""
+    home = options.data / what.name
+    videos = make_clips(options.data, what)
+    shards, frame_shards, jpegs = home / "shards", home / "frame-shards", home / "jpegs"
+    _build(home, shards, plan.Media("video"))
+    if frames:
+        _build(home, frame_shards, plan.Media("frames", num_frames=16))
+        _extract(videos, jpegs, what.num_frames)
+    return Task(
+        tuple(videos), what.num_frames, shards, frame_shards, jpegs, level, workers=options.workers,
+        batch_size=4 if what.height > 720 else 8, count=2 if what.height > 720 else 4 if options.quick else 6,
+        device=options.device,
+    )  # fmt: skip
+
+
+def _build(home: Path, out: Path, media: plan.Media) -> None:
+    if not (out / "dataset.json").exists():
+        options = build.Options(media=media, shard_mb=16)
+        build.build(home / "videos", home / "label.csv", out, options, num_workers=2, overwrite=True)
+
+
+def _extract(videos: list[Path], folder: Path, num_frames: int) -> None:
+    """Every frame of every video as folder/<video>/<number>.jpg."""
+    from PIL import Image
+
+    def extract(video: Path) -> None:
+        if (folder / video.stem / "done").exists():
+            return
+        (folder / video.stem).mkdir(parents=True, exist_ok=True)
+        for number, pixels in enumerate(decode_pyav(video, np.arange(num_frames))):
+            Image.fromarray(pixels).save(folder / video.stem / f"{number:05d}.jpg", quality=JPEG_QUALITY)
+        write_text(folder / video.stem / "done", "")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(extract, videos))

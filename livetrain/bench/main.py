@@ -1,0 +1,92 @@
+"""`livetrain bench NAME … [options]`: measure, print, and write NAME.md and NAME.json into --out.
+
+With --quick and --against it is a guard: ratios of both sides on one machine do not depend on how fast the machine is,
+so one that falls by half tells of a change of the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from livetrain.bench.options import Options
+from livetrain.errors import UserError
+from livetrain.fileio import write_json
+
+BENCHES = {
+    "decode": "the CPU decoder against libavcodec alone; frames decoded against the fewest possible",
+    "loader": "the loader against the decoder's limit and against what others load videos with",
+    "build": "building and verifying shards against cp, tar + ffprobe and sha256sum",
+    "checkpoint": "how long a checkpoint keeps training waiting",
+    "trainer": "training against a cached batch, a plain PyTorch loop and Lightning",
+    "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
+    "start": "opening shards, the first batch and planning, from a thousand samples to a billion",
+}
+QUICK = ("decode", "loader", "start")  # what --quick measures when no name is given: under three minutes
+FALL = 0.5  # of a ratio, that is no noise
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    listing = "\n".join(f"  {name:<12} {text}" for name, text in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        "livetrain bench",
+        description=f"Measurements, each against a limit or another program on the same work:\n\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
+    parser.add_argument("--quick", action="store_true", help="the short form: fewer clips and rounds")
+    parser.add_argument("--rounds", type=int, help="passes of each side (default 5, quick 2)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/NAME.md and DIR/NAME.json")
+    parser.add_argument("--ratios", type=Path, metavar="FILE", help="write the ratios to FILE, as JSON")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help=f"exit code 1 when a ratio is below {FALL:g} x that in FILE"
+    )
+    parser.add_argument("--data", type=Path, default=Options.data, help="where clips to measure with are kept")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--height", type=int, default=0, metavar="N", help="decode, loader: only clips of N lines")
+    parsed = parser.parse_args(arguments)
+    if unknown := sorted(set(parsed.names) - set(BENCHES)):
+        parser.error(f"no bench {unknown[0]!r}; there are: {', '.join(BENCHES)}")
+    rounds = parsed.rounds or (2 if parsed.quick else 5)
+    options = Options(parsed.quick, rounds, parsed.data, parsed.device, parsed.height)
+    known = _read_ratios(parsed.against) if parsed.against else {}
+    ratios: dict[str, float] = {}
+    for name in parsed.names or (QUICK if parsed.quick else BENCHES):
+        report = importlib.import_module(f"livetrain.bench.{name}").run(options)
+        command = ["livetrain", "bench", name, *(["--quick"] if parsed.quick else [])]
+        command += ["--rounds", str(parsed.rounds)] if parsed.rounds else []
+        command += ["--height", str(parsed.height)] if parsed.height else []
+        command += ["--device", parsed.device] if parsed.device != "cpu" else []
+        print(report.text(command))
+        if parsed.out:
+            report.write(parsed.out / f"{name}.md", command)
+        ratios |= report.ratios
+    if parsed.ratios:
+        write_json(parsed.ratios, {name: value for name, value in ratios.items() if math.isfinite(value)})
+    fallen = compare(ratios, known)
+    for line in fallen:
+        print(line)
+    return 1 if fallen else 0
+
+
+def compare(found: Mapping[str, float], known: Mapping[str, float]) -> list[str]:
+    """A line for each ratio that was measured and is below `FALL` times the known one, or is no number any more."""
+    lines = []
+    for name, value in sorted(found.items()):
+        if name in known:
+            print(f"{name:<60} {value:8.3f}, known {known[name]:8.3f}")
+        if name in known and not value >= FALL * known[name]:
+            lines.append(f"slower: {name}: {value:.3f}, and {known[name]:.3f} when the figures were committed")
+    return lines
+
+
+def _read_ratios(path: Path) -> dict[str, float]:
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"--against {path}: no file of ratios ({error}); --ratios writes one") from error

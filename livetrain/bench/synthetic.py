@@ -1,0 +1,46 @@
+"""Shard folders of any number of samples that cost next to no disk but the index: every shard is a link to a real one.
+
+A sample of the large folder is one of the real folder under another key, so its bytes are real and its checksum holds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from livetrain.data import Dataset
+from shards import manifest, sidecar
+from shards.write import shard_name
+
+
+def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Path:
+    """A shard folder `out` of `num_samples` samples in `num_shards` shards, all of them the first shard of `real`."""
+    if (out / manifest.FILE_NAME).exists():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    source = Dataset.open(real)
+    first = np.flatnonzero(source.column("shard") == 0)
+    numbers = np.arange(num_samples, dtype=np.int64)
+    columns = {name: _repeated(source.columns[name].take(first), num_samples) for name in sidecar.SCHEMA.names}
+    columns["shard"] = pa.array((numbers * num_shards // num_samples).astype(np.int32))
+    columns["key"] = pa.array(numbers).cast(pa.string())
+    columns["video"] = columns["key"]
+    columns["group"] = pa.array(numbers // 100).cast(pa.string())
+    sidecar.write_table(out / sidecar.FILE_NAME, pa.Table.from_pydict(columns, schema=sidecar.SCHEMA))
+    content = manifest.read(real)
+    shard = content["shards"][0]
+    for number in range(num_shards):
+        target = out / f"{shard_name(number)}.tar"
+        target.unlink(missing_ok=True)
+        os.link(real / shard["name"], target)
+    content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
+    content["num_samples"] = num_samples
+    manifest.write(out, content)
+    return out
+
+
+def _repeated(column: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
+    return column.take(np.arange(count, dtype=np.int64) % len(column))

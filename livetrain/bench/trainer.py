@@ -1,0 +1,298 @@
+"""`livetrain bench trainer`: training as it is against what stops it, and against loops that others would write.
+
+    livetrain            `Loop.train` on real shards: loader, updates, log lines
+    cached batch         the same updates on one batch that is there already: what the loader costs
+    plain PyTorch        forward, backward, AdamW on that batch, nothing else: what livetrain costs
+    Lightning            the same in a LightningModule
+    timm's train.py      the same in its loop, in its order, with its optimizer, scheduler, clipping, meters (the script
+                         is no part of the package: written after it, timm 1.0)
+    loader alone         livetrain's loader, nobody training; from it and the cached batch `livetrain plan` predicts
+
+All of them train the same network with the same arithmetic. Rates are of updates in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from livetrain.bench.clips import ClipSet
+from livetrain.bench.corpus import make_task
+from livetrain.bench.options import Options
+from livetrain.bench.report import Report, Table
+from livetrain.bench.sides import Measured, race, ratio
+from livetrain.config import Config, load_config
+from livetrain.data import Batch, Dataset, train_loader
+
+OURS, CACHED, PLAIN, LIGHTNING = "livetrain", "livetrain, one cached batch", "plain PyTorch loop", "Lightning"
+TIMM, LOADER = "timm's train.py, its loop", "livetrain's loader alone"
+LARGE = (
+    ("tf_efficientnet_b4", 380),
+    ("convnext_large", 224),
+    ("swin_large_patch4_window7_224", 224),
+    ("vit_large_patch16_224", 224),
+    ("eva02_large_patch14_448", 448),
+)
+SMALL = (("resnet18", 160), ("efficientnet_b0", 128), ("vit_tiny_patch16_224", 224))
+PEERS = (CACHED, PLAIN, LIGHTNING, TIMM)
+SKIPPED = 4  # updates before the measured ones
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a side trains. updates: measured ones."""
+
+    shards: Path
+    backbone: str
+    image_size: int
+    global_batch: int
+    precision: str
+    compile: bool
+    updates: int
+    device: str
+
+    def config(self, run_dir: str) -> Config:
+        """Its configuration."""
+        keys = {
+            "data.shards": self.shards, "run_dir": run_dir, "model.backbone": self.backbone,
+            "data.image_size": self.image_size, "data.num_frames": 8, "train.global_batch": self.global_batch,
+            "train.precision": self.precision, "model.compile": self.compile, "train.log_every": 2,
+            "train.max_steps": SKIPPED + self.updates, "train.eval_every_epochs": 0, "train.save_every_steps": 0,
+            "tracking.wandb": "disabled", "data.dev_split": "dev", "data.test_split": "test",
+        }  # fmt: skip
+        return load_config([], [f"{name}={value}" for name, value in keys.items()], warn=lambda line: None)
+
+
+def run(options: Options) -> Report:
+    """A table of networks, eager and (on a GPU) compiled."""
+    on_gpu = options.device != "cpu"
+    shards = make_task(ClipSet(640, 480), options, "resize").shards
+    table = Table(
+        f"Clips of 8 frames a second; {'bf16' if on_gpu else 'fp32'}. Ratios: livetrain over the side, median of the "
+        "rounds. Data wait: share of the time that training waited for clips.",
+        ("network", "side", "ratio", "clips/s", "data wait, %", "MFU, %", "GPU memory, GiB", "remark"),
+    )
+    ratios: dict[str, float] = {}
+    measurements: list[dict[str, Any]] = []
+    for backbone, image_size in LARGE if on_gpu else SMALL[: 1 if options.quick else 3]:
+        for compiled in (False, True) if on_gpu else (False,):
+            work = Work(
+                shards, backbone, image_size, 32 if on_gpu else 4, "bf16" if on_gpu else "fp32", compiled,
+                24 if on_gpu else 8, options.device,
+            )  # fmt: skip
+            sides = {
+                OURS: livetrain,
+                CACHED: cached,
+                PLAIN: plain,
+                LIGHTNING: lightning,
+                TIMM: timm_loop,
+                LOADER: loader,
+            }
+            found = race(sides, [work], rounds=options.rounds, title=f"trainer {backbone}")
+            name = f"{backbone}@{image_size}{' compiled' if compiled else ''}"
+            _add(table, name, found)
+            if found[OURS].rates and found[CACHED].rates and found[LOADER].rates:
+                parts = {"compute_rate": found[CACHED].rate, "loader_rate": found[LOADER].rate}
+                measurements.append({"kind": "training", "name": name, "measured": found[OURS].rate,
+                                     "inputs": parts | {"shares_cores": not on_gpu}})  # fmt: skip
+            for side in PEERS:
+                ratios[f"trainer {name} over {side}"] = ratio(found[OURS], found[side])
+    worst = {side: min(v for n, v in ratios.items() if n.endswith(side)) for side in PEERS}
+    summary = "At worst, livetrain trains at " + ", ".join(f"{v:.2f} x {side}" for side, v in worst.items()) + "."
+    return Report("Training", summary, [table], ratios, ("accelerate", "lightning"), measurements)
+
+
+def _add(table: Table, name: str, found: dict[str, Measured]) -> None:
+    missing = float("nan")
+    for side, measured in found.items():
+        facts = [measured.facts.get(key, missing) for key in ("data_wait_percent", "mfu_percent", "gpu_memory_gib")]
+        table.rows.append((name, side, ratio(found[OURS], measured), measured.rate, *facts, measured.error))
+
+
+def livetrain(work: Work) -> tuple[float, dict[str, float]]:
+    """`Loop.train`, as a run does it; figures from its own log lines."""
+    from livetrain.engine.loop import Loop
+    from livetrain.engine.stop import StopRequest
+
+    with _prepared(work) as (config, accelerator, dataset, parts), StopRequest() as stop:
+        with Loop(config, accelerator, dataset, parts, None, lambda line: None, stop) as loop:
+            loop.train()
+        lines = (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["kind"] == "train" and record["step"] > SKIPPED]
+    figures = ("samples_per_second", "data_wait_percent", "mfu_percent", "gpu_memory_gib")
+    medians = {name: statistics.median(r[name] for r in records) for name in figures if name in records[0]}
+    return medians.pop("samples_per_second"), medians
+
+
+def cached(work: Work) -> float:
+    """The same updates, again and again on the run's first batch."""
+    with _prepared(work) as (config, accelerator, dataset, parts):
+        batch = _first_batch(config, dataset, parts.model, accelerator.device)
+        pending: list[Any] = []
+
+        def update(step: int) -> None:
+            result = parts.updater.update(step, [batch])
+            for before in pending:
+                parts.updater.check(before)
+            pending[:] = [result]
+
+        return _rate(work, update)
+
+
+def plain(work: Work) -> float:
+    """What one would write without livetrain, in a page."""
+    with _prepared(work) as (config, accelerator, dataset, parts):
+        device, model, loss = accelerator.device, parts.model, parts.loss
+        batch = _first_batch(config, dataset, model, device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=device.type == "cuda")
+        network = torch.compile(model) if work.compile else model
+
+        def update(step: int) -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):
+                logits = network(batch.clips)
+            loss(logits.float(), batch.labels).mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        model.train()
+        return _rate(work, update)
+
+
+def lightning(work: Work) -> float:
+    """The same network, loss and batch in a LightningModule, logging and checkpoints off."""
+    import lightning as L
+
+    with _prepared(work) as (config, accelerator, dataset, parts):
+        device, model, loss = accelerator.device, parts.model, parts.loss
+        batch = _first_batch(config, dataset, model, device)
+        clock: list[float] = []
+
+        class Module(L.LightningModule):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = torch.compile(model) if work.compile else model
+
+            def training_step(self, batch: Any, index: int) -> torch.Tensor:
+                _synchronise(device)
+                clock.append(time.perf_counter())
+                return loss(self.model(batch[0]).float(), batch[1]).mean()
+
+            def configure_optimizers(self) -> torch.optim.Optimizer:
+                return torch.optim.AdamW(self.parameters(), lr=1e-4, weight_decay=0.05, fused=device.type == "cuda")
+
+        batches = [(batch.clips, batch.labels)] * (SKIPPED + work.updates + 1)
+        trainer = L.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_epochs=1, logger=False,
+            precision="bf16-mixed" if work.precision == "bf16" else "32-true", gradient_clip_val=1.0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
+        )  # fmt: skip
+        trainer.fit(Module(), torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        return work.updates * work.global_batch / (clock[-1] - clock[SKIPPED])
+
+
+def timm_loop(work: Work) -> float:
+    """timm's train.py, train_one_epoch: forward, backward, clipping, step, meters, scheduler, in its order."""
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler import create_scheduler_v2
+    from timm.utils import AverageMeter, dispatch_clip_grad
+
+    with _prepared(work) as (config, accelerator, dataset, parts):
+        device, model, loss = accelerator.device, parts.model, parts.loss
+        batch = _first_batch(config, dataset, model, device)
+        optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=0.05)
+        schedule, _ = create_scheduler_v2(
+            optimizer, sched="cosine", num_epochs=2, step_on_epochs=False, updates_per_epoch=SKIPPED + work.updates
+        )
+        assert schedule is not None
+        network = torch.compile(model) if work.compile else model
+        meter, sampled = AverageMeter(), 0
+
+        def update(step: int) -> None:
+            nonlocal sampled
+            clips, labels = batch.clips.to(device), batch.labels.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):
+                value = loss(network(clips).float(), labels).mean()
+            value.backward()
+            dispatch_clip_grad(model.parameters(), 1.0, mode="norm")
+            optimizer.step()
+            meter.update(value.item(), len(clips))  # as it does: waits for the device
+            sampled += len(clips)
+            optimizer.zero_grad()
+            _synchronise(device)
+            schedule.step_update(num_updates=step + 1, metric=meter.avg)
+
+        model.train()
+        return _rate(work, update)
+
+
+def loader(work: Work) -> float:
+    """Clips a second of the run's loader with nothing but a look at each batch."""
+    with _prepared(work) as (config, accelerator, dataset, parts):
+        device = accelerator.device
+        num_steps = SKIPPED + work.updates + 4  # the loader's end is no part of the time
+        batches = train_loader(
+            dataset, config, rank=0, world=1, local_world=1, device=device, mean=parts.model.mean, std=parts.model.std,
+            num_steps=num_steps,
+        )  # fmt: skip
+        with batches:
+            iterator = iter(batches)
+
+            def look(step: int) -> None:
+                next(iterator)
+
+            return _rate(work, look)
+
+
+@contextlib.contextmanager
+def _prepared(work: Work) -> Iterator[Any]:
+    """(config, accelerator, dataset, parts) in a temporary run directory; Accelerate's state is made anew each time."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    from livetrain.engine import build
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    with tempfile.TemporaryDirectory(prefix="livetrain-bench-") as folder:
+        config = work.config(folder)
+        accelerator = build.make_accelerator(config)
+        dataset = Dataset.open(config.data.shards, config.data)
+        model, loss = build.make_model(config, accelerator)
+        parts = build.make_parts(config, accelerator, dataset, model, loss, None)
+        yield config, accelerator, dataset, parts
+        dataset.close()
+
+
+def _first_batch(config: Config, dataset: Dataset, model: Any, device: torch.device) -> Batch:
+    loader = train_loader(
+        dataset, config, rank=0, world=1, local_world=1, device=device, mean=model.mean, std=model.std, num_steps=1
+    )
+    with loader:
+        return next(iter(loader))
+
+
+def _rate(work: Work, update: Callable[[int], None]) -> float:
+    """Clips a second of `work.updates` updates after the first ones."""
+    device = torch.device(work.device)
+    for step in range(SKIPPED):
+        update(step)
+    _synchronise(device)
+    started = time.perf_counter()
+    for step in range(SKIPPED, SKIPPED + work.updates):
+        update(step)
+    _synchronise(device)
+    return work.updates * work.global_batch / (time.perf_counter() - started)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,135 @@
+"""Compare runs on the same test videos, or list all runs of a folder.
+
+    livetrain compare RUN RUN … [--out DIR]
+    livetrain compare FOLDER [--out DIR] [--wandb PROJECT]
+
+Runs: each is compared with the first: differences with intervals (paired bootstrap over people), whether the data can
+tell them apart and how many more people it would take, and the videos they decide differently about, with pictures:
+comparison.html and comparison.json in DIR (default: the first run's folder).
+
+A folder of runs: the sheet of experiments, sheet.csv and sheet.html in DIR (default: the folder), and with --wandb a
+table in that W&B project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from livetrain.errors import UserError
+from livetrain.fileio import write_json, write_text
+
+MAX_CLIPS = 24
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    parser = argparse.ArgumentParser(prog="livetrain compare", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--wandb", default="")
+    try:
+        options, unknown = parser.parse_known_args(list(arguments))  # parse_args of Python 3.11 would end the process
+    except argparse.ArgumentError as error:
+        raise UserError(f"livetrain compare: {error}") from None
+    if unknown:
+        raise UserError(f"livetrain compare: unknown option {unknown[0]}; livetrain compare --help lists them")
+    folders = options.folders
+    if len(folders) == 1:
+        print(sheet_of(folders[0], options.out or folders[0], options.wandb))
+    elif options.wandb:
+        raise UserError("--wandb takes the table of one folder of runs: livetrain compare FOLDER --wandb PROJECT")
+    else:
+        print(compare_runs(folders, options.out or folders[0]))
+    return 0
+
+
+def compare_runs(runs: Sequence[Path], out: Path) -> str:
+    """Write comparison.json and comparison.html into `out`. Returns what to print."""
+    from livetrain.verdict import compare, sheet
+
+    judged = [_judged(run) for run in runs]
+    pairs = [compare.pair(judged[0], other) for other in judged[1:]]
+    write_json(out / "comparison.json", {"format": 1, "pairs": pairs})
+    table = [{"run": str(run), **sheet.figures(run)} for run in runs]
+    shown = [_with_pictures(pair, runs[0]) for pair in pairs]
+    page = out / "comparison.html"
+    _write_page(page, "Comparison", sheet.cells(table), shown)
+    lines = [row["sentence"] for pair in pairs for row in pair["differences"]]
+    lines += [f"{len(pair['discordant'])} videos decided differently by {pair['other']}" for pair in pairs]
+    return "\n".join([*lines, str(page)])
+
+
+def sheet_of(folder: Path, out: Path, project: str = "") -> str:
+    """Write sheet.csv and sheet.html of the runs in `folder` into `out`. Returns what to print."""
+    from livetrain.verdict import sheet
+
+    table = sheet.rows(folder)
+    columns, lines = sheet.cells(table)
+    write_text(out / "sheet.csv", sheet.to_csv(table))
+    _write_page(out / "sheet.html", f"Runs in {folder.name}", (columns, lines), [])
+    if project:
+        _to_wandb(table, project, out)
+    cells = [columns, *lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([*text, str(out / "sheet.html")])
+
+
+def _judged(run: Path) -> Any:
+    import json
+
+    from livetrain.verdict import scores
+    from livetrain.verdict.compare import Judged
+
+    try:
+        threshold = float(json.loads((run / "verdict.json").read_text(encoding="utf-8"))["threshold"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{run / 'verdict.json'}: {error}; `livetrain evaluate {run}` writes it") from None
+    return Judged(str(run), scores.read(run / "scores" / "test.csv"), threshold)
+
+
+def _with_pictures(pair: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The discordant clips that are shown with a frame of each, where the run's shards are there."""
+    from livetrain.config import load_config
+
+    try:
+        config = load_config([run / "config.yaml"], [], warn=lambda line: None)
+        from livetrain.data import Dataset  # torch, DALI: seconds that a comparison without shards need not wait
+        from livetrain.engine.conclude import clip_pictures
+
+        pictures = clip_pictures(Dataset.of(config.data))
+    except UserError:
+        return pair
+    clips, counts = [], {"one": 0, "other": 0}
+    for clip in pair["discordant"]:
+        counts[clip["right"]] += 1
+        frames = pictures(clip["key"], ()) if counts[clip["right"]] <= MAX_CLIPS else []
+        clips.append(clip | {"picture": base64.b64encode(frames[0]).decode() if frames else None})
+    return pair | {"discordant": clips}
+
+
+def _write_page(path: Path, title: str, table: tuple[list[str], list[list[str]]], pairs: list[dict[str, Any]]) -> None:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("livetrain.verdict", "."), autoescape=True, trim_blocks=True)
+    template = environment.get_template("compare.html.j2")
+    columns, lines = table
+    write_text(path, template.render(title=title, columns=columns, lines=lines, pairs=pairs, max_clips=MAX_CLIPS))
+
+
+def _to_wandb(table: list[dict[str, Any]], project: str, out: Path) -> None:
+    import wandb
+
+    from livetrain.engine.tracking import wandb_mode
+
+    mode: Any = wandb_mode("auto")
+    with wandb.init(project=project, job_type="sheet", mode=mode, dir=str(out)) as run:
+        columns: list[str | int] = list(table[0])
+        run.log({"sheet": wandb.Table(columns=columns, data=[list(row.values()) for row in table])})

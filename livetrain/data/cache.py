@@ -1,0 +1,174 @@
+"""The shard cache of a node: a folder of whole, checked files with a bound, shared by all processes of a user there.
+
+    <key>          a file that is complete; its time of modification is when it was last used
+    <key>.part     one that is coming, at its final size from the start: what is coming counts too
+    <key>.lock     held (flock) by whoever writes or needs the file; the kernel frees it when its holder dies
+    room.lock      held while room is made
+
+A key is the digests of where a file came from and of what it holds, and its name, so nothing in the folder is ever out
+of date. Files are opened for each read: one that is evicted frees its space at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from livetrain.errors import UserError
+
+_KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{64}-[\w.-]+")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+ROOM_POLL_SECONDS = 0.05
+
+
+class ChecksumError(Exception):
+    """What was written is not what was asked for."""
+
+
+def default_folder() -> Path:
+    """$XDG_CACHE_HOME/livetrain/shards, or ~/.cache/livetrain/shards."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livetrain" / "shards"
+
+
+def key_of(url: str, sha256: str, name: str) -> str:
+    """The name in the cache of the file `name` below `url` with that SHA-256."""
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{sha256}-{name}"
+
+
+class Cache:
+    """The cache in `folder`, of at most `max_bytes`. Processes and threads may share it."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """Raises UserError when the folder cannot be written."""
+        self.folder, self.max_bytes = folder, max_bytes
+        with self._telling():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / "room.lock"):
+                pass
+
+    def path(self, key: str) -> Path:
+        """Where the file is, if it is there. Outside of `locked` it can go at any time."""
+        return self.folder / key
+
+    def touch(self, key: str) -> bool:
+        """Mark a file as used now; False when it is not there."""
+        now = time.time_ns()  # the file system's own clock is too coarse to order uses
+        try:
+            os.utime(self.path(key), ns=(now, now))
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold a file: nobody else writes or evicts it. Yields False, without the lock, when it is held and not
+        `wait`."""
+        with contextlib.ExitStack() as stack:
+            with self._telling():
+                held = stack.enter_context(_locked(self.path(key + ".lock"), wait=wait))
+            yield held
+
+    def fill(self, key: str, sha256: str, num_bytes: int, blocks: Callable[[], Iterable[bytes]]) -> None:
+        """Write a file that `locked` holds from `blocks()`, which is called again when the disk was full.
+
+        Raises ChecksumError when the bytes have another SHA-256, UserError when the disk stays full.
+        """
+        with self._telling():
+            try:
+                self._write(key, sha256, num_bytes, blocks())
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                with _locked(self.folder / "room.lock"):
+                    self._evict(lambda total, at_first: total + num_bytes <= at_first)
+                self._write(key, sha256, num_bytes, blocks())
+
+    def _write(self, key: str, sha256: str, num_bytes: int, blocks: Iterable[bytes]) -> None:
+        part, target = self.path(key + ".part"), self.path(key)
+        try:
+            with os.fdopen(self._reserve(part, num_bytes), "wb") as file:
+                digest = hashlib.sha256()
+                for block in blocks:
+                    digest.update(block)
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest.hexdigest() != sha256:
+                raise ChecksumError(key)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        self.touch(key)
+
+    def _reserve(self, part: Path, num_bytes: int) -> int:
+        """A descriptor of the new file `part` with `num_bytes` of disk, once there is room under the bound."""
+        part.unlink(missing_ok=True)  # of a process that died
+        while True:
+            with _locked(self.folder / "room.lock"):
+                if self._evict(lambda total, _: total + num_bytes <= self.max_bytes):
+                    descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                    try:
+                        os.posix_fallocate(descriptor, 0, num_bytes)
+                    except OSError:
+                        os.close(descriptor)
+                        raise
+                    return descriptor
+            # All that is left is coming or being read: one of them is done soon.
+            time.sleep(ROOM_POLL_SECONDS)
+
+    def _evict(self, enough: Callable[[int, int], bool]) -> bool:
+        """Remove the least recently used files that nobody holds until `enough(bytes left, bytes at first)`."""
+        entries = sorted(self._entries())
+        total = at_first = sum(num_bytes for _, num_bytes, _ in entries)
+        for _, num_bytes, path in entries:
+            if enough(total, at_first):
+                return True
+            with _locked(path.parent / (path.name.removesuffix(".part") + ".lock"), wait=False) as held:
+                if held:
+                    path.unlink(missing_ok=True)
+                    total -= num_bytes
+        return enough(total, at_first)
+
+    def _entries(self) -> Iterator[tuple[int, int, Path]]:
+        """(last use in ns, bytes, path) of what is there and what is coming; other files in the folder are not ours."""
+        with os.scandir(self.folder) as found:
+            for entry in found:
+                if _KEY.fullmatch(entry.name) and not entry.name.endswith(".lock"):
+                    with contextlib.suppress(FileNotFoundError):
+                        facts = entry.stat()
+                        yield facts.st_mtime_ns, facts.st_size, Path(entry.path)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """The disk's complaints as a UserError. Errors of the network pass: they carry no errno."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise UserError(
+                f"the shard cache {self.folder}: {error.strerror}; set data.cache_dir to a folder on a disk with room "
+                f"for data.cache_gb={self.max_bytes / 1e9:g}, or lower that"
+            ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on the file `path`, made if need be. Threads exclude one another as processes do."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,356 @@
+"""Shard folders as the trainer sees them: the manifest, the columns of the index, and the bytes of any sample.
+
+Nothing is read but what is asked for: the index is memory-mapped, a sample's bytes come by one `pread` of its range.
+Where a folder is (a disk, a bucket), its store knows. Several folders (`data.sources`) are one data set: their rows
+follow each other, keys and videos are named `FOLDER/…`, and people `DOMAIN/…`, for the same name in two data sets is
+two people.
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import dataclasses
+import functools
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from livetrain.config import DataConfig
+from livetrain.data.remote import Url
+from livetrain.data.store import Store, open_store
+from livetrain.errors import UserError
+from livetrain.selection import ALL, Selection
+from shards import manifest as manifest_
+from shards import sidecar
+
+ROWS_AT_ONCE = 2**20
+
+
+class FetchError(Exception):
+    """The bytes of a sample are not where the index says (missing or cut shard, changed payload)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One shard folder of a data set: its name there, where it is, what it holds, and the row that is its first."""
+
+    name: str
+    root: Path | Url
+    manifest: dict[str, Any]
+    store: Store = field(repr=False)
+    first_row: int = 0
+
+
+@dataclass
+class Dataset:
+    """One shard folder, or several. Open it with `Dataset.of` or `open`; `len()` counts samples of all splits."""
+
+    sources: list[Source]
+    columns: pa.Table
+    _arrays: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    _words: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(config: DataConfig) -> Dataset:
+        """Open `data.shards`, or all of `data.sources` as one data set. A folder without a domain is a domain of its
+        own, of the folder's name. Raises UserError as `open`, and for folders of the same name or without any."""
+        if not config.sources:
+            return Dataset.open(config.shards, config)
+        parts = [Dataset.open(where, config) for where in config.sources]
+        names = [str(part.root).rstrip("/").rpartition("/")[2] for part in parts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"data.sources: two folders are called {twice[0]!r}; their clips need names apart: rename one"
+            )
+        sources, tables, first = [], [], 0
+        for name, part in zip(names, parts, strict=True):
+            sources.append(dataclasses.replace(part.sources[0], name=name, first_row=first))
+            tables.append(_with_domain(part.columns, name))
+            first += len(part)
+        return Dataset(sources, pa.concat_tables(tables).unify_dictionaries())
+
+    @staticmethod
+    def open(where: str | Path, config: DataConfig | None = None) -> Dataset:
+        """Open the shard folder `where`, a path or a URL; for a URL, `config` says how it is cached (None: defaults).
+
+        Raises UserError when it cannot be had, or is no finished shard folder of this format.
+        """
+        store = open_store(where, config or DataConfig())
+        root = store.root
+        try:
+            manifest = json.loads(store.manifest_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"{root} holds no finished shards (no dataset.json): build them with "
+                f"`python -m shards build --videos DIR --labels label.csv --out {root}`, or set data.shards"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{root / 'dataset.json'} cannot be read ({error}); build the shards again") from None
+        if manifest.get("format") != manifest_.FORMAT:
+            raise UserError(
+                f"{root / 'dataset.json'}: format {manifest.get('format')!r}, this version reads {manifest_.FORMAT}; "
+                "build the shards again: python -m shards build"
+            )
+        with store.file(sidecar.FILE_NAME) as path:
+            return Dataset([Source("", root, manifest, store)], sidecar.read(path))
+
+    @property
+    def root(self) -> Path | Url:
+        """Where the data set is; of several folders, the first."""
+        return self.sources[0].root
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of dataset.json; of several folders, with sums of counts, all shards, and `store` "mixed" where
+        they differ."""
+        all_of = [source.manifest for source in self.sources]
+        if len(all_of) == 1:
+            return all_of[0]
+        stores = {content["store"] for content in all_of}
+        return {
+            **all_of[0],
+            "store": stores.pop() if len(stores) == 1 else "mixed",
+            "has_groups": all(content["has_groups"] for content in all_of),
+            "shards": [shard for content in all_of for shard in content["shards"]],
+            "num_samples": sum(content["num_samples"] for content in all_of),
+            "num_rejected": sum(content["num_rejected"] for content in all_of),
+        }
+
+    def source_of(self, row: int) -> Source:
+        """The folder that `row` is in."""
+        return self.sources[bisect.bisect_right(self.sources, row, key=lambda source: source.first_row) - 1]
+
+    def __len__(self) -> int:
+        return self.columns.num_rows
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of numbers as NumPy array [num_samples]: a view of the mapped file."""
+        if name not in self._arrays:
+            chunks = self.columns[name].chunks  # one, as shards.sidecar writes them
+            whole = chunks[0] if len(chunks) == 1 else self.columns[name].combine_chunks()
+            self._arrays[name] = whole.to_numpy()
+        return self._arrays[name]
+
+    def codes(self, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """A column of few different words as numbers: int32 [num_samples], of one folder a view of the mapped file, and
+        the words they stand for, object [num_words] (some perhaps of no sample)."""
+        if name not in self._words:
+            chunks = self.columns[name].chunks  # one a folder, as shards.sidecar writes it
+            column = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks).combine_chunks()
+            words = np.array(column.dictionary.to_pylist(), dtype=object)
+            self._words[name] = column.indices.to_numpy(), words
+        return self._words[name]
+
+    def text(self, name: str, row: int) -> str:
+        """The value of a column of strings at `row`. Of several folders, a key and a video are named FOLDER/…; where
+        there are several domains, a person is DOMAIN/…."""
+        value = str(self.columns[name][row].as_py())
+        if name in ("key", "video"):
+            return self._named(self.source_of(row), value)
+        if name == "group" and value and len(self.domains) > 1:
+            return f"{self.columns['domain'][row].as_py()}/{value}"
+        return value
+
+    @functools.cached_property
+    def domains(self) -> list[str]:
+        """The domains of its samples, sorted."""
+        codes, words = self.codes("domain")
+        return sorted(words[np.bincount(codes, minlength=len(words)) > 0].tolist())
+
+    def num_people(self, rows: NDArray[np.integer]) -> int:
+        """How many people the samples `rows` are of, as far as their groups are known."""
+        (group, names), (domain, _) = self.codes("group"), self.codes("domain")
+        known = rows[(names != "")[group[rows]]]
+        return len(np.unique(domain[known].astype(np.int64) * len(names) + group[known]))
+
+    def rows(self, split: str) -> NDArray[np.int32]:
+        """Rows of a split, or of what livetrain.selection describes (`fold1+fold2`, `train@-msu`), int32 [n],
+        ascending. Raises UserError for a split or domain without samples."""
+        selection = Selection.parse(split)
+        (codes, names), (domain, domains) = self.codes("split"), self.codes("domain")
+        wanted, places = selection.which(names, "split"), selection.which(domains, "domain")
+        found = np.zeros(len(names), bool)
+        pieces = [np.empty(0, np.int32)]
+        for first in range(0, len(self), ROWS_AT_ONCE):  # a mask and 64-bit numbers of ten million rows are 90 MB
+            here = codes[first : first + ROWS_AT_ONCE]
+            mask = wanted[here]
+            if not places.all():
+                mask &= places[domain[first : first + ROWS_AT_ONCE]]
+            pieces.append((first + np.flatnonzero(mask)).astype(np.int32))
+            found[here[mask]] = True
+        lacking = sorted(selection.splits - set(names[found]) - {ALL})
+        unknown = sorted(selection.domains - set(self.domains))
+        if unknown:
+            raise UserError(f"{split!r}: {self._title} has no domain {unknown[0]!r}; it has: {_list(self.domains)}")
+        if lacking or not found.any():
+            has = _list(pc.unique(self.columns["split"]).to_pylist())
+            where = split.partition("@")[2]
+            told = f"no sample of {self._title} is in split {(lacking or [split])[0]!r}"
+            raise UserError(f"{told}{f' of domains {where}' if where else ''}; it has: {has}")
+        return np.concatenate(pieces)
+
+    def rejected(self, split: str | None = None) -> list[dict[str, str]]:
+        """Videos that never reached a shard (rows of rejected.csv), of one split or of all."""
+        selection = None if split is None else Selection.parse(split)
+        found = []
+        for source in self.sources:
+            for row in _read_rejected(source):
+                domain = row["domain"] or source.name
+                if selection and not (selection.takes_split(row["split"]) and selection.takes_domain(domain)):
+                    continue
+                group = f"{domain}/{row['group']}" if row["group"] and len(self.domains) > 1 else row["group"]
+                found.append(row | {"video": self._named(source, row["video"]), "domain": domain, "group": group})
+        return found
+
+    def shard_name(self, row: int) -> str:
+        """File name of the tar that holds `row`; of several folders, with its folder."""
+        source = self.source_of(row)
+        return self._named(source, _shard_name(source, int(self.column("shard")[row])))
+
+    def root_of(self, row: int) -> Path | Url:
+        """The folder that holds `row`, as the user named it."""
+        return self.source_of(row).root
+
+    def shard_path(self, row: int) -> Path | Url:
+        """Where the tar that holds `row` is."""
+        source = self.source_of(row)
+        return source.root / _shard_name(source, int(self.column("shard")[row]))
+
+    def video_bytes(self, row: int) -> bytes:
+        """The bytes of a video sample, as stored. Raises FetchError; UserError when the shard cache is full."""
+        return self._read(row, 0, int(self.column("offset")[row]), int(self.column("size")[row]))
+
+    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]:
+        """The stored JPEGs `frames` (indices, any order) of a frame sample. Raises FetchError."""
+        sizes = np.asarray(self.columns["frame_sizes"][row].as_py(), dtype=np.int64)
+        # Payloads are padded to whole blocks and each next one has a header block of its own before it.
+        strides = -(-sizes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
+        offsets = int(self.column("offset")[row]) + np.concatenate([[0], np.cumsum(strides)[:-1]])
+        return [self._read(row, int(frame), int(offsets[frame]), int(sizes[frame])) for frame in frames]
+
+    def row_of(self, key: str) -> int | None:
+        """The row of a sample's key, None when there is none. A search of the whole column: for a few keys."""
+        for source, size in zip(self.sources, self._sizes(), strict=True):
+            plain = key.removeprefix(self._named(source, ""))
+            row = int(pc.index(self.columns["key"].slice(source.first_row, size), plain).as_py())
+            if row >= 0 and self._named(source, plain) == key:
+                return source.first_row + row
+        return None
+
+    def pictures(self, row: int, frames: Sequence[int], height: int = 160) -> list[bytes]:
+        """Frames of a sample (indices; none: the middle one), upright, `height` pixels high, as JPEG bytes. Raises
+        FetchError, DecodeError."""
+        from PIL import Image
+
+        from livetrain.data import decode
+
+        num_frames = int(self.column("num_frames")[row])
+        wanted = np.array(frames or [num_frames // 2])
+        if self.text("store", row) == "frames":
+            found = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in self.jpeg_bytes(row, wanted)]
+        else:
+            turn = -int(self.column("rotation")[row])
+            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames)
+            found = [Image.fromarray(frame).rotate(turn, expand=True) for frame in decoded]
+        return [_jpeg(picture, height) for picture in found]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards are behind a URL, so that it pays to announce what will be read (`prefetch`)."""
+        return any(isinstance(source.root, Url) for source in self.sources)
+
+    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
+        """Announce the rows that will be read next, in that order, in place of those announced before. Shards behind a
+        URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is this process's.
+        """
+        numbers = self.column("shard")[rows]
+        for source, size in zip(self.sources, self._sizes(), strict=True):
+            here = numbers[(rows >= source.first_row) & (rows < source.first_row + size)]
+            names = [_shard_name(source, shard) for shard in dict.fromkeys(here.tolist())]
+            source.store.prefetch(names, share / len(self.sources))
+
+    def close(self) -> None:
+        """Close the tar files opened so far (they open again when needed) and end downloads ahead of need."""
+        for source in self.sources:
+            source.store.close()
+
+    def _read(self, row: int, member: int, offset: int, size: int) -> bytes:
+        """The payload of a sample's media member. Its checksum keeps damage away from decoders, which hide or crash on
+        it (DALI 2.4.0's CPU JPEG decoder segfaults on two damaged pictures in a batch)."""
+        source = self.source_of(row)
+        shard = _shard_name(source, int(self.column("shard")[row]))
+        while True:
+            try:
+                payload = source.store.read(shard, offset, size)
+            except OSError as error:
+                raise FetchError(f"{error.strerror or error}") from error
+            if len(payload) == size and zlib.crc32(payload) == self.columns["crc32"][row][member].as_py():
+                return payload
+            if not source.store.distrust(shard):
+                break
+        if len(payload) < size:
+            raise FetchError(f"the tar ends {size - len(payload)} bytes early")
+        raise FetchError("its checksum is not the one of when it was stored")
+
+    @property
+    def _title(self) -> str:
+        return " + ".join(str(source.root) for source in self.sources)
+
+    def _named(self, source: Source, name: str) -> str:
+        return f"{source.name}/{name}" if len(self.sources) > 1 else name
+
+    def _sizes(self) -> list[int]:
+        """Samples of each folder."""
+        return np.diff([*(source.first_row for source in self.sources), len(self)]).tolist()
+
+
+def _shard_name(source: Source, shard: int) -> str:
+    return str(source.manifest["shards"][shard]["name"])
+
+
+def _read_rejected(source: Source) -> list[dict[str, str]]:
+    try:
+        with source.store.file("rejected.csv") as path, path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(
+            f"{source.root / 'rejected.csv'} is missing: without it failures to acquire cannot be counted; build the "
+            "shards again"
+        ) from None
+
+
+def _with_domain(table: pa.Table, name: str) -> pa.Table:
+    """The index of a folder, with `name` in place of an empty domain."""
+    column = table["domain"].chunk(0)
+    words = [word or name for word in column.dictionary.to_pylist()]
+    if len(set(words)) < len(words):
+        raise UserError(
+            f"data.sources: {name} has clips of the domain {name!r} and clips without; build it with --domain"
+        )
+    changed = pa.DictionaryArray.from_arrays(column.indices, pa.array(words, pa.string()))
+    return table.set_column(table.schema.get_field_index("domain"), sidecar.SCHEMA.field("domain"), changed)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _jpeg(picture: Any, height: int) -> bytes:
+    from PIL import Image
+
+    width = max(1, round(picture.width * height / picture.height))
+    out = io.BytesIO()
+    picture.resize((width, height), Image.Resampling.LANCZOS).save(out, format="JPEG", quality=80)
+    return out.getvalue()

@@ -1,0 +1,178 @@
+"""Raw video files in place of shards: probed as they are needed, then planned, decoded and transformed as evaluation
+does with the same videos in a shard.
+
+    files = VideoFiles(paths)
+    with files_loader(files, config, rows, batch_size=8, device=…, mean=…, std=…) as loader:
+        for batch in loader: …          # batch.step = k: rows[8 * k : 8 * (k + 1)]
+    files.reasons                       # row → why it has no score
+
+A video whose packets tell its frames (H.264, HEVC in MP4) is not decoded to be probed; others are, once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.data import plan
+from livetrain.data.dataset import FetchError
+from livetrain.data.loader import Loader
+from livetrain.data.plan import ClipPlan, Samples
+from shards.probe import Probe, RejectedVideo, probe
+
+# Types as in the index of a shard folder: rounding must plan the same frames.
+COLUMNS = {
+    "num_frames": np.int32,
+    "fps": np.float32,
+    "duration_seconds": np.float32,
+    "height": np.int32,
+    "width": np.int32,
+    "rotation": np.int16,
+}
+
+
+class VideoFiles:
+    """Video files as a loader sees a data set: a row each, in the order given. Facts are there once a row is probed;
+    `reasons` says why a row could not be. Threads may share it."""
+
+    is_remote = False
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self.reasons: dict[int, str] = {}
+        self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
+        self._columns["rotation"][:] = 0
+        self._columns["label"] = np.full(len(paths), math.nan, np.float32)
+        self._codecs = [""] * len(paths)
+        self._probed: dict[int, Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def column(self, name: str) -> NDArray[Any]:
+        return self._columns[name]
+
+    def text(self, name: str, row: int) -> str:
+        if name == "store":
+            return "video"
+        return self._codecs[row] if name == "codec" else str(self.paths[row])
+
+    def shard_name(self, row: int) -> str:
+        return str(self.paths[row].parent)
+
+    def shard_path(self, row: int) -> Path:
+        return self.paths[row].parent
+
+    def root_of(self, row: int) -> Path:
+        return self.paths[row].parent
+
+    def video_bytes(self, row: int) -> bytes:
+        """The file's bytes. Raises FetchError."""
+        try:
+            return self.paths[row].read_bytes()
+        except OSError as error:
+            raise FetchError(f"cannot read it: {error.strerror or error}") from error
+
+    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]:
+        raise AssertionError("a file is a video")
+
+    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
+        """Nothing: the kernel reads ahead."""
+
+    def samples(self, rows: NDArray[np.int64]) -> Samples:
+        """The rows as planning takes them."""
+        return Samples(rows, self._columns)
+
+    def probe(self, pool: ThreadPoolExecutor, row: int) -> Future[None]:
+        """Have a row probed, once; the future is done when its facts or its reason are there."""
+        with self._lock:
+            if row not in self._probed:
+                self._probed[row] = pool.submit(self._probe, row)
+            return self._probed[row]
+
+    def _probe(self, row: int) -> None:
+        try:
+            found = probe(self.video_bytes(row), quick=True)
+        except (FetchError, RejectedVideo) as error:
+            self.reasons[row] = str(error)
+        else:
+            self.describe(row, found)
+
+    def describe(self, row: int, found: Probe) -> None:
+        """Set the facts of a row."""
+        stored = found.stored()
+        for name in COLUMNS:
+            self._columns[name][row] = stored[name]
+        self._codecs[row] = found.codec
+
+
+def files_loader(
+    files: VideoFiles,
+    config: Config,
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int,
+    local_world: int,
+    device: torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Loader:
+    """Batches of the files `rows` (int64, at least one), without augmentation, the last one padded.
+
+    Every batch comes, also one whose files all fail; nothing is raised for files that fail (data.on_error aside).
+    """
+    num_batches = math.ceil(len(rows) / batch_size)
+    everything = files.samples(np.arange(len(files)))
+
+    def chunk(step: int) -> NDArray[np.int64]:
+        return rows[step * batch_size : (step + 1) * batch_size]
+
+    def planned(step: int) -> ClipPlan:
+        here = chunk(step)
+        inside = np.zeros(batch_size, np.bool_)
+        inside[: len(here)] = [row not in files.reasons for row in here.tolist()]
+        padded = np.concatenate([here, np.repeat(here[:1], batch_size - len(here))])
+        facts = everything.facts(padded)
+        return plan.plan_views(facts, inside, config, step)
+
+    def plans() -> Iterator[ClipPlan]:
+        """Plans in order; probing runs ahead of them."""
+        threads = config.data.threads or max(1, (os.cpu_count() or 1) // local_world)
+        ahead: deque[list[Future[None]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="livetrain-probe") as pool:
+            try:
+                for step in range(num_batches):
+                    while len(ahead) <= config.data.prefetch and step + len(ahead) < num_batches:
+                        coming = chunk(step + len(ahead)).tolist()
+                        ahead.append([files.probe(pool, row) for row in coming])
+                    for future in ahead.popleft():
+                        future.result()
+                    yield planned(step)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return Loader(
+        files,
+        config,
+        plans,
+        num_batches,
+        planned(0),
+        [],
+        local_world=local_world,
+        device=device,
+        mean=mean,
+        std=std,
+        patience=math.inf,
+    )

@@ -1,0 +1,187 @@
+"""The DALI pipeline: crop, resize, rotate, augment, normalise. One graph for CPU and GPU, and no random operator in it.
+
+Everything that varies is an input, so the same inputs give the same pixels, whatever process or batch they are in.
+Three sources enter the same graph: pictures decoded, cropped and resized on the CPU (`frames`), whole video files
+decoded by DALI (`video`: NVDEC on CUDA), and JPEGs (`jpeg`: nvJPEG on CUDA; each frame is then a sample of its own,
+with its clip's parameters).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.pipeline import Pipeline
+
+from livetrain.data.augment import Augmentation
+
+Source = Literal["frames", "video", "jpeg"]
+Params = dict[str, NDArray[Any]]
+
+# Batches in flight at once, each in a pipeline of its own with a queue of one: the CPU stages of one overlap the GPU
+# stages of the other, and a batch that fails takes no other with it.
+DEPTH = 2
+
+
+class GraphError(Exception):
+    """DALI could not decode or transform a batch."""
+
+
+class Graph:
+    """Pipelines for clips of one source; batches may hold 1 to `max_clips` clips of at most `num_frames` frames,
+    all of a batch equally many.
+
+    `push` up to `DEPTH` batches, `pull` them in the same order. `dtype` is torch.float32 or torch.float16.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        augmentations: Sequence[Augmentation],
+        example: Params,
+        *,
+        image_size: int,
+        num_frames: int,
+        max_clips: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        dtype: torch.dtype,
+        num_threads: int,
+    ) -> None:
+        self.source, self.device, self.dtype = source, device, dtype
+        self._free: list[Pipeline] = []
+        self._busy: deque[tuple[Pipeline, int]] = deque()
+
+        def make() -> Pipeline:
+            pipeline = _define(
+                source,
+                list(augmentations),
+                _input_types(self._inputs(example)),
+                image_size,
+                [255 * m for m in mean],
+                [255 * s for s in std],
+                device.type == "cuda",
+                types.FLOAT16 if dtype == torch.float16 else types.FLOAT,
+                batch_size=max_clips * (num_frames if source == "jpeg" else 1),
+                num_threads=num_threads,
+                device_id=(device.index or 0) if device.type == "cuda" else None,
+                prefetch_queue_depth=1,
+            )
+            pipeline.build()
+            return pipeline
+
+        self._make = make
+
+    def push(self, media: Sequence[Any], frames: NDArray[np.int64], params: Params) -> None:
+        """Start a batch of n clips; what is wrong with it is raised when it is pulled.
+
+        media[i]: uint8 [F, S, S, 3] (`frames`; see crop.crop_and_resize), bytes of a video file (`video`), or F JPEG
+        files (`jpeg`). frames: int64 [n, F], used by `video` alone. params: as the example's, [n, …].
+        """
+        assert len(self._busy) < DEPTH, "pull before pushing more"
+        num_clips = len(media)
+        params = self._inputs(params)
+        if self.source == "jpeg":
+            media = [jpeg for clip in media for jpeg in clip]
+            params = {name: np.repeat(values, frames.shape[1], axis=0) for name, values in params.items()}
+        if self.source != "frames":
+            media = [np.frombuffer(item, np.uint8) for item in media]
+        pipeline = self._free.pop() if self._free else self._make()
+        pipeline.feed_input("media", list(media))
+        if self.source == "video":
+            pipeline.feed_input("frame_numbers", list(frames.astype(np.int32)))
+        for name, values in params.items():
+            pipeline.feed_input(name, list(values))
+        pipeline.schedule_run()
+        self._busy.append((pipeline, num_clips))
+
+    def pull(self) -> torch.Tensor:
+        """The clips of the oldest batch pushed: [n, F, 3, S, S] on the device. Raises GraphError."""
+        pipeline, num_clips = self._busy.popleft()
+        try:
+            (output,) = pipeline.share_outputs()
+        except RuntimeError as error:  # this pipeline is unusable now; the next push makes another
+            raise GraphError(_reason(error)) from error
+        clips = self._copy(output)
+        pipeline.release_outputs()
+        self._free.append(pipeline)
+        return clips.reshape(num_clips, -1, *clips.shape[-3:])
+
+    def run(self, media: Sequence[Any], frames: NDArray[np.int64], params: Params) -> torch.Tensor:
+        """`push` and `pull` of one batch."""
+        assert not self._busy, "pull before running"
+        self.push(media, frames, params)
+        return self.pull()
+
+    def _inputs(self, params: Params) -> Params:
+        """What the graph takes of the parameters: a picture that is cropped needs no box."""
+        return {name: values for name, values in params.items() if name != "box" or self.source != "frames"}
+
+    def _copy(self, output: Any) -> torch.Tensor:
+        if self.device.type == "cpu":
+            return torch.from_numpy(output.as_array())
+        from nvidia.dali.plugin.pytorch import feed_ndarray
+
+        dense = output.as_tensor()
+        clips = torch.empty(dense.shape(), dtype=self.dtype, device=self.device)
+        feed_ndarray(dense, clips, cuda_stream=torch.cuda.current_stream(self.device))
+        # The copy must be done before DALI may write the next batch into this buffer.
+        torch.cuda.current_stream(self.device).synchronize()
+        return clips
+
+
+@pipeline_def(enable_conditionals=True)
+def _define(
+    source: Source,
+    augmentations: list[Augmentation],
+    inputs: dict[str, tuple[Any, int]],
+    size: int,
+    mean: list[float],
+    std: list[float],
+    on_gpu: bool,
+    dtype: Any,
+) -> Any:
+    layout = "HWC" if source == "jpeg" else "FHWC"
+    params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
+    decoder = "mixed" if on_gpu else "cpu"
+    if source == "frames":
+        frames = fn.external_source(name="media", dtype=types.UINT8, ndim=4, layout="FHWC")
+        frames = frames.gpu() if on_gpu else frames
+    else:
+        encoded = fn.external_source(name="media", dtype=types.UINT8, ndim=1)
+        if source == "video":
+            numbers = fn.external_source(name="frame_numbers", dtype=types.INT32, ndim=1)
+            frames = fn.decoders.video(encoded, device=decoder, frames=numbers)
+        else:
+            frames = fn.decoders.image(encoded, device=decoder, output_type=types.RGB)
+        box = params["box"]
+        # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
+        frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
+        frames = fn.resize(frames, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
+
+    # Rotated once it is small and square; quarter turns of a square by nearest neighbour move pixels and change none.
+    if params["angle"] != 0:
+        frames = fn.rotate(frames, angle=params["angle"], size=[size, size], interp_type=types.INTERP_NN, fill_value=0)
+    for item in augmentations:
+        frames = item.apply(frames, params, size)
+    return fn.crop_mirror_normalize(
+        frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout.replace("HWC", "CHW")
+    )
+
+
+def _input_types(example: Params) -> dict[str, tuple[Any, int]]:
+    kinds = {np.float32: types.FLOAT, np.int32: types.INT32, np.bool_: types.BOOL}
+    return {name: (kinds[values.dtype.type], values.ndim - 1) for name, values in example.items()}
+
+
+def _reason(error: Exception) -> str:
+    """DALI's message without its stack: the line that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "Assert" in line or "rror" in line or "ailed" in line]
+    return (told or lines or [type(error).__name__])[-1][:300]

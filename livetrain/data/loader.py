@@ -1,0 +1,463 @@
+"""The loader: plans run ahead through fetch, decode and graph, and arrive as batches in order.
+
+    plan ─▶ fetch and decode (thread pool, `prefetch` batches ahead) ─▶ graph (DALI) ─▶ queue ─▶ trainer
+      └▶ shards behind a URL: announced `download_ahead` batches before, and downloaded meanwhile
+
+One background thread drives it, so the trainer only waits when data is late, and `wait_seconds` says how long that
+was. A clip that cannot be fetched or decoded comes as zeros with `valid` False and is listed in `failures`
+(data.on_error=skip), or ends the run with the shard and the key named (stop).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.data import augment, perturb, plan
+from livetrain.data.crop import crop_and_resize
+from livetrain.data.dataset import Dataset, FetchError
+from livetrain.data.decode import DecodeError, decode_video
+from livetrain.data.graph import DEPTH, Graph, GraphError, Params, Source
+from livetrain.data.plan import PADDING, ClipPlan
+from livetrain.errors import UserError
+
+# What NVDEC takes (https://developer.nvidia.com/video-encode-decode-support-matrix): all else is decoded on the CPU.
+NVDEC_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"})
+
+# So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
+MAX_FAILURES_IN_A_ROW = 32
+
+
+class Clips(Protocol):
+    """Where a loader's clips come from: a `Dataset`, or video files (livetrain.data.files)."""
+
+    @property
+    def is_remote(self) -> bool:
+        """See `Dataset`, here and below."""
+
+    def column(self, name: str) -> NDArray[Any]: ...
+    def text(self, name: str, row: int) -> str: ...
+    def shard_name(self, row: int) -> str: ...
+    def shard_path(self, row: int) -> Any: ...
+    def root_of(self, row: int) -> Any: ...
+    def video_bytes(self, row: int) -> bytes: ...
+    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]: ...
+    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that could not be had: the tar's name, the sample's key, the reason."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of n clips.
+
+    clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
+    (live = 1; 0 where not valid). valid: bool [n] on the device; False for padding (rows == PADDING, key "") and for
+    clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which frames of
+    each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
+    """
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    valid: torch.Tensor
+    rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    keys: list[str]
+    step: int
+    failures: list[Failure]
+
+
+@dataclass
+class _Prepared:
+    """A planned micro-batch on its way through the graphs.
+
+    parts: for each source the positions in the batch it decodes and their media. failures: positions that could not be
+    had.
+    """
+
+    plan: ClipPlan
+    parts: dict[Source, tuple[list[int], list[Any]]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+def train_loader(
+    dataset: Dataset,
+    config: Config,
+    *,
+    rank: int,
+    world: int,
+    local_world: int,
+    device: torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+    start_step: int = 0,
+    num_steps: int,
+    samples: plan.Samples | None = None,
+) -> Loader:
+    """Micro-batches of the updates start_step … num_steps-1 for process `rank` of `world` (`local_world` on this
+    machine).
+
+    Yields `train.accumulation` batches an update. `mean`, `std`: of RGB in [0, 1]. `samples`: of these, instead of the
+    whole training split.
+    """
+    samples = samples or plan.Samples.of_training(dataset, config)
+    plan.micro_batch_size(config, world)  # tells a global batch that does not divide before anything starts
+
+    def plans() -> Iterator[ClipPlan]:
+        for step in range(start_step, num_steps):
+            for micro in range(config.train.accumulation):
+                yield plan.plan_train(samples, config, step, micro, rank, world)
+
+    return Loader(
+        dataset,
+        config,
+        plans,
+        (num_steps - start_step) * config.train.accumulation,
+        plan.plan_train(samples, config, start_step, 0, rank, world),
+        augment.active_augmentations(config.augment),
+        local_world=local_world,
+        device=device,
+        mean=mean,
+        std=std,
+    )
+
+
+def eval_loader(
+    dataset: Dataset,
+    config: Config,
+    split: str,
+    *,
+    rank: int,
+    world: int,
+    local_world: int,
+    device: torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+    perturbation: perturb.Perturbation | None = None,
+) -> Loader:
+    """Batches of a split without augmentation: each sample once over all processes, equally many batches on each.
+
+    With a `perturbation` every clip comes changed by it.
+    """
+    samples = plan.Samples.of(dataset, split)
+    num_batches = plan.num_evaluation_batches(len(samples), config, world)
+
+    def planned(batch: int) -> ClipPlan:
+        item = plan.plan_evaluation(samples, config, batch, rank, world)
+        return item if perturbation is None else perturb.perturb(item, samples.columns, config, perturbation)
+
+    def plans() -> Iterator[ClipPlan]:
+        return map(planned, range(num_batches))
+
+    example = planned(0)
+    if not config.eval.num_frames:  # room for the longest
+        longest = int(samples.columns["num_frames"][samples.rows].max())
+        example = dataclasses.replace(example, frames=np.zeros((1, longest), np.int64))
+    return Loader(
+        dataset,
+        config,
+        plans,
+        num_batches,
+        example,
+        [] if perturbation is None else perturbation.augmentations(),
+        local_world=local_world,
+        device=device,
+        mean=mean,
+        std=std,
+    )
+
+
+class Loader:
+    """Iterates once over micro-batches; made by `train_loader` and `eval_loader`. Use as a context manager or
+    `close()`."""
+
+    def __init__(
+        self,
+        dataset: Clips,
+        config: Config,
+        plans: Callable[[], Iterator[ClipPlan]],
+        num_batches: int,
+        example: ClipPlan,
+        augmentations: list[augment.Augmentation],
+        *,
+        local_world: int,
+        device: torch.device,
+        mean: Sequence[float],
+        std: Sequence[float],
+        patience: float = MAX_FAILURES_IN_A_ROW,
+    ) -> None:
+        self.wait_seconds = 0.0
+        self.failures: list[Failure] = []
+        if config.data.decoder == "gpu" and device.type != "cuda":
+            raise UserError("data.decoder=gpu needs a CUDA device; set data.decoder=auto or cpu")
+        self._dataset, self._config, self._num_batches, self._plans = dataset, config, num_batches, plans
+        self._device = device
+        self._cache_share = 1 / local_world
+        self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
+        self._threads = config.data.threads or max(1, (os.cpu_count() or 1) // local_world)
+        self._graphs: dict[Source, Graph] = {}
+        self._graph_options: dict[str, Any] = {
+            "image_size": config.data.image_size,
+            "num_frames": example.frames.shape[1],
+            "max_clips": len(example.rows),
+            "mean": mean,
+            "std": std,
+            "device": device,
+            "dtype": torch.float32 if config.train.precision == "fp32" or device.type == "cpu" else torch.float16,
+            "num_threads": self._threads,
+        }
+        self._example, self._augmentations = example, augmentations
+        self._failures_in_a_row, self._patience = 0, patience
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=max(1, config.data.prefetch))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="livetrain-loader", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            started = time.perf_counter()
+            item = self._queue.get()
+            self.wait_seconds += time.perf_counter() - started
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                self.close()
+                raise item
+            self.failures += item.failures
+            yield item
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the background work and free the pipelines; what was not yet handed out is dropped."""
+        self._stop.set()
+        while self._thread.is_alive():
+            # A producer that waits for room in the queue must get it to see the stop.
+            with contextlib.suppress(queue.Empty):
+                self._queue.get(timeout=0.02)
+        self._graphs.clear()
+        self._dataset.prefetch(np.empty(0, np.int64))
+
+    # --- the background thread ----------------------------------------------------------------------------------------
+
+    def _produce(self) -> None:
+        try:
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="livetrain-decode") as pool:
+                for batch in self._batches(pool):
+                    self._queue.put(batch)
+                    if self._stop.is_set():
+                        return
+            self._queue.put(None)
+        except BaseException as error:  # handed over: the trainer's thread is where a run can react
+            self._queue.put(error)
+
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        """Batches in order. Two windows slide over the plans: media in preparation, and batches inside DALI."""
+        plans = self._announced(self._plans()) if self._dataset.is_remote else self._plans()
+        preparing: deque[tuple[ClipPlan, list[Future[Any]]]] = deque()
+        in_graph: deque[_Prepared] = deque()
+        while True:
+            while len(preparing) <= self._config.data.prefetch and (item := next(plans, None)) is not None:
+                preparing.append((item, [pool.submit(self._medium, item, i) for i in range(len(item.rows))]))
+            if preparing and len(in_graph) < DEPTH:
+                prepared = self._collect(*preparing.popleft())
+                for source in prepared.parts:
+                    self._push(prepared, source)
+                in_graph.append(prepared)
+            elif in_graph:
+                yield self._finish(in_graph.popleft())
+            else:
+                return
+
+    def _announced(self, plans: Iterator[ClipPlan]) -> Iterator[ClipPlan]:
+        """The plans, each handed on when the data set knows the rows of it and of those that follow."""
+        ahead: deque[ClipPlan] = deque()
+        while True:
+            while len(ahead) <= self._config.data.download_ahead and (item := next(plans, None)) is not None:
+                ahead.append(item)
+            if not ahead:
+                return
+            rows = np.concatenate([item.rows for item in ahead])
+            self._dataset.prefetch(rows[rows != PADDING], self._cache_share)
+            yield ahead.popleft()
+
+    def _source(self, row: int) -> Source:
+        """Which way a sample's frames enter the graph: a property of the sample, so its pixels depend on nothing
+        else."""
+        if self._dataset.text("store", row) == "frames":
+            return "jpeg"
+        if self._decode_on_gpu and self._dataset.text("codec", row) in NVDEC_CODECS:
+            return "video"
+        return "frames"
+
+    def _medium(self, item: ClipPlan, index: int) -> Any:
+        """What the graph needs of one clip; runs in the thread pool. Raises FetchError, DecodeError."""
+        row = int(item.rows[index])
+        # What was handed to the pool before a stop must not be downloaded after it.
+        if row == PADDING or self._stop.is_set():
+            return None
+        source = self._source(row)
+        if source == "jpeg":
+            return self._dataset.jpeg_bytes(row, item.frames[index])
+        data = self._dataset.video_bytes(row)
+        if source == "video":
+            return data
+        shape = functools.partial(
+            crop_and_resize, box=item.params["box"][index], size=self._graph_options["image_size"]
+        )
+        return decode_video(data, item.frames[index], int(self._dataset.column("num_frames")[row]), shape=shape)
+
+    def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
+        prepared = _Prepared(item)
+        for position, future in enumerate(media):
+            try:
+                medium = future.result()
+            except (FetchError, DecodeError) as error:
+                prepared.failures[position] = str(error)
+                continue
+            if medium is not None:
+                positions, ready = prepared.parts.setdefault(self._source(int(item.rows[position])), ([], []))
+                positions.append(position)
+                ready.append(medium)
+        return prepared
+
+    def _push(self, prepared: _Prepared, source: Source) -> None:
+        positions, media = prepared.parts[source]
+        self._graph(source).push(media, prepared.plan.frames[positions], _take(prepared.plan.params, positions))
+
+    def _finish(self, prepared: _Prepared) -> Batch:
+        """Pull a batch out of the graphs and join its parts."""
+        size = len(prepared.plan.rows)
+        options = self._graph_options
+        clips: torch.Tensor | None = None
+        for source, (positions, _) in prepared.parts.items():
+            try:
+                part = self._graph(source).pull()
+            except GraphError:
+                part = self._one_by_one(prepared, source)
+            if len(positions) == size:
+                clips = part
+            else:
+                if clips is None:
+                    clips = part.new_zeros(size, *part.shape[1:])
+                clips[positions] = part
+        if clips is None:
+            side = options["image_size"]
+            shape = (size, prepared.plan.frames.shape[1], 3, side, side)
+            clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
+        return self._batch(prepared, clips)
+
+    def _one_by_one(self, prepared: _Prepared, source: Source) -> torch.Tensor:
+        """A batch that DALI refused, clip by clip: what is whole comes through, what is damaged is known by name."""
+        positions, media = prepared.parts[source]
+        options = self._graph_options
+        graph = self._make_graph(source)  # the usual one may hold the batches behind this
+        side = options["image_size"]
+        shape = (len(positions), prepared.plan.frames.shape[1], 3, side, side)
+        clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
+        for slot, position in enumerate(positions):
+            params = _take(prepared.plan.params, [position])
+            try:
+                clips[slot] = graph.run([media[slot]], prepared.plan.frames[[position]], params)[0]
+            except GraphError as error:
+                prepared.failures[position] = str(error)
+        return clips
+
+    def _batch(self, prepared: _Prepared, clips: torch.Tensor) -> Batch:
+        rows = prepared.plan.rows
+        keys = [self._key(int(row)) for row in rows]
+        failures = []
+        for position, row in enumerate(rows.tolist()):
+            if position in prepared.failures:
+                failure = Failure(self._dataset.shard_name(row), keys[position], prepared.failures[position])
+                failures.append(failure)
+                self._check(failure, int(row))
+            elif row != PADDING:
+                self._failures_in_a_row = 0
+        valid = rows != PADDING
+        valid[list(prepared.failures)] = False
+        # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
+        labels = np.where(valid, self._dataset.column("label")[rows], 0).astype(np.float32)
+        clips, labels = _mixup(clips, labels, valid, prepared.plan.shares)
+        return Batch(
+            clips,
+            torch.from_numpy(labels).to(self._device),
+            torch.from_numpy(valid).to(self._device),
+            rows,
+            prepared.plan.frames,
+            keys,
+            prepared.plan.step,
+            failures,
+        )
+
+    def _check(self, failure: Failure, row: int) -> None:
+        """Raises UserError when the run must not go on; `row`: the clip that failed."""
+        what = f"{self._dataset.shard_path(row)}, key {failure.key}: {failure.reason}"
+        root = self._dataset.root_of(row)
+        self._failures_in_a_row += 1
+        if self._config.data.on_error == "stop":
+            raise UserError(f"{what}; repair the shard, or set data.on_error=skip to go on without such clips")
+        if self._failures_in_a_row >= self._patience:
+            advice = f"is the disk there? `python -m shards verify {root}` checks every shard"
+            if self._dataset.is_remote:
+                advice = f"is {root} still there, and as it was when this run began?"
+            raise UserError(f"{what}; it is the {self._failures_in_a_row}th clip in a row that cannot be had: {advice}")
+
+    def _key(self, row: int) -> str:
+        return "" if row == PADDING else self._dataset.text("key", row)
+
+    def _graph(self, source: Source) -> Graph:
+        if source not in self._graphs:
+            self._graphs[source] = self._make_graph(source)
+        return self._graphs[source]
+
+    def _make_graph(self, source: Source) -> Graph:
+        return Graph(source, self._augmentations, self._example.params, **self._graph_options)
+
+
+def _mixup(
+    clips: torch.Tensor, labels: NDArray[np.float32], valid: NDArray[np.bool_], shares: NDArray[np.float32]
+) -> tuple[torch.Tensor, NDArray[np.float32]]:
+    """Clips and labels blended with their partners'; a pair stays as it is where one of the two could not be had."""
+    if (shares == 1).all():
+        return clips, labels
+    other = plan.partners(len(shares))
+    shares = np.where(valid & valid[other], shares, np.float32(1))
+    weights = torch.from_numpy(shares).to(clips.device, clips.dtype).view(-1, 1, 1, 1, 1)
+    blended = clips * weights + clips[torch.from_numpy(other).to(clips.device)] * (1 - weights)
+    return blended, shares * labels + (1 - shares) * labels[other]
+
+
+def _take(params: Params, positions: list[int]) -> Params:
+    return {name: values[positions] for name, values in params.items()}

@@ -1,0 +1,105 @@
+"""Fixed changes to an evaluation split, to see what a verdict is worth where videos are not as they were.
+
+A perturbation is planned as an augmentation is, but nothing of it is drawn: every clip, and every frame of it, is
+changed by the same amount, so two passes see the same pixels. `crop` and `shorten` change the plan (the box, the
+frames); the others are augmentations of the graph at a fixed strength. They act on the square picture that the model
+sees, so a `jpeg` is that of a picture of data.image_size pixels, not of the original.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.data import augment, crop, plan
+from livetrain.data.plan import ClipPlan
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """`side`: the part of each side of the picture that is kept, around its centre. `part`: the part of the video's
+    frames that is kept, from the start. `augmentation`: the name of one of the graph's augmentations, and `values` what
+    it gets; those in `pixels` are of a picture 224 pixels wide, those in `relative` of the picture's side."""
+
+    name: str
+    text: str
+    side: float = 1.0
+    part: float = 1.0
+    augmentation: str = ""
+    values: Mapping[str, float | int] = field(default_factory=dict)
+    pixels: Mapping[str, float] = field(default_factory=dict)
+    relative: Mapping[str, float] = field(default_factory=dict)
+
+    def augmentations(self) -> list[augment.Augmentation]:
+        """What the graph is built with."""
+        return [item for item in augment.AUGMENTATIONS if item.name == self.augmentation]
+
+    def parameters(self, num_clips: int, size: int) -> dict[str, NDArray[Any]]:
+        """The inputs of the graph beyond the plan's own, each [num_clips, …], for pictures of `size` pixels."""
+        if not self.augmentation:
+            return {}
+        found: dict[str, NDArray[Any]] = {f"{self.augmentation}_on": np.ones(num_clips, np.bool_)}
+        for name, value in self.values.items():
+            found[name] = np.full(num_clips, value, np.int32 if isinstance(value, int) else np.float32)
+        for name, value in self.pixels.items():
+            found[name] = np.full(num_clips, value * size / 224, np.float32)
+        for name, value in self.relative.items():
+            found[name] = np.full((num_clips, 2), max(1, round(value * size)), np.float32)
+        return found
+
+
+def _color(brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0, hue: float = 0.0) -> dict[str, Any]:
+    values = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    return {"augmentation": "color", "values": values}
+
+
+PERTURBATIONS: tuple[Perturbation, ...] = (
+    Perturbation("crop80", "cropped: the middle 80 % of each side", side=0.8),
+    Perturbation("crop60", "cropped: the middle 60 % of each side", side=0.6),
+    Perturbation(
+        "downscale2", "downscaled: half the pixels a side", augmentation="downscale", relative={"downscale_size": 1 / 2}
+    ),
+    Perturbation(
+        "downscale4",
+        "downscaled: a quarter of the pixels a side",
+        augmentation="downscale",
+        relative={"downscale_size": 1 / 4},
+    ),
+    Perturbation("jpeg50", "recompressed: JPEG quality 50", augmentation="jpeg", values={"jpeg_quality": 50}),
+    Perturbation("jpeg15", "recompressed: JPEG quality 15", augmentation="jpeg", values={"jpeg_quality": 15}),
+    Perturbation("dark", "recoloured: 40 % darker", **_color(brightness=0.6)),
+    Perturbation("bright", "recoloured: 40 % brighter", **_color(brightness=1.4)),
+    Perturbation("hue", "recoloured: hue turned by 20 degrees, less saturation", **_color(saturation=0.7, hue=20.0)),
+    Perturbation("gray", "recoloured: no colour", augmentation="grayscale"),
+    Perturbation("blur2", "blurred: sigma of 2 pixels in 224", augmentation="blur", pixels={"blur_sigma": 2.0}),
+    Perturbation("blur4", "blurred: sigma of 4 pixels in 224", augmentation="blur", pixels={"blur_sigma": 4.0}),
+    Perturbation("shorten2", "shortened: the first half", part=1 / 2),
+    Perturbation("shorten4", "shortened: the first quarter", part=1 / 4),
+)
+
+
+def perturb(
+    item: ClipPlan, columns: Mapping[str, NDArray[Any]], config: Config, perturbation: Perturbation
+) -> ClipPlan:
+    """The plan of an evaluation batch, perturbed. `columns`: those of the index."""
+    rows = np.where(item.rows == plan.PADDING, 0, item.rows)
+    params = item.params | perturbation.parameters(len(rows), config.data.image_size)
+    if perturbation.side < 1:
+        height, width = (columns[name][rows].astype(np.int64) for name in ("height", "width"))
+        sides = np.stack([height, width] * 2, axis=1)
+        box = params["box"].astype(np.float64)
+        middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * perturbation.side
+        box = crop.pixel_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / sides
+        params["box"] = box.astype(np.float32)
+    frames = item.frames
+    if perturbation.part < 1:
+        facts = plan.Samples(rows, columns).facts(np.arange(len(rows)))
+        kept = np.maximum(1, np.ceil(facts.num_frames * perturbation.part)).astype(np.int64)
+        frames = plan.evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
+    return dataclasses.replace(item, params=params, frames=frames)

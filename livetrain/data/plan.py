@@ -1,0 +1,341 @@
+"""What every clip of every step is: which sample, which frames of it, how it is cropped and augmented.
+
+Pure functions of (index columns, config, seed, step): no state, no files, no randomness but a counter-based generator
+(Philox; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) keyed by (seed, epoch, sample). So step
+100,000 is planned without planning the 99,999 before it, and a clip's plan does not depend on who asks.
+
+The stream of samples has no seams between epochs: position p of the run is sample `permute(p % N, epoch = p // N)`.
+Every batch is full, an epoch covers each sample exactly once, and the batch that crosses an epoch's end takes its last
+samples and the first of the next. With `data.weights` another rule says which sample stands where: see mixture.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.data import augment, crop
+from livetrain.data.dataset import Dataset
+from livetrain.data.mixture import Mixture, mixture_of
+from livetrain.data.permutation import permute
+from livetrain.data.philox import uniforms
+from livetrain.errors import UserError
+
+PADDING = -1
+
+# Addresses of independent random numbers within one (seed, epoch, sample).
+STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT, STREAM_MIXUP = range(4)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """The plan of n clips of one micro-batch.
+
+    rows: int64 [n], row of the index, or `PADDING`. frames: int64 [n, F], indices in display order. params: inputs of
+    the graph by name, each [n, …]: `box` float32 [n, 4] (top, left, bottom, right in [0, 1] of the coded frame,
+    on borders of pixels), `angle` float32 [n] (degrees counter-clockwise), `flip` int32 [n], and what the augmentations
+    drew. shares: float32 [n], each clip's share in the blend with its partner (`partners`), 1 for none.
+    """
+
+    step: int
+    rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    params: dict[str, NDArray[Any]]
+    shares: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What planning needs to know of n clips: arrays [n], int64, and `frames_per_second` float64."""
+
+    rows: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+    frames_per_second: NDArray[np.float64]
+    height: NDArray[np.int64]
+    width: NDArray[np.int64]
+    rotation: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a split: their rows in the index, ascending, and the index's columns.
+
+    The columns are views of a mapped file and are looked at a batch at a time, so ten million samples cost what their
+    row numbers cost.
+    """
+
+    rows: NDArray[np.integer]
+    columns: Mapping[str, NDArray[Any]]
+    mixture: Mixture | None = None
+
+    @staticmethod
+    def of_training(dataset: Dataset, config: Config) -> Samples:
+        """The samples of the training split, mixed by `data.weights`. Raises UserError when it is empty."""
+        found = Samples.of(dataset, config.data.train_split)
+        if not config.data.weights:
+            return found
+        first_rows = [source.first_row for source in dataset.sources]
+        return dataclasses.replace(found, mixture=mixture_of(found.rows, first_rows, config.data.weights))
+
+    @staticmethod
+    def of(dataset: Dataset, split: str) -> Samples:
+        """The samples of a split. Raises UserError when it is empty."""
+        names = ("num_frames", "duration_seconds", "fps", "height", "width", "rotation")
+        return Samples(dataset.rows(split), {name: dataset.column(name) for name in names})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, positions: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Epochs and samples at `positions` of the run's stream, int64 [n] each."""
+        if self.mixture is not None:
+            return self.mixture.at(positions, seed)
+        epochs, offsets = np.divmod(positions, len(self))
+        samples = np.empty(len(positions), np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            samples[here] = permute(offsets[here], len(self), seed, int(epoch))
+        return epochs, samples
+
+    def facts(self, samples: NDArray[np.int64]) -> Facts:
+        """Of the samples numbered `samples` (int64 [n], each in [0, len(self)))."""
+        rows = self.rows[samples].astype(np.int64)
+        num_frames, height, width, rotation = (
+            self.columns[name][rows].astype(np.int64) for name in ("num_frames", "height", "width", "rotation")
+        )
+        seconds = self.columns["duration_seconds"][rows].astype(np.float64)
+        known = np.isfinite(seconds) & (seconds > 0)
+        # Stored JPEGs are thinner than the video they come from: frames a second of what is stored.
+        rate = np.where(known, num_frames / np.where(known, seconds, 1), self.columns["fps"][rows].astype(np.float64))
+        return Facts(rows, num_frames, rate, height, width, rotation)
+
+
+def micro_batch_size(config: Config, world: int) -> int:
+    """Clips a process handles at once. Raises UserError when the global batch does not divide."""
+    parts = world * config.train.accumulation
+    if config.train.global_batch % parts:
+        batch, accumulation = config.train.global_batch, config.train.accumulation
+        good = [n for n in range(1, batch + 1) if batch % (n * accumulation) == 0]
+        raise UserError(
+            f"train.global_batch={config.train.global_batch} does not divide over {world} processes x "
+            f"train.accumulation={config.train.accumulation}; numbers of processes that work: "
+            f"{', '.join(map(str, good)) or 'none'}"
+        )
+    size = config.train.global_batch // parts
+    if size % 2 and config.augment.enabled and config.augment.mixup:
+        raise UserError(
+            f"augment.mixup blends pairs of clips, but a process has {size} of them at once (train.global_batch="
+            f"{config.train.global_batch} over {world} processes x train.accumulation={config.train.accumulation}); "
+            "choose a batch that gives each an even number"
+        )
+    return size
+
+
+def mixup_shares(config: Config, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Shares of the clips at `positions` of the run's stream in the blend with their partners, float32 [n].
+
+    Positions 2k and 2k+1 are partners with the same share, drawn from Beta(alpha, alpha) (Zhang et al., "mixup", ICLR
+    2018). A pair never parts: it is in one process's micro-batch whatever their number.
+    """
+    shares = np.ones(len(positions), np.float32)
+    if config.augment.enabled and config.augment.mixup:
+        for index, pair in enumerate((positions // 2).tolist()):
+            key = np.array([config.seed, 0], np.uint64)
+            bits = np.random.Philox(key=key, counter=np.array([0, STREAM_MIXUP, pair, 0], np.uint64))
+            random = np.random.Generator(bits)
+            if random.random() < config.augment.mixup:
+                shares[index] = random.beta(config.augment.mixup_alpha, config.augment.mixup_alpha)
+    return shares
+
+
+def partners(size: int) -> NDArray[np.int64]:
+    """Position of each clip's partner in a micro-batch of `size` clips: 1, 0, 3, 2, …"""
+    return np.arange(size) ^ 1
+
+
+def num_train_steps(num_samples: int, config: Config) -> int:
+    """Updates of the whole run: `train.max_steps`, or as many as `train.epochs` passes over the samples take."""
+    if config.train.max_steps > 0:
+        return config.train.max_steps
+    return max(1, math.ceil(config.train.epochs * num_samples / config.train.global_batch))
+
+
+def epoch_of_step(step: int, num_samples: int, config: Config) -> float:
+    """Epochs (passes over the samples) completed after `step` updates."""
+    return step * config.train.global_batch / num_samples
+
+
+def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int, world: int) -> ClipPlan:
+    """Micro-batch `micro` of update `step` for process `rank` of `world`."""
+    size = micro_batch_size(config, world)
+    first = step * config.train.global_batch + (micro * world + rank) * size
+    positions = np.arange(first, first + size, dtype=np.int64)
+    epochs, samples = split.at(positions, config.seed)
+    facts = split.facts(samples)
+    active = augment.active_augmentations(config.augment)
+    u_frames, u_crop, u_augment = uniforms(
+        config.seed,
+        epochs,
+        facts.rows,
+        [
+            (STREAM_FRAMES, config.data.num_frames),
+            (STREAM_CROP, 8),
+            (STREAM_AUGMENT, len(augment.AUGMENTATIONS) * augment.NUM_UNIFORMS if active else 0),
+        ],
+    )
+    params = {
+        "box": _coded_box(_random_box(u_crop, facts, config), facts),
+        "angle": -facts.rotation.astype(np.float32),
+        "flip": (u_crop[:, 4] < (config.augment.flip if config.augment.enabled else 0.0)).astype(np.int32),
+    }
+    for item in active:
+        params |= item.draw(u_augment[:, augment.uniform_columns(item)], config.augment, config.data.image_size)
+    frames = _frames(facts, config, config.data.num_frames, u_frames)
+    return ClipPlan(step, facts.rows, frames, params, mixup_shares(config, positions))
+
+
+def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world: int) -> ClipPlan:
+    """Batch `batch` of process `rank` of `world`: each sample once in row order, padded with `PADDING` at the end."""
+    size = evaluation_batch_size(config)
+    first = (batch * world + rank) * size
+    samples = np.arange(first, first + size, dtype=np.int64)
+    inside = samples < len(split)
+    facts = split.facts(np.where(inside, samples, 0))
+    return plan_views(facts, inside, config, batch)
+
+
+def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: int) -> ClipPlan:
+    """How evaluation sees n clips: frames evenly spaced, or all; the whole frame, or its centre.
+
+    Those not `inside` are `PADDING`.
+    """
+    size = len(inside)
+    box = np.broadcast_to(np.array([0, 0, 1, 1], np.float64), (size, 4))
+    if config.data.fit == "center":
+        box = _center_box(facts)
+    params = {
+        "box": _coded_box(box, facts),
+        "angle": -facts.rotation.astype(np.float32),
+        "flip": np.zeros(size, np.int32),
+    }
+    frames = evaluation_frames(facts, config)
+    return ClipPlan(batch, np.where(inside, facts.rows, PADDING), frames, params, np.ones(size, np.float32))
+
+
+def evaluation_frames(facts: Facts, config: Config) -> NDArray[np.int64]:
+    """Which frames of n clips evaluation sees, int64 [n, eval.num_frames]; all those of the only clip for 0."""
+    if not config.eval.num_frames:
+        return np.arange(facts.num_frames[0], dtype=np.int64)[None]
+    return _frames(facts, config, config.eval.num_frames, None)
+
+
+def num_evaluation_batches(num_samples: int, config: Config, world: int) -> int:
+    """Batches of every process: equally many on each."""
+    return math.ceil(num_samples / (evaluation_batch_size(config) * world))
+
+
+def evaluation_batch_size(config: Config) -> int:
+    """Clips that a process scores at once: one where all frames are wanted, since videos differ in length."""
+    return config.eval.batch_size if config.eval.num_frames else 1
+
+
+def segment_frames(num_frames: NDArray[np.int64], count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    """One frame of each of `count` equal segments: at u [n, count] within it, or in its middle.
+
+    num_frames: int64 [n]. Returns int64 [n, count], ascending; frames repeat where a video has fewer than `count`.
+    Source: temporal segment networks (Wang et al., ECCV 2016).
+    """
+    inside = 0.5 if u is None else u
+    frames = np.floor((np.arange(count) + inside) * num_frames[:, None] / count).astype(np.int64)
+    return np.minimum(frames, num_frames[:, None] - 1)
+
+
+def interval_frames(
+    num_frames: NDArray[np.int64],
+    frames_per_second: NDArray[np.float64],
+    seconds: float,
+    count: int,
+    u: NDArray[np.float64] | None,
+) -> NDArray[np.int64]:
+    """`count` frames `seconds` apart, starting at u [n] of the room there is, or centred.
+
+    Returns int64 [n, count], ascending. A video too short for the span repeats its last frame.
+    """
+    offsets = np.arange(count) * seconds * frames_per_second[:, None]
+    room = np.maximum(0.0, num_frames - 1 - offsets[:, -1])
+    start = room * (0.5 if u is None else u)
+    # Half a frame of rounding: 0.2 s at 29.97 fps is frame 6, not 5.
+    frames = np.floor(start[:, None] + offsets + 0.5).astype(np.int64)
+    return np.clip(frames, 0, num_frames[:, None] - 1)
+
+
+def coded_box(upright: NDArray[np.floating], rotation: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Boxes (top, left, bottom, right in [0, 1]) of the upright picture, in the coded frame.
+
+    `rotation`: int64 [n], clockwise degrees that make the coded frame upright. Shapes [n, 4] → float32 [n, 4].
+    """
+    top, left, bottom, right = upright.T
+    turned = {
+        0: (top, left, bottom, right),
+        90: (1 - right, top, 1 - left, bottom),
+        180: (1 - bottom, 1 - right, 1 - top, 1 - left),
+        270: (left, 1 - bottom, right, 1 - top),
+    }
+    out = np.empty((len(upright), 4), np.float32)
+    for degrees, box in turned.items():
+        here = rotation == degrees
+        out[here] = np.stack(box, axis=1)[here]
+    return out
+
+
+def _coded_box(upright: NDArray[np.floating], facts: Facts) -> NDArray[np.float32]:
+    boxes = crop.pixel_box(coded_box(upright, facts.rotation), facts.height, facts.width)
+    return (boxes / np.stack([facts.height, facts.width] * 2, axis=1)).astype(np.float32)
+
+
+def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    if config.data.sampling == "segments":
+        return segment_frames(facts.num_frames, count, u)
+    start = None if u is None else u[:, 0]
+    seconds = config.data.frame_interval_seconds
+    return interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
+
+
+def _upright_size(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lying = facts.rotation % 180 == 90
+    return np.where(lying, facts.width, facts.height), np.where(lying, facts.height, facts.width)
+
+
+def _random_box(u: NDArray[np.float64], facts: Facts, config: Config) -> NDArray[np.float64]:
+    """A random box of the upright picture, [n, 4]; the whole of it without augmentation.
+
+    Area and aspect ratio are relative to what evaluation shows the model (the stretched frame, or its centre square),
+    so that training varies around it.
+    """
+    aug = config.augment
+    if not aug.enabled:
+        return _center_box(facts) if config.data.fit == "center" else np.tile([0.0, 0.0, 1.0, 1.0], (len(u), 1))
+    area = aug.crop_scale_min + u[:, 0] * (aug.crop_scale_max - aug.crop_scale_min)
+    ratio = np.exp(np.log(aug.crop_ratio_min) + u[:, 1] * np.log(aug.crop_ratio_max / aug.crop_ratio_min))
+    height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
+    if config.data.fit == "center":
+        full_height, full_width = _upright_size(facts)
+        side = np.minimum(full_height, full_width)
+        height, width = height * side / full_height, width * side / full_width
+    height, width = np.minimum(height, 1), np.minimum(width, 1)
+    top, left = u[:, 2] * (1 - height), u[:, 3] * (1 - width)
+    return np.stack([top, left, top + height, left + width], axis=1)
+
+
+def _center_box(facts: Facts) -> NDArray[np.float64]:
+    height, width = _upright_size(facts)
+    side = np.minimum(height, width)
+    margin_y, margin_x = (1 - side / height) / 2, (1 - side / width) / 2
+    return np.stack([margin_y, margin_x, 1 - margin_y, 1 - margin_x], axis=1)

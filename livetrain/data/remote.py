@@ -1,0 +1,208 @@
+"""Files below a URL (s3://, gs://, https://, whatever fsspec knows), read block by block, each block until it is whole.
+
+fsspec and its back ends find credentials and end points as they always do (AWS and Google environment variables and
+files, `FSSPEC_…` variables, ~/.config/fsspec). Their own retries are turned off where they can be (gcsfs's cannot):
+`data.retries` counts, and a wait doubles from one attempt to the next.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from livetrain.errors import UserError, first_line
+
+BLOCK_BYTES = 16 << 20  # one request: long enough that its latency (about 50 ms) costs little, and little to do again
+BACKOFF_SECONDS = 0.5  # before the first retry
+MAX_BACKOFF_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
+
+T = TypeVar("T")
+
+
+class RemoteError(OSError):
+    """A remote file cannot be had, and trying again did not help, or could not. The message names its URL."""
+
+
+class Url(str):
+    """A URL without a slash at its end; `/` appends a name as it does with a Path."""
+
+    __slots__ = ()
+
+    def __truediv__(self, name: str) -> Url:
+        return Url(f"{self}/{name}")
+
+
+class Remote:
+    """The files of one folder at `url`. Each failed request is sent up to `retries` times again. Threads may share
+    it."""
+
+    def __init__(self, url: str, retries: int) -> None:
+        """Connects to nothing yet. Raises UserError for a URL that cannot be used, or a package that is missing."""
+        self.url = Url(url.rstrip("/"))
+        self._retries = retries
+        self._files, self._root = _file_system(self.url)
+        self._stop = threading.Event()
+
+    def read(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """A small file as `parse` understands it; its ValueError means damage, which is retried. Raises RemoteError."""
+        return self._try(name, lambda: parse(self._files.cat_file(f"{self._root}/{name}")))
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where the server does not say. Raises RemoteError."""
+        size = self._try(name, lambda: self._files.info(f"{self._root}/{name}"))["size"]
+        return None if size is None else int(size)
+
+    def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
+        """The `num_bytes` of a file in order. A block that comes short is asked for again. Raises RemoteError."""
+        done = 0
+        while done < num_bytes:
+            block = self._block(name, done, num_bytes)
+            yield block
+            done += len(block)
+
+    def interrupt(self) -> None:
+        """Ends the waits between attempts, with a RemoteError there; later calls wait again."""
+        before, self._stop = self._stop, threading.Event()
+        before.set()
+
+    def _block(self, name: str, start: int, num_bytes: int) -> bytes:
+        end = min(start + BLOCK_BYTES, num_bytes)
+
+        def fetch() -> bytes:
+            data: bytes = self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
+            # Simple HTTP servers know no ranges and send everything, whatever was asked for.
+            if start == 0 and len(data) == num_bytes:
+                return data
+            if len(data) == num_bytes != end - start:
+                data = data[start:end]
+            if len(data) != end - start:
+                raise ValueError(f"{len(data)} bytes came instead of {end - start}")
+            return data
+
+        return self._try(name, fetch)
+
+    def _try(self, name: str, fetch: Callable[[], T]) -> T:
+        stop = self._stop
+        for attempt in range(self._retries + 1):
+            try:
+                return fetch()
+            except Exception as error:  # the back ends' errors have no common base
+                reason = _reason(error)
+                if _is_final(error):
+                    raise RemoteError(f"{self.url / name}: {reason}") from error
+                if attempt == self._retries:
+                    times = "once" if attempt == 0 else f"{attempt + 1} times"
+                    raise RemoteError(f"{self.url / name}: {reason} (tried {times})") from error
+            # Processes that failed together must not come back together.
+            delay = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.5)
+            print(f"warning: {self.url / name}: {reason}; again in {delay:.1f} s", file=sys.stderr, flush=True)
+            if stop.wait(delay):
+                raise RemoteError(f"{self.url / name}: {reason} (given up: the data set was closed)")
+        raise AssertionError("unreachable")
+
+
+def _file_system(url: Url) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the folder's name in it."""
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    if protocol in ("http", "https") and ("?" in url or "#" in url):
+        raise UserError(f"{url}: the URL of a folder has no ? or #; names of files are appended to it")
+    try:
+        files = fsspec.filesystem(protocol, skip_instance_cache=True, **_options(protocol))
+    except ImportError as error:
+        raise UserError(
+            f"{url} needs a package that is missing ({error}): pip install livetrain[remote], or "
+            "launch/setup.sh --extra remote"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{url}: {first_line(error)}; data.shards takes s3://, gs://, https:// and folders") from None
+    except Exception as error:  # credentials that cannot be read, an option in fsspec's configuration that is wrong
+        raise UserError(f"{url}: {_reason(error)}") from None
+    if protocol in ("s3", "s3a"):
+        files.retries = 1
+    return files, files._strip_protocol(str(url))
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What the back end must be told: no retries of its own, and no endless wait. fsspec's configuration comes over
+    it."""
+    from fsspec.config import conf
+
+    options: dict[str, Any] = {}
+    if protocol in ("s3", "s3a"):
+        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": STALL_SECONDS}
+        options["config_kwargs"] = {**limits, "retries": {"total_max_attempts": 1}}
+    elif protocol in ("http", "https", "gs", "gcs"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
+        if protocol in ("gs", "gcs"):
+            options["requests_timeout"] = timeout
+        else:
+            # Proxies as curl finds them. A server that compresses would send other bytes than were stored.
+            identity = {"Accept-Encoding": "identity"}
+            options["client_kwargs"] = {"timeout": timeout, "trust_env": True, "headers": identity}
+    configured = conf.get(protocol, {})
+    return {
+        name: {**value, **configured.get(name, {})} if isinstance(value, dict) else configured.get(name, value)
+        for name, value in options.items()
+    }
+
+
+# Names, because importing the packages only to name their exceptions would make them required.
+_CREDENTIAL_ERRORS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "TokenRetrievalError",
+    "SSOTokenLoadError",
+    "UnauthorizedSSOTokenError",
+    "DefaultCredentialsError",
+    "RefreshError",
+}
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether trying again cannot help: what is asked for is not there, or not for us."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return True
+    status = _status(error)
+    if status is not None:
+        return 400 <= status < 500 and status not in (408, 416, 425, 429)  # 416: a file that is still too short
+    return type(error).__name__ in _CREDENTIAL_ERRORS or _is_forbidden(error)
+
+
+def _is_forbidden(error: Exception) -> bool:
+    """gcsfs tells a 403 as a plain OSError with this word."""
+    return str(error).startswith("Forbidden")
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status in an aiohttp, gcsfs or botocore error, also where s3fs made an OSError of it."""
+    response = getattr(error.__cause__ or error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    # In this order: aiohttp has a `code` too, and warns of it.
+    value = getattr(error, "status", None) or metadata.get("HTTPStatusCode") or getattr(error, "code", None)
+    if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
+        return int(value)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """The error in words; bare names of exceptions and of files say too little."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file or bucket"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    status = getattr(error, "status", None)
+    reason = f"HTTP {status} {getattr(error, 'message', '')}".strip() if isinstance(status, int) else first_line(error)
+    denied = isinstance(error, PermissionError) or _status(error) in (401, 403) or _is_forbidden(error)
+    if denied or type(error).__name__ in _CREDENTIAL_ERRORS:
+        return f"{'access denied: ' if denied else ''}{reason}; check your credentials"
+    return reason

@@ -1,0 +1,151 @@
+"""From the configuration to the objects of a run, in the order they depend on each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from livetrain.config import Config
+from livetrain.data import Dataset, num_train_steps
+from livetrain.data.plan import micro_batch_size
+from livetrain.engine import heartbeat, sharded
+from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.step import Updater, seed_torch
+from livetrain.errors import UserError
+from livetrain.model import (
+    Ema,
+    LivenessModel,
+    build_loss,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    count_flops,
+    load_optimizer,
+    prepare_model,
+)
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Parts:
+    """What the training loop works with. `model` is bare (or in shards, in place); `updater.model` is it as DDP wraps
+    it. flops_per_clip: of the forward pass; 0 on the CPU, whose peak nobody knows."""
+
+    model: LivenessModel
+    loss: Loss
+    ema: Ema | None
+    optimizer: Any
+    updater: Updater
+    num_samples: int
+    num_steps: int
+    flops_per_clip: float
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Accelerate's view of the processes and the device. Raises UserError for arithmetic the device does not have."""
+    if config.train.precision == "fp16" and not torch.cuda.is_available():
+        # Told here, before Accelerate does in its own words: the gradient scaler needs CUDA.
+        raise UserError("train.precision=fp16 needs a CUDA device; bf16 and fp32 run on the CPU")
+    # The watchdog (heartbeat.py) speaks first and names the rank; then the collectives give up by themselves.
+    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * config.train.hang_timeout_seconds))
+    _keep_flight_records(Path(config.run_dir))
+    precision = "no" if config.train.precision == "fp32" else config.train.precision
+    shards = sharded.plugin(config)
+    handlers = [patience, _ddp_options(config)]
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers, fsdp_plugin=shards)
+    sharded.make_it_so(accelerator, shards)
+    return accelerator
+
+
+def _ddp_options(config: Config) -> DistributedDataParallelKwargs:
+    hooks = {
+        "none": DDPCommunicationHookType.NO,
+        "bf16": DDPCommunicationHookType.BF16,
+        "fp16": DDPCommunicationHookType.FP16,
+    }
+    return DistributedDataParallelKwargs(
+        bucket_cap_mb=config.ddp.bucket_mb,
+        gradient_as_bucket_view=config.ddp.bucket_view,
+        static_graph=config.ddp.static_graph,
+        comm_hook=hooks[config.ddp.compression],
+    )
+
+
+def _keep_flight_records(run_dir: Path) -> None:
+    """Have NCCL write its last collectives to run_dir/heartbeats/nccl-<rank> when one times out."""
+    for name, value in (
+        ("TORCH_FR_BUFFER_SIZE", "2000"),
+        ("TORCH_NCCL_DUMP_ON_TIMEOUT", "1"),
+        ("TORCH_FR_DUMP_TEMP_FILE", str(run_dir / heartbeat.FOLDER / "nccl-")),
+    ):
+        os.environ.setdefault(name, value)
+
+
+def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool = True) -> tuple[LivenessModel, Loss]:
+    """The model on the device, with the seed's initial weights, and the loss of a clip.
+
+    with_weights=False leaves out pretrained backbone weights, for a model whose own are about to be loaded.
+    """
+    seed_torch(config.seed, 0, 0)
+    wanted = config.model if with_weights else dataclasses.replace(config.model, weights="", pretrained=False)
+    model = build_model(wanted, config.loss, config.data.image_size).to(accelerator.device)
+    return model, build_loss(config.loss)
+
+
+def make_parts(
+    config: Config,
+    accelerator: Accelerator,
+    dataset: Dataset,
+    model: LivenessModel,
+    loss: Loss,
+    start: Checkpoint | None,
+) -> Parts:
+    """Everything else, set to where `start` left off."""
+    micro_batch_size(config, accelerator.num_processes)  # tells a batch that does not divide before anything costs time
+    num_samples = len(dataset.rows(config.data.train_split))
+    num_steps = num_train_steps(num_samples, config)
+    if start is not None:
+        load_weights(model, start.model, "the checkpoint")
+    side = config.data.image_size
+    on_cuda = accelerator.device.type == "cuda"
+    flops_per_clip = count_flops(model, (config.data.num_frames, 3, side, side)) if on_cuda else 0
+    prepare_model(model, config.model, accelerator.device, accelerator.num_processes)
+    ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
+    optimizer = build_optimizer(model, config.optim)
+    schedule = build_schedule(optimizer, config.optim, num_steps)
+    if start is not None and ema is not None:
+        if start.ema is None:
+            raise UserError(
+                "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew"
+            )
+        load_weights(ema.module, start.ema, "the checkpoint's moving average")
+    sharded.before_prepare(accelerator, model, model.backbone)
+    wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
+    if start is not None:
+        if sharded.is_sharded(model):
+            optimizer.load_state_dict(sharded.shard_optimizer_state(optimizer, start.state["optimizer"]))
+        else:
+            load_optimizer(optimizer, start.state["optimizer"])
+    if accelerator.scaler is not None and start is not None and start.state["scaler"]:
+        accelerator.scaler.load_state_dict(start.state["scaler"])
+    updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
+    return Parts(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], what: str) -> None:
+    """Load `weights` into `model`. Raises UserError when they are of another model."""
+    try:
+        model.load_state_dict(sharded.shard_weights(model, weights) if sharded.is_sharded(model) else weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise UserError(f"{what} does not fit the model ({first}); use the options it was trained with") from None

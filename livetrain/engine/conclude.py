@@ -1,0 +1,102 @@
+"""The end of a run: dev and test scored with the chosen weights, the verdict, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from livetrain.config import Config
+from livetrain.data import Dataset, DecodeError, FetchError, leaks
+from livetrain.data.perturb import PERTURBATIONS, Perturbation
+from livetrain.engine.evaluate import Evaluation, evaluate
+from livetrain.engine.run import METRICS, VERDICT
+from livetrain.engine.tracking import Wandb, read_metrics
+from livetrain.fileio import write_json
+from livetrain.model import LivenessModel
+from livetrain.selection import Selection
+from livetrain.verdict import details, plots, report, robustness, scores, threshold, verdict
+from livetrain.verdict.scores import Scores
+from livetrain.verdict.slices import slices, table
+
+
+def conclude(
+    accelerator: Accelerator,
+    config: Config,
+    dataset: Dataset,
+    model: LivenessModel,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    step: int,
+    checkpoint: Path,
+    may_fit: bool = True,
+    wandb: Wandb | None = None,
+    after_batch: Callable[[], None] = lambda: None,
+) -> Path:
+    """Score dev and test, write scores/, verdict.json and report.html, print the verdict. Returns the report's path.
+
+    The threshold stored in the folder `checkpoint` is applied as it is; where there is none, or another criterion is
+    asked for, it is fitted on dev and stored there, if the split is that of the run (`may_fit`; see
+    `threshold.choose`). Shards of another data set may have no dev split. With eval.robustness the test split is scored
+    under each perturbation too, into robustness.json.
+
+    All processes call it; the main one writes. `after_batch`: see `evaluate`.
+    """
+    run_dir = Path(config.run_dir)
+    report_path = run_dir / report.FILE_NAME
+    stored = threshold.read(checkpoint)
+    dev_split, test_split = config.data.dev_split, config.data.test_split
+
+    def score(split: str, perturbation: Perturbation | None = None) -> Evaluation:
+        options: dict[str, Any] = {"after_batch": after_batch, "perturbation": perturbation}
+        return evaluate(accelerator, config, dataset, split, model, loss, **options)
+
+    has_dev = Selection.parse(dev_split).which(dataset.codes("split")[1], "split").any()
+    nothing = Evaluation(Scores.from_rows([]), {}, float("nan"), [])
+    found = {"dev": score(dev_split) if has_dev or stored is None else nothing, "test": score(test_split)}
+    wanted = PERTURBATIONS if config.eval.robustness else ()
+    perturbed = {item.name: (item.text, score(test_split, item).scores) for item in wanted}
+    if not accelerator.is_main_process:
+        return report_path
+    for name, one in found.items():
+        scores.write(run_dir / "scores" / f"{name}.csv", one.scores)
+        details.write(run_dir / "scores" / f"{name}_details.csv", one.details)
+    dev, test = found["dev"].scores, found["test"].scores
+    chosen = threshold.choose(
+        dev, test, config.verdict, stored=stored, may_fit=may_fit, dev_split=dev_split, test_split=test_split
+    )
+    if chosen != stored:
+        threshold.write(checkpoint, chosen)
+    figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config))
+    write_json(run_dir / VERDICT, figures)
+    hardened = robustness.build(test, perturbed, figures["threshold"]) if perturbed else None
+    if hardened:
+        write_json(run_dir / robustness.FILE_NAME, hardened)
+    pictures = clip_pictures(dataset)
+    report.write(run_dir, pictures=pictures, worst_clips=config.tracking.worst_clips)
+    if wandb:
+        drawn = plots.figures(dev, test, figures, read_metrics(run_dir / METRICS))
+        tables = {"slices": table(slices(test, found["test"].details, figures["threshold"]))}
+        if hardened:
+            tables["robustness"] = robustness.table(hardened)
+        worst = report.worst(test, figures["threshold"], config.tracking.worst_clips)
+        wandb.log_verdict(step, figures["test"], drawn, tables, worst, lambda key: pictures(key, ()))
+    print(verdict.format_text(figures))
+    print(report_path, flush=True)
+    return report_path
+
+
+def clip_pictures(dataset: Dataset) -> report.Pictures:
+    """key, frames → JPEG bytes of those frames of that clip (none: of its middle), [] where there is none to show."""
+
+    def pictures(key: str, frames: Sequence[int]) -> list[bytes]:
+        row = dataset.row_of(key)
+        try:
+            return [] if row is None else dataset.pictures(row, frames)
+        except (FetchError, DecodeError):
+            return []
+
+    return pictures

@@ -1,0 +1,126 @@
+"""Start one of the scripts through `accelerate launch`, pass signals on to its processes, and end as it ended.
+
+Accelerate and torchrun leave three things to be wished for on a cluster: SIGUSR1 does not reach the processes; SIGTERM
+gives them 30 s and loses their exit code; and an orderly end with a code of its own shows the launcher's traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from livetrain.config import load_config
+from livetrain.engine import entry, heartbeat
+from livetrain.engine.stop import EXIT_STOPPED, SIGNALS
+from livetrain.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+# torchrun's agent turns the signals it handles into a hard end; those of a polite stop are left to `_passing_on`.
+AGENT_SIGNALS = "SIGINT,SIGHUP,SIGQUIT"
+
+# Accelerate's options that take no value, of those people give here.
+FLAGS = ("--multi_gpu", "--cpu", "--use_fsdp", "--quiet", "--debug", "--module", "--no_python", "--same_network")
+
+
+def launch(script: str, arguments: list[str]) -> int:
+    """Run livetrain/`script`; returns its exit code, or 128 + the signal that ended a process.
+
+    Arguments up to the first YAML file, folder or `key=value` are Accelerate's options.
+    """
+    return _launch(script, *split(arguments))
+
+
+def launch_processes(script: str, num_processes: int, arguments: list[str]) -> int:
+    """`launch` with all `arguments` the script's, on `num_processes` GPUs of this machine, or CPU processes without."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "1"
+    # "--multi_gpu" is what makes Accelerate start several processes, on the CPU too.
+    options = ["--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"]
+    return _launch(script, [*options, "--dynamo_backend", "no", "--main_process_port", "0"], arguments)
+
+
+def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
+    with _Passing(str(PACKAGE / script)) as passing:
+        from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+        options = launch_command_parser().parse_args([*accelerates, str(PACKAGE / script), *scripts])
+        options.signals_to_handle = AGENT_SIGNALS
+        try:
+            launch_command(options)
+        except subprocess.CalledProcessError as error:
+            returncode = error.returncode
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            returncode = failure.exitcode
+            if returncode < 0 and -returncode not in passing.passed:
+                _tell_of_death(rank, returncode, scripts)
+        else:
+            return 0
+    if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
+        return EXIT_STOPPED
+    return returncode if returncode >= 0 else 128 - returncode  # as shells count deaths by signals
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(Accelerate's options, the script's arguments): options and their values come first."""
+    for index, item in enumerate(arguments):
+        value_of_option = index > 0 and arguments[index - 1].startswith("--") and "=" not in arguments[index - 1]
+        if not item.startswith("-") and not (value_of_option and arguments[index - 1] not in FLAGS):
+            return arguments[:index], arguments[index:]
+    return arguments, []
+
+
+class _Passing:
+    """Passes SIGUSR1 and SIGTERM on to all processes below this one that run `script`, as soon as there are any."""
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.passed: set[int] = set()
+        self._before: dict[int, Any] = {}
+        self._waiting: threading.Timer | None = None
+
+    def __enter__(self) -> _Passing:
+        self._before = {number: signal.signal(number, lambda n, _: self._pass_on(n)) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            self._waiting.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int) -> None:
+        found = False
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if self.script in process.cmdline():
+                    process.send_signal(number)
+                    found = True
+        if found:
+            self.passed.add(int(number))
+        else:
+            self._waiting = threading.Timer(0.5, self._pass_on, [number])
+            self._waiting.daemon = True
+            self._waiting.start()
+
+
+def _tell_of_death(rank: int, exitcode: int, arguments: list[str]) -> None:
+    """Name the process that a signal ended, and how far it got."""
+    name = signal.Signals(-exitcode).name
+    with contextlib.suppress(UserError):  # the script itself has told of it
+        config = load_config(*entry.split_arguments(arguments), warn=lambda line: None)
+        beats = {beat.rank: beat for beat in heartbeat.read(Path(config.run_dir) / heartbeat.FOLDER)}
+        where = f" on {beats[rank].host} after {beats[rank].step} updates" if rank in beats else ""
+        print(f"error: rank {rank} was ended by {name}{where}", file=sys.stderr, flush=True)

@@ -1,0 +1,316 @@
+"""The training loop: updates in order, a log line now and then, dev evaluations, checkpoints.
+
+`step` counts finished updates. What the loop carries from one update to the next, beyond weights and optimizer, is
+`Carry`: it is in every checkpoint, so that a run that goes on logs and chooses what it would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from livetrain.config import Config
+from livetrain.data import Dataset, epoch_of_step, train_loader
+from livetrain.engine import checkpoint, environment, garbage, run, sharded
+from livetrain.engine.build import Parts, load_weights
+from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.evaluate import evaluate, local_world
+from livetrain.engine.heartbeat import Heartbeat
+from livetrain.engine.meters import Meter
+from livetrain.engine.profile import recording
+from livetrain.engine.step import StepResult
+from livetrain.engine.stop import Stopped, StopRequest
+from livetrain.engine.tracking import MetricsLog, Wandb, warn_stderr
+from livetrain.engine.writer import CheckpointWriter
+from livetrain.errors import UserError
+from livetrain.fileio import write_json
+from livetrain.progress import progress
+from livetrain.verdict import metrics
+
+
+@dataclass
+class Carry:
+    """Loss sum and clips since the last log line, clips skipped so far, the best dev figure (lower is better), and
+    whether the dev evaluation of this step is still to be done."""
+
+    window_loss: float = 0.0
+    window_clips: float = 0.0
+    num_skipped: int = 0
+    best: float = math.inf
+    best_loss: float = math.inf
+    eval_due: bool = False
+
+
+class Loop:
+    """One run's training. Use as a context manager: however the run ends, it finishes writing what was begun."""
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        dataset: Dataset,
+        parts: Parts,
+        start: Checkpoint | None,
+        warn: Callable[[str], None],
+        stop: StopRequest,
+    ) -> None:
+        self.config, self.accelerator, self.dataset, self.parts, self.warn = config, accelerator, dataset, parts, warn
+        self.start_step = start.step if start else 0
+        self.carry = Carry(**start.state["carry"]) if start else Carry()
+        self.skipped_before = self.carry.num_skipped
+        self.run_dir = Path(config.run_dir)
+        self.checkpoints = self.run_dir / run.CHECKPOINTS
+        self.wandb: Wandb | None = None
+        self.log: MetricsLog | None = None
+        self.pending: StepResult | None = None
+        self.stop = stop
+        self.heartbeat = Heartbeat(self.run_dir, accelerator.process_index, config.train.hang_timeout_seconds)
+        self.writer = CheckpointWriter(
+            self.checkpoints, keep_last=config.train.keep_last, keep_every=config.train.keep_every_steps, tell=warn
+        )
+        self.open = contextlib.ExitStack()
+        if accelerator.is_main_process:
+            if start:
+                run.warn_changes(config, warn)
+            run.write_config(config)
+            write_json(
+                self.run_dir / run.ENVIRONMENT, environment.describe(accelerator.device, accelerator.num_processes)
+            )
+            self.log = MetricsLog(self.run_dir / run.METRICS, start_anew=start is None)
+            self.wandb = Wandb(config, self.run_dir, warn)
+        self.meter = Meter(
+            clips_per_step=config.train.global_batch,
+            frames_per_clip=config.data.num_frames,
+            flops_per_clip=parts.flops_per_clip,
+            device=accelerator.device,
+            precision=config.train.precision,
+            world=accelerator.num_processes,
+        )
+        self.window_loss = self.window_clips = 0.0  # since the last look at them
+
+    def __enter__(self) -> Loop:
+        for part in (self.heartbeat, self.writer):
+            self.open.enter_context(part)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.open.close()
+        if self.wandb:
+            self.wandb.finish(exit_code=0 if kind is None else 1)
+
+    def train(self) -> None:
+        """All updates from the start to the end of the run. Raises NonFiniteLoss, UserError, Stopped."""
+        config, parts, accelerator = self.config, self.parts, self.accelerator
+        self.heartbeat.beat(self.start_step, "starting")
+        if not any(self.checkpoints.glob("best-*")):  # the disk was full then: what comes next is the best there is
+            self.carry.best = self.carry.best_loss = math.inf
+            self.carry.eval_due |= self.start_step >= parts.num_steps
+        if self.carry.eval_due:
+            self._evaluate(self.start_step)
+        if self.start_step >= parts.num_steps:
+            return
+        loader = train_loader(
+            self.dataset,
+            config,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            local_world=local_world(accelerator),
+            device=accelerator.device,
+            mean=parts.model.mean,
+            std=parts.model.std,
+            start_step=self.start_step,
+            num_steps=parts.num_steps,
+        )
+        title = f"training {config.name}"
+        remaining = parts.num_steps - self.start_step
+        bar = progress(title, remaining, "steps", enabled=accelerator.is_main_process)
+        profiler = recording(config.profile, self.run_dir, accelerator.process_index, self.warn)
+        with loader, bar as advance, profiler as profiled, garbage.at_rest() as collect:
+            batches = iter(loader)
+            waited = 0.0
+            num_failures = 0
+            for step in range(self.start_step, parts.num_steps):
+                micro_batches = list(itertools.islice(batches, config.train.accumulation))
+                result = parts.updater.update(step, micro_batches, stop=self.stop.requested)
+                stopping = self._settle()
+                self.pending = result
+                self.meter.add(loader.wait_seconds - waited)
+                waited = loader.wait_seconds
+                for failure in loader.failures[num_failures:]:
+                    warn_stderr(f"warning: skipped {failure.shard}, key {failure.key}: {failure.reason}")
+                num_failures = len(loader.failures)
+                advance(1, self._after(step + 1, result, num_failures, stopping))
+                profiled()
+                collect(step)
+                self.heartbeat.beat(step + 1, "training")
+                if stopping:
+                    raise self._stopped(step + 1)
+            self._settle()
+
+    def pause_point(self) -> None:
+        """To be called by all processes between the batches of an evaluation. Raises Stopped when one was asked to."""
+        self.heartbeat.beat(self.heartbeat.step, "evaluating")
+        if self.stop.agree(self.accelerator):
+            raise self._stopped(self.heartbeat.step)
+
+    def load_best(self) -> Path:
+        """Put the weights that dev chose into the bare model. Returns the folder they are in."""
+        self.writer.wait()
+        self.accelerator.wait_for_everyone()
+        best = checkpoint.load_best(self.checkpoints)
+        folder = checkpoint.best_folder(self.checkpoints)
+        if best is None or folder is None:
+            raise UserError(
+                f"{self.checkpoints} holds no best-* checkpoint, it could not be written; free some space and start "
+                "the same command again: it goes on from the newest checkpoint"
+            )
+        load_weights(self.parts.model, best[0], "the best checkpoint")
+        return folder
+
+    # --- after an update ----------------------------------------------------------------------------------------------
+
+    def _settle(self) -> bool:
+        """Look at the update before this one: its figures are here, or will be while the device does this one.
+
+        Returns whether a process was asked to stop by then, the same on all of them.
+        """
+        if self.pending is None:
+            return False
+        self.parts.updater.check(self.pending)
+        figures = self.pending.figures()
+        self.window_loss += figures.loss
+        self.window_clips += figures.num_clips
+        self.pending = None
+        return figures.num_stopping > 0
+
+    def _after(self, done: int, result: StepResult, num_failures: int, stopping: bool) -> str:
+        """What is due when `done` updates are finished. Returns a note for the progress line."""
+        config, last = self.config, done == self.parts.num_steps
+        due_log = done % config.train.log_every == 0 or last
+        self.carry.eval_due = last or self._epochs_due(done)
+        due_eval = self.carry.eval_due and not stopping
+        due_save = last or stopping or (config.train.save_every_steps and done % config.train.save_every_steps == 0)
+        note = ""
+        if due_log or due_eval or due_save:
+            self._settle()
+            note = self._write_train_line(done, result, num_failures, due_log)
+        started = time.perf_counter()
+        if due_eval:
+            try:
+                self._evaluate(done)
+            except Stopped:
+                self._save(done)
+                raise
+        if due_save:
+            self._save(done)
+        if due_eval or due_save:
+            self.meter.pause(time.perf_counter() - started)
+        return note
+
+    def _epochs_due(self, done: int) -> bool:
+        every = self.config.train.eval_every_epochs
+        if not every:
+            return False
+        before, now = (epoch_of_step(n, self.parts.num_samples, self.config) for n in (done - 1, done))
+        return math.floor(now / every + 1e-9) > math.floor(before / every + 1e-9)
+
+    def _write_train_line(self, done: int, result: StepResult, num_failures: int, due_log: bool) -> str:
+        self.carry.window_loss += self.window_loss
+        self.carry.window_clips += self.window_clips
+        self.window_loss = self.window_clips = 0.0
+        skipped = self.accelerator.reduce(torch.tensor(num_failures, device=self.accelerator.device), reduction="sum")
+        self.carry.num_skipped = self.skipped_before + int(skipped)
+        loss = self.carry.window_loss / self.carry.window_clips if self.carry.window_clips else math.nan
+        if due_log:
+            record = {
+                "kind": "train",
+                "step": done,
+                "epoch": epoch_of_step(done, self.parts.num_samples, self.config),
+                "loss": loss,
+                "lr": result.learning_rate,
+                "grad_norm": result.figures().grad_norm,
+                "num_skipped": self.carry.num_skipped,
+                **self.meter.read(),
+                "time": time.time(),
+            }
+            self._write(record)
+            self.carry.window_loss = self.carry.window_clips = 0.0
+        return f"loss {loss:.4f}"
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.log and self.log.write(record) and self.wandb:
+            self.wandb.log(record)
+
+    def _evaluate(self, done: int) -> None:
+        """Score dev; keep the weights when they are the best so far."""
+        config, parts = self.config, self.parts
+        self.heartbeat.beat(done, "evaluating")
+        scored = parts.ema.module if parts.ema is not None and config.eval.use_ema else parts.model
+        if sharded.is_sharded(scored):
+            sharded.agree_on_buffers(scored)
+        result = evaluate(
+            self.accelerator,
+            config,
+            self.dataset,
+            config.data.dev_split,
+            scored,
+            parts.loss,
+            after_batch=self.pause_point,
+        )
+        figures: dict[str, Any] = {"loss": result.loss, **metrics.summary(result.scores)}
+        epoch = epoch_of_step(done, parts.num_samples, config)
+        self._write({"kind": "dev", "step": done, "epoch": epoch, **figures, "time": time.time()})
+        if self.accelerator.is_main_process:
+            told = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
+            self.warn(f"dev after {done} steps ({epoch:.2f} epochs): {told}")
+        self.carry.eval_due = False
+        value = figures.get(config.eval.criterion)
+        value = math.inf if value is None or math.isnan(value) else -value if config.eval.criterion == "auc" else value
+        # Small dev splits tie often: then the smaller loss is the better model.
+        if (value, result.loss) < (self.carry.best, self.carry.best_loss):
+            self.carry.best, self.carry.best_loss = value, result.loss
+            weights = self._whole(scored.state_dict())
+            if self.accelerator.is_main_process:
+                self.writer.save_best(done, weights, {"dev": _finite(figures)})
+
+    def _stopped(self, done: int) -> Stopped:
+        self.writer.wait()
+        names = gather_object([self.stop.name])
+        why = ", ".join(sorted({name for name in names if name}))
+        return Stopped(f"stopped by {why} after {done} updates; the same command goes on from there")
+
+    def _save(self, done: int) -> None:
+        parts = self.parts
+        if sharded.is_sharded(parts.model):
+            sharded.agree_on_buffers(parts.model)
+        model, optimizer = self._whole(parts.model.state_dict()), self._whole(parts.optimizer.state_dict())
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "optimizer": optimizer,
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "carry": dataclasses.asdict(self.carry),
+            }
+            ema = parts.ema.module.state_dict() if parts.ema is not None else None
+            self.writer.save(Checkpoint(done, model, ema, state))
+
+    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state dict as a checkpoint holds it: shards are gathered on the main process, with the help of all."""
+        if not sharded.is_sharded(self.parts.model):
+            return state
+        return sharded.whole(state, keep=self.accelerator.is_main_process)
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in figures.items() if not (isinstance(v, float) and not math.isfinite(v))}

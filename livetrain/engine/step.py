@@ -1,0 +1,155 @@
+"""One update: forward and backward over the accumulated micro-batches, clipping, optimizer, average of the weights.
+
+The loss of an update is the sum over its valid clips of the loss of a clip, over the *constant* global batch. So it
+does not depend on how the batch is cut into processes and micro-batches, and a clip that could not be decoded
+contributes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.distributed.tensor import DTensor
+
+from livetrain.config import Config
+from livetrain.data import Batch
+
+EXIT_NON_FINITE = 3
+
+
+class NonFiniteLoss(Exception):
+    """The loss or the gradient is no number any more; the message names the step and the clips."""
+
+
+@dataclass
+class StepResult:
+    """What an update did. Its figures are on their way to the host; `figures` waits until they are there.
+
+    A read of a device tensor would wait for everything that was asked of the device since, the next update included.
+    """
+
+    step: int
+    learning_rate: float
+    losses: list[torch.Tensor]
+    keys: list[str]
+    _host: torch.Tensor
+    _arrived: torch.cuda.Event | None
+
+    def figures(self) -> Figures:
+        """Over all processes."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return Figures(*self._host.tolist())
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of an update, over all processes: sum of losses, number of valid clips, number of clips with a non-finite loss,
+    number of processes that were asked to stop, norm of the gradient before clipping."""
+
+    loss: float
+    num_clips: float
+    num_bad: float
+    num_stopping: float
+    grad_norm: float
+
+
+class Updater:
+    """Does updates of a prepared model; `ema` (or None) follows each of them."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        config: Config,
+        model: torch.nn.Module,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        optimizer: Any,
+        schedule: Any,
+        ema: Any | None,
+    ) -> None:
+        self.accelerator, self.config = accelerator, config
+        self.model, self.loss, self.optimizer, self.schedule, self.ema = model, loss, optimizer, schedule, ema
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def update(self, step: int, batches: Sequence[Batch], *, stop: bool = False) -> StepResult:
+        """Update number `step` (from 0) on this process's micro-batches of it. `stop`: this one was asked to stop."""
+        accelerator, config = self.accelerator, self.config
+        if not self.model.training:  # walks over all modules
+            self.model.train()
+        self.schedule.step_update(step)
+        learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
+        # DDP averages gradients over the processes: multiplied by their number, the average is the sum.
+        scale = accelerator.num_processes / config.train.global_batch
+        losses = []
+        for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
+            seed_torch(config.seed, step, micro * accelerator.num_processes + accelerator.process_index)
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+                with accelerator.autocast():
+                    logits = self.model(batch.clips)
+                # where, not a product: a NaN of a masked clip must not spread
+                clip_losses = torch.where(batch.valid, self.loss(logits.float(), batch.labels), 0.0)
+                accelerator.backward(clip_losses.sum() * scale)
+            losses.append(clip_losses.detach())
+        grad_norm = self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(accelerator.unwrap_model(self.model))
+
+        joined = torch.cat(losses).double()
+        valid = torch.cat([batch.valid for batch in batches])
+        asked = torch.full((), float(stop), dtype=torch.float64, device=joined.device)
+        totals = torch.stack([joined.sum(), valid.sum().double(), (~joined.isfinite()).sum().double(), asked])
+        totals = accelerator.reduce(totals, reduction="sum")
+        keys = [key for batch in batches for key in batch.keys]
+        device_figures = torch.cat([totals, grad_norm.detach().double().reshape(1)])
+        if device_figures.is_cuda:
+            host = torch.empty(5, dtype=torch.float64, pin_memory=True).copy_(device_figures, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            return StepResult(step, learning_rate, losses, keys, host, arrived)
+        return StepResult(step, learning_rate, losses, keys, device_figures, None)
+
+    def _clip(self) -> torch.Tensor:
+        """Clip the gradient; its norm before. Without clipping there is a norm and no second pass over gradients."""
+        if self.config.optim.clip_grad_norm:
+            norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.optim.clip_grad_norm)
+        else:
+            self.accelerator.unscale_gradients()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
+
+    def check(self, result: StepResult) -> None:
+        """Raise NonFiniteLoss, on all processes together, when the update was not finite.
+
+        A non-finite gradient under fp16 is the gradient scaler's business, which skips such an update and goes on.
+        """
+        figures = result.figures()
+        num_bad = int(figures.num_bad)
+        bad_gradient = self.config.train.precision != "fp16" and not math.isfinite(figures.grad_norm)
+        if not num_bad and not bad_gradient:
+            return
+        finite = torch.cat(result.losses).isfinite().tolist()
+        suspects = [key for key, good in zip(result.keys, finite, strict=True) if not good or not num_bad]
+        named = gather_object(suspects)
+        what = f"the loss of {num_bad} clips is" if num_bad else "the gradient is"
+        raise NonFiniteLoss(
+            f"step {result.step}: {what} not finite; clips: {', '.join(named[:32])}"
+            + (f" and {len(named) - 32} more" if len(named) > 32 else "")
+            + ". Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
+        )
+
+
+def seed_torch(seed: int, step: int, chunk: int) -> None:
+    """Seed Torch's generators for one micro-batch, so that dropout needs no saved state to go on as it would have."""
+    state = np.random.SeedSequence([seed, step, chunk]).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(state) >> 1)

@@ -1,0 +1,56 @@
+"""Stopping on request: SIGUSR1 or SIGTERM on any process ends the run at the next update, saved, on all of them.
+
+A handler only takes note. What the processes then do must be the same on each, so the note travels with figures that
+are summed over the processes anyway: the totals of an update, or `agree` between batches of an evaluation.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a signal may come in the meantime
+    from accelerate import Accelerator
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """The run ended on request and can go on; the message says where it stands."""
+
+
+class StopRequest:
+    """Listens for the signals while it is used as a context manager. `requested` is this process's own view.
+
+    Enter it before anything that takes long: a signal that nobody listens for ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return bool(self.name)
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+
+    def agree(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked to stop. All processes call it, and all get the same answer."""
+        import torch
+
+        mine = torch.tensor(int(self.requested), device=accelerator.device)
+        return bool(accelerator.reduce(mine, reduction="sum").item())

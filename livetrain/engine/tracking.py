@@ -1,0 +1,204 @@
+"""What a run tells: metrics.jsonl, the source of truth, and Weights & Biases beside it.
+
+metrics.jsonl has one JSON object a line, in order, and is never rewritten. A run that goes on from a checkpoint
+repeats some steps; being the same steps with the same figures, they are not written twice. W&B may fail in any way
+without hurting the run: it is told so once and left alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from livetrain.config import Config, to_dict
+from livetrain.errors import UserError
+from livetrain.fileio import write_text
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl; each (kind, step) once."""
+
+    def __init__(self, path: Path, *, start_anew: bool) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if start_anew:
+            path.unlink(missing_ok=True)
+        self.last_step: dict[str, int] = {}
+        for record in read_metrics(path):
+            kind = record["kind"]
+            self.last_step[kind] = max(self.last_step.get(kind, -1), record["step"])
+        _cut_torn_line(path)
+
+    def write(self, record: dict[str, Any]) -> bool:
+        """Append a record (`kind`, `step`, figures); non-finite figures become null. False when it is there already."""
+        kind, step = record["kind"], record["step"]
+        if step <= self.last_step.get(kind, -1):
+            return False
+        line = json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; free some space or set run_dir") from error
+        self.last_step[kind] = step
+        return True
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a torn last line (a run killed while writing) is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def wandb_mode(setting: str) -> str:
+    """`tracking.wandb` with auto resolved: online where a key is found, else offline."""
+    if setting != "auto":
+        return setting
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return "online" if netrc.is_file() and wandb_host() in netrc.read_text(errors="replace") else "offline"
+
+
+def wandb_host() -> str:
+    """Host (and port) of the W&B server."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+
+
+def wandb_id(run_dir: Path, mode: str) -> str:
+    """The W&B id of the next attempt of a run.
+
+    Online, all attempts are one W&B run, which goes on. Offline they cannot be: segments of one id replace each other
+    when they are synced (wandb issue 3841). There each attempt is a run of its own, in one group.
+    """
+    if os.environ.get("WANDB_RUN_ID"):  # chosen by `wandb agent` or by the user
+        return os.environ["WANDB_RUN_ID"]
+    path = run_dir / "wandb" / "id"
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    base = path.read_text(encoding="utf-8").strip()
+    attempts = len(list((run_dir / "wandb").glob(f"offline-run-*-{base}-*")))
+    return base if mode == "online" else f"{base}-{attempts + 1}"
+
+
+class Wandb:
+    """Weights & Biases for one run: charts over `step`, the configuration, the verdict's figures and worst clips."""
+
+    def __init__(self, config: Config, run_dir: Path, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._run: Any = None
+        mode = wandb_mode(config.tracking.wandb)
+        if mode != "disabled":
+            self._try(lambda: self._start(config, run_dir, mode))
+
+    def _start(self, config: Config, run_dir: Path, mode: str) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        self._run = wandb.init(
+            mode=mode,  # type: ignore[arg-type]
+            id=wandb_id(run_dir, mode),
+            resume="allow" if mode == "online" else None,
+            dir=str(run_dir),
+            project=config.tracking.project,
+            entity=config.tracking.entity or None,
+            group=config.tracking.group or config.name,
+            name=config.name,
+            config=to_dict(config),
+        )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """A record of metrics.jsonl, as `kind/figure` over `step`."""
+        if self._run is None:
+            return
+        kind = record["kind"]
+        figures = {f"{kind}/{key}": value for key, value in record.items() if key not in ("kind", "step", "epoch")}
+        self._try(lambda: self._run.log(figures | {"step": record["step"], "epoch": record["epoch"]}))
+
+    def log_verdict(
+        self,
+        step: int,
+        summary: dict[str, Any],
+        figures: dict[str, Any],
+        tables: Mapping[str, tuple[list[str], list[list[Any]]]],
+        worst: Sequence[dict[str, Any]],
+        pictures: Callable[[str], list[bytes]],
+    ) -> None:
+        """Summary figures; matplotlib figures and tables (columns, rows) by name; a table of the worst clips
+        with a frame of each."""
+
+        if self._run is None:
+            return
+
+        def send() -> None:
+            import wandb
+            from PIL import Image
+
+            columns: list[str | int] = ["frame", "key", "p_live", "label", "attack_type", "group"]
+            table = wandb.Table(columns=columns)
+            for clip in worst:
+                found = pictures(clip["key"])
+                image = wandb.Image(Image.open(io.BytesIO(found[0]))) if found else None
+                table.add_data(image, *(clip[str(name)] for name in columns[1:]))
+            drawn: dict[str, Any] = {name: wandb.Image(_rendered(figure)) for name, figure in figures.items()}
+            for name, (names, rows) in tables.items():
+                drawn[name] = wandb.Table(columns=list(names), data=rows)
+            drawn["worst_clips"] = table
+            self._run.log({"step": step, **{f"verdict/{name}": item for name, item in drawn.items()}})
+            self._run.summary.update({f"verdict/{name}": value for name, value in summary.items()})
+
+        self._try(send)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the run; offline runs can be sent later by `wandb sync`."""
+        if self._run is not None:
+            self._try(lambda: self._run.finish(exit_code=exit_code))
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # W&B promises no common base; whatever it is, training goes on
+            self._run = None
+            self._warn(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on without it")
+
+
+def _rendered(figure: Any) -> Any:
+    """A matplotlib figure as a Pillow image (W&B's own way needs pyplot and a display backend)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer)
+
+
+def warn_stderr(line: str) -> None:
+    """Print a warning where progress lines go."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""Checkpoints written while training goes on: an update waits for a copy of the tensors, not for the disk.
+
+The copy costs as much memory again as weights, average and optimizer states take, once. One write is under way at a
+time: a save that comes before the last one is on the disk waits for it, so the disk sets the pace, not the memory.
+What cannot be written (disk full) is told and left out: the checkpoints before stay, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from livetrain.engine import checkpoint
+from livetrain.engine.checkpoint import Checkpoint
+from livetrain.errors import UserError
+
+
+class CheckpointWriter:
+    """Saves into `folder` in the background; use it on one process, and as a context manager: leaving it waits.
+
+    tell: gets a line when a checkpoint to go on from is on the disk, and when one could not be written. stall_seconds:
+    how long the calls kept the caller so far. num_failed: checkpoints that could not be written.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int, keep_every: int, tell: Callable[[str], None]) -> None:
+        self.folder, self.keep_last, self.keep_every, self.tell = folder, keep_last, keep_every, tell
+        self.stall_seconds = 0.0
+        self.num_failed = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="livetrain-checkpoint")  # one: writes keep their order
+        self._pending: dict[str, Future[Any]] = {}
+        self._buffers: dict[str, dict[str, torch.Tensor]] = {"step": {}, "best": {}}
+
+    def save(self, whole: Checkpoint) -> None:
+        """Write a checkpoint to go on from."""
+
+        def write(copied: dict[str, Any]) -> None:
+            copy = Checkpoint(whole.step, copied["model"], copied["ema"], copied["state"])
+            path = checkpoint.save(self.folder, copy, keep_last=self.keep_last, keep_every=self.keep_every)
+            self.tell(f"saved {path}")
+
+        self._start("step", {"model": whole.model, "ema": whole.ema, "state": whole.state}, write)
+
+    def save_best(self, step: int, model: dict[str, torch.Tensor], figures: dict[str, Any]) -> None:
+        """Write the weights that dev chose."""
+        self._start("best", model, lambda copied: checkpoint.save_best(self.folder, step, copied, figures))
+
+    def wait(self) -> None:
+        """Return when everything asked for is on the disk, or told to have failed."""
+        for pending in self._pending.values():
+            pending.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def _start(self, kind: str, value: Any, write: Callable[[Any], Any]) -> None:
+        started = time.perf_counter()
+        if kind in self._pending:
+            self._pending[kind].result()  # its buffers are this one's
+        copied = checkpoint.snapshot(value, self._buffers[kind])
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies to pinned memory run beside the host
+
+        def job() -> None:
+            try:
+                write(copied)
+            except UserError as error:
+                self.num_failed += 1
+                self.tell(f"warning: {error}. The run goes on; the checkpoints before this one are whole")
+
+        self._pending[kind] = self._pool.submit(job)
+        self.stall_seconds += time.perf_counter() - started

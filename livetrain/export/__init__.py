@@ -1,0 +1,1 @@
+"""Trained models for other programs: ONNX, torch.export, the layout of the Hugging Face hub."""

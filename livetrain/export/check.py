@@ -1,0 +1,128 @@
+"""Does the exported file say what the model says? p_live on real clips by both; size and latency of both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loader
+from livetrain.data.plan import evaluation_batch_size
+from livetrain.errors import UserError
+from livetrain.export.write import INPUT, OUTPUT, Scorer
+from livetrain.package import Trained
+from livetrain.progress import progress
+from livetrain.selection import ALL
+from shards.labels import find_videos
+
+Score = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # clips [B,F,3,S,S] → p_live [B]
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # of p_live
+LATENCY_BATCHES = (1, 8)
+WARMUP, ROUNDS = 2, 7
+
+
+@dataclass(frozen=True)
+class Parity:
+    """p_live of the model and of the exported file on the same clips, float64 [n] each."""
+
+    model: NDArray[np.float64]
+    exported: NDArray[np.float64]
+    threshold: float | None
+
+    @property
+    def difference(self) -> float:
+        """The largest |Δp_live|."""
+        return float(np.abs(self.model - self.exported).max())
+
+    @property
+    def num_other_decisions(self) -> int:
+        """Clips that one accepts and the other refuses, at the threshold (0.5 where there is none)."""
+        at = 0.5 if self.threshold is None else self.threshold
+        return int(((self.model >= at) != (self.exported >= at)).sum())
+
+
+def runtime(file: Path) -> Score:
+    """What runs an exported file, by its suffix: .onnx by ONNX Runtime on the CPU, .pt2 by torch."""
+    if file.suffix == ".onnx":
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError("checking ONNX needs ONNX Runtime: pip install 'livetrain[export]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return lambda clips: np.asarray(session.run([OUTPUT], {INPUT: clips})[0])
+    module = torch.export.load(file).module()
+    return lambda clips: module(torch.from_numpy(clips)).numpy()
+
+
+def of_model(trained: Trained) -> Score:
+    """The model itself, in float32, on the CPU."""
+    network = Scorer(trained.model)
+    return lambda clips: network(torch.from_numpy(clips)).numpy()
+
+
+def compare(trained: Trained, exported: Score, where: Path, num_clips: int) -> Parity:
+    """Both on the first `num_clips` clips of a shard folder or a folder of videos. Raises UserError without any."""
+    own = of_model(trained)
+    found: list[tuple[float, float]] = []
+    with torch.inference_mode(), progress("checking", num_clips, "clips") as advance:
+        for clips in _clips(trained, where):
+            clips = clips[: num_clips - len(found)]
+            found += zip(own(clips).tolist(), exported(clips).tolist(), strict=True)
+            advance(len(clips))
+            if len(found) >= num_clips:
+                break
+    if not found:
+        raise UserError(f"--check {where}: no video there can be decoded")
+    both = np.array(found, np.float64)
+    return Parity(both[:, 0], both[:, 1], trained.threshold)
+
+
+def latency(score: Score, clip: NDArray[np.float32], batch: int) -> float:
+    """Milliseconds a clip [F,3,S,S], in batches of `batch`: the median of a few rounds."""
+    clips = np.repeat(clip[None], batch, axis=0)
+    times = []
+    with torch.inference_mode():
+        for number in range(WARMUP + ROUNDS):
+            started = time.perf_counter()
+            score(clips)
+            if number >= WARMUP:
+                times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times) / batch
+
+
+def table(rows: dict[str, tuple[Score, float]], clip: NDArray[np.float32]) -> str:
+    """Size and latency of each of `rows` (name → how it is run, MB), as a Markdown table."""
+    batches = [f"batch {batch}, ms a clip" for batch in LATENCY_BATCHES]
+    lines = [f"| | MB | {' | '.join(batches)} |", "|---|---:|" + "---:|" * len(batches)]
+    for name, (score, megabytes) in rows.items():
+        times = [f"{latency(score, clip, batch):.1f}" for batch in LATENCY_BATCHES]
+        lines.append(f"| {name} | {megabytes:.2f} | {' | '.join(times)} |")
+    return "\n".join(lines)
+
+
+def _clips(trained: Trained, where: Path) -> Iterator[NDArray[np.float32]]:
+    """Batches of clips as the model sees them, float32 [B,F,3,S,S], without those that cannot be decoded."""
+    with _loader(trained, where) as loader:
+        for batch in loader:
+            yield batch.clips[batch.valid].float().numpy()
+
+
+def _loader(trained: Trained, where: Path) -> Loader:
+    config, cpu = trained.config, torch.device("cpu")
+    mean, std = trained.model.mean, trained.model.std
+    if (where / "dataset.json").exists():
+        dataset = Dataset.open(where)
+        return eval_loader(dataset, config, ALL, rank=0, world=1, local_world=1, device=cpu, mean=mean, std=std)
+    files = VideoFiles([where / name for name in find_videos(where)])
+    rows = np.arange(len(files))
+    size = evaluation_batch_size(config)
+    return files_loader(files, config, rows, batch_size=size, local_world=1, device=cpu, mean=mean, std=std)

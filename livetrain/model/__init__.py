@@ -1,0 +1,26 @@
+"""The model: a timm backbone by name, pooling of a clip's frames, a head; its loss, optimizer, schedule and cost."""
+
+from livetrain.model.cost import count_flops, count_parameters, estimate_memory_bytes
+from livetrain.model.ema import Ema
+from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
+from livetrain.model.losses import build_loss
+from livetrain.model.optim import build_optimizer, build_schedule, load_optimizer, param_groups
+from livetrain.model.weights import load_backbone_weights
+
+__all__ = [
+    "Ema",
+    "LivenessModel",
+    "build_loss",
+    "build_model",
+    "build_optimizer",
+    "build_schedule",
+    "count_flops",
+    "count_parameters",
+    "estimate_memory_bytes",
+    "live_logit",
+    "load_backbone_weights",
+    "p_live",
+    "load_optimizer",
+    "param_groups",
+    "prepare_model",
+]

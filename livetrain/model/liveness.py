@@ -1,0 +1,157 @@
+"""The liveness model: backbone on each frame, pooling over the clip's frames, dropout, one linear head.
+
+model = build_model(config.model, config.loss, config.data.image_size).to(device)
+prepare_model(model, config.model, device, num_processes)   # for training: sync BN, torch.compile
+p = p_live(model(clips))
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from livetrain.config import LossConfig, ModelConfig
+from livetrain.errors import UserError
+from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
+from livetrain.model.pooling import build_pool
+
+
+class LivenessModel(nn.Module):
+    """Clips [B,F,3,H,W] → logits: [B] of "live" with one output, [B,2] of (attack, live) with two.
+
+    mean, std: what the clips must be normalised with, on the scale 0 to 1. A frozen backbone stays in evaluation mode
+    (its batch statistics and drop path too) and keeps no activations.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        pool: str,
+        num_outputs: int,
+        dropout: float,
+        frozen: bool,
+        channels_last: bool,
+        mean: Triple,
+        std: Triple,
+    ) -> None:
+        super().__init__()
+        dim = num_features(backbone)
+        self.backbone = backbone
+        self.pool = build_pool(pool, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(dim, num_outputs)
+        self.frozen, self.channels_last, self.mean, self.std = frozen, channels_last, mean, std
+        if frozen:
+            backbone.requires_grad_(False).eval()
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> LivenessModel:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def features(self, clips: Tensor) -> Tensor:
+        """Clips [B,F,3,H,W] → features of each frame [B,F,D]. Half-precision clips are cast where no autocast is."""
+        if not torch.is_autocast_enabled(clips.device.type):
+            clips = clips.to(self.head.weight.dtype)
+        frames = clips.flatten(0, 1)
+        if self.channels_last:
+            frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.backbone(frames).unflatten(0, clips.shape[:2])
+
+    def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Clips [B,F,3,H,W] → logits [B] or [B,2]; per_frame: with those of each frame, [B,F] or [B,F,2], and shares
+        [B,F].
+
+        A frame's logits are those of a clip of that frame alone. With mean and attention pooling the clip's logits are
+        their mean weighted by the shares (1/F; the attention), which sum to 1. With max pooling no frame has a share of
+        its own: each feature is that of the frame where it is largest, and the share is how many features a frame gave.
+        """
+        features = self.features(clips)
+        logits = self._classify(self.pool(features))
+        if not per_frame:
+            return logits
+        return logits, self._classify(features), self.pool.shares(features)  # type: ignore[operator]
+
+    def _classify(self, features: Tensor) -> Tensor:
+        """Features [...,D] → logits [...] or [...,2]."""
+        logits = self.head(self.dropout(features))
+        return logits.squeeze(-1) if self.head.out_features == 1 else logits
+
+
+def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> LivenessModel:
+    """The model of the configuration, on the CPU, float32, in training mode; two outputs for the loss "ce", else one.
+
+    image_size: side of the square pictures, pixels; None: the backbone's own. Initial weights come from torch's global
+    generator. Raises UserError (see livetrain.model.backbone).
+    """
+    backbone = build_backbone(cfg, image_size)
+    mean, std = normalization(backbone, cfg.normalization)
+    return LivenessModel(
+        backbone,
+        pool=cfg.pool,
+        num_outputs=2 if loss.name == "ce" else 1,
+        dropout=cfg.dropout,
+        frozen=cfg.freeze_backbone,
+        channels_last=cfg.channels_last,
+        mean=mean,
+        std=std,
+    ).train()
+
+
+def prepare_model(
+    model: LivenessModel, cfg: ModelConfig, device: torch.device, num_processes: int, *, backend: str = "inductor"
+) -> None:
+    """What training adds, in place: synchronised batch norm and torch.compile. Names in the state dict stay.
+
+    Call it before the optimizer and DDP. Batch norm over one process is synchronised by nature, and a frozen backbone
+    has no batch statistics: then nothing is converted. Raises UserError for sync_bn over CPU processes (torch's
+    SyncBatchNorm has no CPU implementation) or without any batch norm, and for compile without a C++ compiler.
+    """
+    if cfg.sync_bn and not cfg.freeze_backbone:
+        _synchronise_batch_norm(model, cfg, device, num_processes)
+    if cfg.compile:
+        if backend == "inductor" and not _has_compiler(device):
+            raise UserError("model.compile=true needs a C/C++ compiler (Debian: apt-get install g++), found none")
+        model.compile(backend=backend)
+
+
+def p_live(logits: Tensor) -> Tensor:
+    """Logits [B] or [B,2] → probability of live, float32 [B]. Column 1 of two is live."""
+    return torch.sigmoid(live_logit(logits, 1))
+
+
+def live_logit(logits: Tensor, dims: int) -> Tensor:
+    """Logits of "live", or of (attack, live) in a last dimension beyond `dims` → float32 log-odds of live."""
+    logits = logits.float()
+    return logits if logits.ndim == dims else logits[..., 1] - logits[..., 0]
+
+
+def _synchronise_batch_norm(model: LivenessModel, cfg: ModelConfig, device: torch.device, num_processes: int) -> None:
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise UserError(f"model.backbone={cfg.backbone} has no batch norm; set model.sync_bn=false")
+    if num_processes == 1:
+        return
+    if device.type != "cuda":
+        raise UserError(
+            f"model.sync_bn=true needs CUDA: torch's SyncBatchNorm does not run on {device.type}; "
+            "set model.sync_bn=false, or choose a backbone with layer or group norm"
+        )
+    # timm's, not torch's: torch's would lose the activation that timm's batch norm layers hold
+    model.backbone = convert_sync_batchnorm(model.backbone)
+
+
+def _has_compiler(device: torch.device) -> bool:
+    """Whether inductor finds what it compiles with: C++ on the CPU; on CUDA Triton's launcher needs C."""
+    named = os.environ.get("CXX" if device.type == "cpu" else "CC")
+    found = ("g++", "clang++") if device.type == "cpu" else ("gcc", "clang")
+    return any(shutil.which(name) for name in (named, *found) if name)

@@ -1,0 +1,86 @@
+"""The planner's formulas against every measurement in benchmarks/: `livetrain plan --check benchmarks`.
+
+A bench writes NAME.json beside NAME.md. Its `measurements` are rows
+
+    {"kind": "update" | "training" | "loading", "name": …, "measured": number, "inputs": {argument: value}}
+
+Inputs were measured on the same machine in the same run: of its parts, never of the whole. A JSON without measurements
+must be named in NOT_PREDICTED; any other one is an error, so that nothing is passed over in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from livetrain.errors import UserError
+from livetrain.planner import predict
+
+TOLERANCE = 0.30  # of the measured value
+FORMULAS: dict[str, Callable[..., float]] = {
+    "update": predict.update_seconds,  # seconds
+    "training": predict.training_rate,  # clips/s
+    "loading": predict.loader_rate,  # frames/s
+}
+NOT_PREDICTED = {
+    "decode": "the loader's rate is predicted, decoding is a part of it",
+    "build": "shards are built before a run",
+    "checkpoint": "checkpoints are written beside training",
+    "start": "a start takes seconds of a run of days",
+}
+RATIOS = "ratios.json"  # of `make bench-quick`: no measurement of its own
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One measurement and what the formula makes of its inputs."""
+
+    bench: str
+    name: str
+    kind: str
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Relative: 0.1 where the prediction is a tenth above what was measured."""
+        return self.predicted / self.measured - 1
+
+
+def check(folder: Path) -> list[Checked]:
+    """Every measurement in the JSON files of `folder`. Raises UserError for a file without any that is not excused."""
+    found: list[Checked] = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == RATIOS:
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            mine = [_checked(path.stem, row) for row in content["measurements"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is no result of `livetrain bench` ({type(error).__name__}: {error})") from None
+        if not mine and path.stem not in NOT_PREDICTED:
+            raise UserError(f"{path} has no measurement to check the planner against, and no reason why is known")
+        found += mine
+    return found
+
+
+def _checked(bench: str, row: dict[str, Any]) -> Checked:
+    predicted = FORMULAS[row["kind"]](**row["inputs"])
+    return Checked(bench, row["name"], row["kind"], float(row["measured"]), predicted)
+
+
+def format_text(found: list[Checked]) -> str:
+    """A table, and how many lie within the tolerance."""
+    from livetrain.bench.report import markdown
+
+    rows = [(c.bench, c.name, c.kind, c.measured, c.predicted, f"{c.error:+.0%}") for c in found]
+    good = sum(abs(c.error) <= TOLERANCE for c in found)
+    table = markdown(("bench", "what", "kind", "measured", "predicted", "error"), rows)
+    left_out = "; ".join(f"{name} ({why})" for name, why in NOT_PREDICTED.items())
+    return (
+        f"{table}\n\n{good} of {len(found)} within {TOLERANCE:.0%}. Update: seconds; training: clips/s; loading: "
+        f"frames/s. Not predicted: {left_out}."
+    )

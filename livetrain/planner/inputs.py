@@ -1,0 +1,123 @@
+"""What a run asks of a machine, taken from its configuration, its model and its shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.data import Dataset, train_loader
+from livetrain.data.loader import NVDEC_CODECS
+from livetrain.data.plan import Samples, plan_train
+from livetrain.model import LivenessModel, count_flops, count_parameters
+from livetrain.model.cost import saved_activation_bytes
+from livetrain.planner.predict import Demand
+
+NUM_CLIPS = 16  # looked at for their GOPs, and loaded to know what the CPU needs for one
+
+
+def demand(config: Config, dataset: Dataset, model: LivenessModel) -> Demand:
+    """The demand of one clip of the training split; loads and decodes a few clips on this machine's CPU."""
+    side = config.data.image_size
+    clip = (config.data.num_frames, 3, side, side)
+    _, trained = count_parameters(model)
+    # Backward is twice forward; recomputed activations are a second forward pass.
+    passes = 1 if not trained else 4 if config.model.grad_checkpointing else 3
+    return Demand(
+        flops=passes * count_flops(model, clip),
+        saved_bytes=saved_activation_bytes(model, (1, *clip), config.train.precision),
+        trained_parameters=trained,
+        stored_bytes=stored_bytes(config, dataset),
+        decoded_pixels=decoded_pixels(config, dataset) if config.data.decoder != "cpu" else 0.0,
+        core_seconds=core_seconds(config, dataset, model),
+        precision=config.train.precision,
+        bucket_bytes=config.ddp.bucket_mb * 2**20,
+        gradient_bytes_each=4.0 if config.ddp.compression == "none" else 2.0,
+        accumulation=config.train.accumulation,
+    )
+
+
+def stored_bytes(config: Config, dataset: Dataset) -> float:
+    """Mean bytes that the loader reads for a clip of the training split: the whole video, or the wanted JPEGs."""
+    rows = dataset.rows(config.data.train_split)
+    size = dataset.column("size")[rows].astype(np.float64)
+    stored = dataset.column("num_frames")[rows]
+    if dataset.manifest.get("store") == "frames":
+        size = size * np.minimum(1.0, config.data.num_frames / np.maximum(1, stored))
+    return float(size.mean())
+
+
+def decoded_pixels(config: Config, dataset: Dataset) -> float:
+    """Mean pixels of a clip's frames that NVDEC must decode: from the key frame before each wanted frame up to it.
+
+    From the packets of a few clips, without decoding them. 0 where NVDEC takes none of them (JPEGs, other codecs).
+    """
+    samples = _samples(config, dataset)
+    plan = plan_train(samples, _small(config, len(samples)), 0, 0, 0, 1)
+    pixels = []
+    for row, frames in zip(plan.rows.tolist(), plan.frames, strict=True):
+        if dataset.text("store", row) != "video" or dataset.text("codec", row) not in NVDEC_CODECS:
+            continue
+        num_frames = frames_from_keys(dataset.video_bytes(row), frames)
+        pixels.append(num_frames * int(dataset.column("width")[row]) * int(dataset.column("height")[row]))
+    return float(np.mean(pixels)) if pixels else 0.0
+
+
+def frames_from_keys(data: bytes, wanted: NDArray[np.integer]) -> int:
+    """Frames of a video file that a decoder goes through for frames `wanted` (display order), each GOP once."""
+    import av
+
+    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+    shown = np.argsort(np.argsort([packet.pts or 0 for packet in packets], kind="stable"), kind="stable")
+    keys = np.array([index for index, packet in enumerate(packets) if packet.is_keyframe])
+    positions = np.sort([int(np.flatnonzero(shown == min(frame, len(shown) - 1))[0]) for frame in np.unique(wanted)])
+    total, reached = 0, -1
+    for position in positions.tolist():
+        start = max(int(keys[keys <= position].max(initial=0)), reached + 1)
+        total += position - start + 1
+        reached = position
+    return total
+
+
+def core_seconds(config: Config, dataset: Dataset, model: LivenessModel) -> float:
+    """Seconds of a core that the training loader takes for a clip when it decodes on the CPU: measured here.
+
+    All threads' time, so that neighbours on the machine hardly change it.
+    """
+    steps, batch = 6, NUM_CLIPS // 2
+    loader = train_loader(
+        dataset, _small(config, batch), rank=0, world=1, local_world=1, device=torch.device("cpu"), mean=model.mean,
+        std=model.std, num_steps=steps, samples=_samples(config, dataset),
+    )  # fmt: skip
+    with loader:
+        batches = iter(loader)
+        next(batches)  # builds the graph
+        started = time.process_time()
+        num_clips = sum(len(batch.keys) for batch in batches)
+        # About half of the second batch was done when the clock started.
+        return (time.process_time() - started) / (num_clips - batch / 2)
+
+
+def _samples(config: Config, dataset: Dataset) -> Samples:
+    """A few clips of the training split; of one shard where shards are downloaded."""
+    every = Samples.of(dataset, config.data.train_split)
+    rows = every.rows
+    if dataset.is_remote:
+        rows = rows[dataset.column("shard")[rows] == dataset.column("shard")[rows[0]]]
+    return Samples(np.sort(np.random.default_rng(0).permutation(rows)[:NUM_CLIPS]), every.columns)
+
+
+def _small(config: Config, batch: int) -> Config:
+    """The configuration with a batch of `batch` clips, loaded on the CPU and not further ahead than needed."""
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, global_batch=batch, accumulation=1),
+        data=dataclasses.replace(config.data, prefetch=1, decoder="cpu"),
+        augment=dataclasses.replace(config.augment, mixup=0.0),
+    )

@@ -1,0 +1,78 @@
+"""Train a liveness model.
+
+    accelerate launch livetrain/train.py configs/nuaa.yaml optim.lr=1e-3 name=first
+    accelerate launch --config_file launch/eight_gpus.yaml livetrain/train.py configs/base.yaml data.shards=DIR
+    accelerate launch livetrain/train.py configs/nuaa.yaml dry_run=true
+
+The same script for one process and for many. Exit codes: 0 done; 2 a mistake in what was asked (told in one line); 3
+the loss stopped being a number (told with the step and the clips); 75 stopped by SIGUSR1 or SIGTERM, saved, to be
+started again; 76 no progress for train.hang_timeout_seconds (told with the rank). `livetrain train …` takes the same
+arguments, passes the signals on to the processes, and ends as the script did, without the launcher's own traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # `accelerate launch livetrain/train.py` puts livetrain/ first on the path, not its folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from livetrain.config import Config, load_config
+from livetrain.engine import entry
+from livetrain.engine.stop import StopRequest
+
+
+def train(config: Config, stop: StopRequest) -> None:
+    """One run, from its configuration to its report. Every process calls it."""
+    from livetrain import data
+    from livetrain.engine import build, dry_run, run
+    from livetrain.engine.conclude import conclude
+    from livetrain.engine.loop import Loop
+    from livetrain.engine.tracking import warn_stderr
+
+    accelerator = build.make_accelerator(config)
+    warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
+    dataset = data.Dataset.of(config.data)
+    for notice in data.leaks.check(dataset, config):
+        warn(f"warning: {notice}")
+    model, loss = build.make_model(config, accelerator)
+
+    if config.dry_run:
+        if accelerator.is_main_process:
+            print(dry_run.describe(config, dataset, model, accelerator.num_processes))
+        return
+
+    start = run.find_start(config, warn)
+    parts = build.make_parts(config, accelerator, dataset, model, loss, start)
+    with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
+        loop.train()
+        best = loop.load_best()
+        conclude(
+            accelerator,
+            config,
+            dataset,
+            model,
+            loss,
+            step=parts.num_steps,
+            checkpoint=best,
+            wandb=loop.wandb,
+            after_batch=loop.pause_point,
+        )
+    accelerator.end_training()
+
+
+def main(arguments: list[str]) -> int:
+    """The command line: YAML files and `key=value`. Returns the exit code."""
+
+    def run() -> int:
+        files, overrides = entry.split_arguments(arguments)
+        train(load_config(files, overrides), stop)
+        return 0
+
+    with StopRequest() as stop:
+        return entry.run(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

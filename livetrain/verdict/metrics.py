@@ -1,0 +1,231 @@
+"""Error rates of presentation attack detection, by ISO/IEC 30107-3:2023. Pure functions of NumPy arrays.
+
+A presentation is accepted as live when p_live >= threshold. BPCER is the share of live presentations that are refused;
+APCER of an attack type (PAI species) is the share of its presentations that are accepted, and the largest over types
+is the headline. Presentations that gave no score (failures to acquire) are outside of these rates and are reported
+beside them, as the standard has it: a system that answers nothing classifies nothing, and its users are not let in.
+
+EER is read from the ROC by linear interpolation between its points; two other readings that contestants of the Zalo AI
+Challenge 2022 used are given beside it, since they differ on small sets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from livetrain.verdict.scores import FAILED, Scores
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+BPCER_AT_APCER = (0.10, 0.05, 0.01)
+TPR_AT_FPR = (0.01, 0.001)
+
+
+def error_curves(live: Bools, p_live: Floats) -> tuple[Floats, Floats, Floats]:
+    """(thresholds, FPR, FNR) at every threshold where one of them changes, from refusing all to accepting all.
+
+    live: bool [n], p_live: float [n]. FPR: attacks accepted, FNR: live refused; each [m]. The first threshold is
+    infinity. Raises ValueError when one class is missing or a score is NaN.
+    """
+    _check(live, p_live)
+    fpr, tpr, thresholds = roc_curve(live, p_live, drop_intermediate=False)
+    return thresholds, fpr, 1 - tpr
+
+
+def auc(live: Bools, p_live: Floats) -> float:
+    """Area under the ROC: the probability that a live clip scores above an attack, ties counting half."""
+    _check(live, p_live)
+    return float(roc_auc_score(live, p_live))
+
+
+def eer(live: Bools, p_live: Floats) -> float:
+    """Equal error rate: where the ROC, its points joined by straight lines, crosses FPR = FNR."""
+    _, fpr, fnr = error_curves(live, p_live)
+    after = int(np.argmax(fpr >= fnr))  # the first point at or past the crossing; the last point has FPR 1, FNR 0
+    if fpr[after] == fnr[after]:
+        return float(fpr[after])
+    before = after - 1
+    gap_before, gap_after = fnr[before] - fpr[before], fpr[after] - fnr[after]
+    part = gap_before / (gap_before + gap_after)
+    return float(fpr[before] + part * (fpr[after] - fpr[before]))
+
+
+def eer_variants(live: Bools, p_live: Floats) -> dict[str, float]:
+    """The EER in three readings: `interpolated` (see `eer`), `mean` of FPR and FNR at the closest point, and `fpr`
+    there."""
+    _, fpr, fnr = error_curves(live, p_live)
+    closest = int(np.argmin(np.abs(fpr - fnr)))
+    return {
+        "interpolated": eer(live, p_live),
+        "mean": float((fpr[closest] + fnr[closest]) / 2),
+        "fpr": float(fpr[closest]),
+    }
+
+
+def eer_threshold(live: Bools, p_live: Floats) -> float:
+    """The threshold whose FPR and FNR are closest (the highest of several), moved by `midway`."""
+    thresholds, fpr, fnr = error_curves(live, p_live)
+    return midway(p_live, float(thresholds[np.argmin(np.abs(fpr - fnr))]))
+
+
+def cost_threshold(live: Bools, p_live: Floats, attack_cost: float, live_cost: float) -> float:
+    """The threshold with the least attack_cost * FPR + live_cost * FNR (the highest of several), moved by `midway`."""
+    thresholds, fpr, fnr = error_curves(live, p_live)
+    cost = attack_cost * fpr + live_cost * fnr
+    # Costs that are equal on paper differ by rounding; 1e-12 is far below one video of a million.
+    return midway(p_live, float(thresholds[np.argmax(cost <= cost.min() + 1e-12 * (attack_cost + live_cost))]))
+
+
+def apcer_threshold(attack_type: NDArray[Any], live: Bools, p_live: Floats, target: float) -> float:
+    """The lowest threshold at which the APCER of no attack type is above `target`, so with the least BPCER; moved by
+    `midway`. Where that takes refusing everything, it is above the highest score."""
+    thresholds, _, _ = error_curves(live, p_live)
+    within = _worst_apcer(attack_type, live, p_live, thresholds) <= target
+    return midway(p_live, float(thresholds[within].min()))
+
+
+def midway(p_live: Floats, threshold: float) -> float:
+    """A threshold moved half-way to the next lower score, where errors stay the same.
+
+    The middle of the gap is as far as can be from scores on both sides, so the threshold carries over to other data
+    best. Infinity (refuse all) becomes the next number above all scores.
+    """
+    if not np.isfinite(threshold):
+        return float(np.nextafter(p_live.max(), np.inf))
+    # Scores below `threshold` are refused there; any threshold above the next lower score refuses the same.
+    lower = p_live[p_live < threshold]
+    if not len(lower):
+        return threshold
+    middle = float((threshold + lower.max()) / 2)
+    return middle if middle > lower.max() else threshold  # next to each other: no number between
+
+
+def apcer(attack_type: NDArray[Any], live: Bools, p_live: Floats, threshold: float) -> dict[str, float]:
+    """APCER of each attack type: its share of presentations with p_live >= threshold. Empty without attacks."""
+    attacks = ~live
+    return {
+        str(kind): float((p_live[attacks & (attack_type == kind)] >= threshold).mean())
+        for kind in sorted(set(attack_type[attacks].tolist()))
+    }
+
+
+def bpcer(live: Bools, p_live: Floats, threshold: float) -> float | None:
+    """BPCER: the share of live presentations with p_live < threshold; None without any."""
+    return float((p_live[live] < threshold).mean()) if live.any() else None
+
+
+def bpcer_at_apcer(attack_type: NDArray[Any], live: Bools, p_live: Floats, target: float) -> float:
+    """The smallest BPCER at which the APCER of no attack type is above `target` (BPCER10 is that at 0.10)."""
+    thresholds, _, fnr = error_curves(live, p_live)
+    return float(fnr[_worst_apcer(attack_type, live, p_live, thresholds) <= target].min())
+
+
+def tpr_at_fpr(live: Bools, p_live: Floats, target: float) -> float:
+    """The largest share of live accepted (TPR) at which the share of attacks accepted (FPR, all types together) is not
+    above `target`."""
+    _, fpr, fnr = error_curves(live, p_live)
+    return float(1 - fnr[fpr <= target].min())
+
+
+def at_threshold(scores: Scores, threshold: float) -> dict[str, Any]:
+    """All rates of the scored rows at a threshold chosen elsewhere. A rate is None where its class is missing."""
+    live, p_live, kinds = _scored(scores)
+    by_type = apcer(kinds, live, p_live, threshold)
+    worst = max(by_type.values()) if by_type else None
+    refused = bpcer(live, p_live, threshold)
+    pooled = float((p_live[~live] >= threshold).mean()) if (~live).any() else None
+    return {
+        "apcer": by_type,
+        "apcer_max": worst,
+        "apcer_pooled": pooled,
+        "bpcer": refused,
+        "hter": None if pooled is None or refused is None else (pooled + refused) / 2,
+        "acer_legacy_max": None if worst is None or refused is None else (worst + refused) / 2,
+        "acer_legacy_pooled": None if pooled is None or refused is None else (pooled + refused) / 2,
+        "riapar": None if worst is None or refused is None else worst + refused,
+        "with_failures": _with_failures(scores, worst, by_type, refused),
+    }
+
+
+def summary(scores: Scores) -> dict[str, float | None]:
+    """Threshold-free figures of a split: AUC, EER, and HTER at the split's own EER threshold; None where a class is
+    missing."""
+    live, p_live, _ = _scored(scores)
+    if live.all() or not live.any():
+        return {"auc": None, "eer": None, "hter": None}
+    own = at_threshold(scores, eer_threshold(live, p_live))
+    return {"auc": auc(live, p_live), "eer": eer(live, p_live), "hter": own["hter"]}
+
+
+def ranking(scores: Scores) -> dict[str, Any]:
+    """AUC, the three readings of the EER, and BPCER10/20/100; None where a class is missing."""
+    live, p_live, kinds = _scored(scores)
+    if live.all() or not live.any():
+        return dict.fromkeys(("auc", "eer", "eer_variants", "bpcer_at_apcer", "tpr_at_fpr"))
+    variants = eer_variants(live, p_live)
+    return {
+        "auc": auc(live, p_live),
+        "eer": variants["interpolated"],
+        "eer_variants": variants,
+        "bpcer_at_apcer": {f"{target:g}": bpcer_at_apcer(kinds, live, p_live, target) for target in BPCER_AT_APCER},
+        "tpr_at_fpr": {f"{target:g}": tpr_at_fpr(live, p_live, target) for target in TPR_AT_FPR},
+    }
+
+
+def failures(scores: Scores) -> dict[str, Any]:
+    """Failures to acquire: number and share of all presentations, of the live (the standard's BPNRR), of all attacks,
+    and of each attack type (APNRR)."""
+    failed = scores.status == FAILED
+    kinds = sorted({str(kind) for kind in scores.attack_type[~scores.live]})
+    return {
+        "num": int(failed.sum()),
+        "rate": _share(failed),
+        "rate_live": _share(failed[scores.live]),
+        "rate_attack": _share(failed[~scores.live]),
+        "rate_by_type": {kind: _share(failed[~scores.live & (scores.attack_type == kind)]) for kind in kinds},
+    }
+
+
+def _with_failures(
+    scores: Scores, worst: float | None, by_type: dict[str, float], refused: float | None
+) -> dict[str, float | None]:
+    """The rates of presentations, answered or not, when no answer lets nobody in: the largest APCER falls, the BPCER
+    rises. What the user of a whole system meets, beside the rates of the standard."""
+    failed = failures(scores)
+    apcers = [rate * (1 - failed["rate_by_type"][kind]) for kind, rate in by_type.items()]
+    lost = failed["rate_live"]
+    return {
+        "apcer_max": None if worst is None else max(apcers),
+        "bpcer": lost if refused is None else lost + (1 - lost) * refused,
+    }
+
+
+def _worst_apcer(attack_type: NDArray[Any], live: Bools, p_live: Floats, thresholds: Floats) -> Floats:
+    """The largest APCER over attack types at each threshold."""
+    worst = np.zeros(len(thresholds))
+    for kind in set(attack_type[~live].tolist()):
+        ordered = np.sort(p_live[~live & (attack_type == kind)])
+        accepted = len(ordered) - np.searchsorted(ordered, thresholds, side="left")
+        worst = np.maximum(worst, accepted / len(ordered))
+    return worst
+
+
+def _share(flags: Bools) -> float | None:
+    return float(flags.mean()) if len(flags) else None
+
+
+def _scored(scores: Scores) -> tuple[Bools, Floats, NDArray[Any]]:
+    rows = scores.scored
+    return scores.live[rows], scores.p_live[rows], scores.attack_type[rows]
+
+
+def _check(live: Bools, p_live: Floats) -> None:
+    if np.isnan(p_live).any():
+        raise ValueError("a score is NaN")
+    if live.all() or not live.any():
+        raise ValueError("error curves need live and attack presentations both")

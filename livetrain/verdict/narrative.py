@@ -1,0 +1,81 @@
+"""The verdict in words: the sentence a report begins with, and what a reader must know before believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livetrain.verdict.rates import CONFIDENCE, rate
+from livetrain.verdict.scores import Scores
+
+FEW_PEOPLE = 20
+
+
+def sentence(verdict: Mapping[str, Any], test: Scores) -> str:
+    """What the frozen threshold does on test, with the verdict's intervals."""
+    accepted = test.p_live >= verdict["threshold"]
+    by_type = verdict["test"]["apcer"]
+    intervals = verdict["test"].get("intervals") or {}
+    confidence = verdict.get("intervals", {}).get("confidence", CONFIDENCE)
+    parts = []
+    if by_type:
+        kind = max(by_type, key=lambda name: by_type[name])
+        chosen = test.scored & ~test.live & (test.attack_type == kind)
+        found = in_words(accepted[chosen], test.group[chosen], intervals.get("apcer", {}).get(kind), confidence)
+        kinds = f"of {len(by_type)} attack types, {kind} is accepted most often: " if len(by_type) > 1 else f"{kind}: "
+        parts.append(f"{kinds}{found} of its presentations pass for live (APCER)")
+    live = test.scored & test.live
+    if live.any():
+        found = in_words(~accepted[live], test.group[live], intervals.get("bpcer"), confidence)
+        parts.append(f"{found} of live presentations are refused (BPCER)")
+    if not parts:
+        return "No clip of the test split has a score: there is no verdict."
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def in_words(
+    errors: NDArray[np.bool_], group: NDArray[Any], interval: Mapping[str, Any] | None, confidence: float
+) -> str:
+    """A rate with its interval, "2.5 % (1 of 40; 95 % interval 0.1 to 13.2 %)"; without one that of `rate`."""
+    found = rate(errors, group)
+    assert found is not None
+    bounds = interval or found
+    low, high, level = 100 * bounds["low"], 100 * bounds["high"], 100 * (confidence if interval else CONFIDENCE)
+    counted = f"{found['errors']} of {found['num']}"
+    return f"{100 * found['rate']:.1f} % ({counted}; {level:g} % interval {low:.1f} to {high:.1f} %)"
+
+
+def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
+    """(what, why it matters), gravest first: leaks (livetrain.data.leaks), unknown people, few
+    people, failures to acquire."""
+    found = [(text, "") for text in verdict.get("notices", [])]
+    people = set(test.group.tolist()) - {""}
+    if not people:
+        found.append(
+            (
+                "No person is known.",
+                "The labels have no column that names people, so the same person may be in train and test, and these "
+                "figures may be better than the truth.",
+            )
+        )
+    elif len(people) < FEW_PEOPLE:
+        count = len(people)
+        found.append(
+            (
+                f"The test split has {count} {'person' if count == 1 else 'people'}.",
+                "What holds for so few need not hold for others: read the intervals, not the rates.",
+            )
+        )
+    failed = verdict["test"]["failure_to_acquire"]
+    if failed["num"]:
+        found.append(
+            (
+                f"{failed['num']} of {verdict['test']['num_clips']} videos of the test split gave no score.",
+                "They are outside of the rates, as ISO/IEC 30107-3 has it; whoever is behind them is not let in.",
+            )
+        )
+    return found

@@ -1,0 +1,149 @@
+"""The verdict of a run: the threshold chosen on dev, frozen, and what it does on test. Goes into verdict.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from livetrain.config import VerdictConfig
+from livetrain.verdict import calibration, intervals, metrics
+from livetrain.verdict import threshold as threshold_
+from livetrain.verdict.intervals import Settings, format_interval
+from livetrain.verdict.scores import Scores
+from livetrain.verdict.threshold import Threshold
+
+DEFINITIONS = {
+    "threshold": "p_live from which a clip is accepted, chosen on dev by the criterion, midway to the next lower score",
+    "notices": "what a reader must know before any figure",
+    "apcer": "share of an attack type's presentations accepted as live (ISO/IEC 30107-3)",
+    "apcer_max": "largest APCER over attack types (ISO/IEC 30107-3)",
+    "bpcer": "share of live presentations refused (ISO/IEC 30107-3)",
+    "hter": "mean of BPCER and the APCER of all attacks together",
+    "auc": "area under the ROC",
+    "eer": "equal error rate, interpolated on the ROC; of its own split, so no threshold is carried over",
+    "eer_variants": "readings of the EER: interpolated; mean of FPR and FNR at the closest point; FPR there",
+    "bpcer_at_apcer": "smallest BPCER with no attack type's APCER above the target (BPCER10, 20, 100)",
+    "tpr_at_fpr": "largest share of live accepted with the share of attacks accepted (all types) not above the target",
+    "acer_legacy_max": "mean of BPCER and the largest APCER; no part of the standard",
+    "acer_legacy_pooled": "mean of BPCER and the APCER of all attacks together (= hter); no part of the standard",
+    "riapar": "largest APCER + BPCER: the RIAPAR (ISO/IEC 30107-3:2023) of a system whose comparator never errs",
+    "ece": "expected calibration error of p_live, 15 bins: raw, and after temperature scaling fitted on dev",
+    "failure_to_acquire": "videos that gave no score (undecodable); outside of the other rates, reported beside them: "
+    "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
+    "with_failures": "largest APCER and BPCER of all videos, when a video without a score lets nobody in",
+    "intervals": "two-sided; bootstrap over people; at rates of 0 and 1 Clopper-Pearson over people; of apcer_max from "
+    "the types' own bounds; on dev without the uncertainty of choosing the threshold there",
+}
+
+HEADLINE = ("apcer_max", "bpcer", "hter", "eer", "auc")
+
+
+def build(
+    dev: Scores,
+    test: Scores,
+    threshold: Threshold | None = None,
+    settings: VerdictConfig | None = None,
+    *,
+    notices: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The verdict as a JSON-able dict; rates that cannot be had are None.
+
+    threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
+    scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the bootstrap.
+    """
+    settings = settings or VerdictConfig()
+    threshold = threshold or threshold_.fit(dev, settings)
+    how = Settings(settings.bootstrap_replicates, settings.confidence, settings.interval, settings.resample, seed)
+    return {
+        "format": 2,
+        "notices": list(notices),
+        "threshold": threshold.threshold,
+        "threshold_from": {**dataclasses.asdict(threshold), "criterion_text": threshold.describe()},
+        "intervals": how.describe(),
+        "dev": split_figures(dev, threshold, how),
+        "test": split_figures(test, threshold, how),
+        "definitions": DEFINITIONS,
+    }
+
+
+def split_figures(scores: Scores, threshold: Threshold, how: Settings) -> dict[str, Any]:
+    """Counts, rates at the threshold, threshold-free figures, intervals, calibration and failures of one split."""
+    people = set(scores.group.tolist()) - {""}
+    kinds = sorted(set(scores.attack_type[~scores.live].tolist()))
+    live, p_live = scores.live[scores.scored], scores.p_live[scores.scored]
+    calibrated = calibration.apply_temperature(p_live, threshold.temperature)
+    return {
+        "num_clips": len(scores),
+        "num_live": int(scores.live.sum()),
+        "num_attack": int((~scores.live).sum()),
+        "num_people": len(people) if people else None,
+        "num_by_type": {kind: int((~scores.live & (scores.attack_type == kind)).sum()) for kind in kinds},
+        **metrics.at_threshold(scores, threshold.threshold),
+        **metrics.ranking(scores),
+        "intervals": intervals.of_scores(scores, threshold.threshold, how),
+        "ece": {
+            "raw": calibration.expected_calibration_error(live, p_live),
+            "calibrated": calibration.expected_calibration_error(live, calibrated),
+            "temperature": threshold.temperature,
+        },
+        "failure_to_acquire": metrics.failures(scores),
+    }
+
+
+def format_text(verdict: dict[str, Any]) -> str:
+    """The verdict as a small table for a terminal: dev, test, and the interval of test."""
+    dev, test = verdict["dev"], verdict["test"]
+    bounds = test["intervals"]
+    level = f"{100 * verdict['intervals']['confidence']:g} % interval of test"
+    lines = [*verdict["notices"], f"{'':<24}{'dev':>9}{'test':>9}  {level}"]
+
+    def add(name: str, a: Any, b: Any, interval: str = "") -> None:
+        lines.append(f"{name:<24}{a:>9}{b:>9}  {interval}".rstrip())
+
+    def rate(name: str, key: str) -> None:
+        add(name, _percent(dev[key]), _percent(test[key]), format_interval(bounds[key]))
+
+    add("clips", dev["num_clips"], test["num_clips"])
+    add("people", dev["num_people"] or "unknown", test["num_people"] or "unknown")
+    add("AUC", _number(dev["auc"]), _number(test["auc"]), format_interval(bounds["auc"], percent=False))
+    rate("EER", "eer")
+    lines.append(f"at the threshold {verdict['threshold']:.4f}: {verdict['threshold_from']['criterion_text']}")
+    for kind in sorted({*dev["apcer"], *test["apcer"]}):
+        interval = format_interval(bounds["apcer"].get(kind))
+        add(f"  APCER {kind}", _percent(dev["apcer"].get(kind)), _percent(test["apcer"].get(kind)), interval)
+    rate("  APCER, largest", "apcer_max")
+    rate("  BPCER", "bpcer")
+    rate("  HTER", "hter")
+    add("failures to acquire", dev["failure_to_acquire"]["num"], test["failure_to_acquire"]["num"])
+    lines += _about_intervals(verdict)
+    if test["num_people"] is None:
+        lines.append("warning: no person is known; people may be in train and test both, and these figures too good")
+    return "\n".join(lines)
+
+
+def _about_intervals(verdict: dict[str, Any]) -> list[str]:
+    """What was drawn, and what zero errors still allow."""
+    bounds, how = verdict["test"]["intervals"], verdict["intervals"]
+    units = intervals.names_of_units(bounds[name] for name in HEADLINE)
+    lines = [f"intervals: {how['replicates']} draws of {units}; {how['resample_text']}"]
+    if units == "videos":
+        lines = [f"intervals: {how['replicates']} draws of videos; too narrow where people have several of them"]
+    for name in ("bpcer", "apcer_pooled"):
+        bound = bounds[name]
+        if bound is not None and bound["method"] == intervals.EXACT and bound["low"] == 0:
+            what = "live refused" if name == "bpcer" else "attack accepted"
+            text = f"no {what}: {bound['num_units']} {bound['unit']} allow up to {100 * bound['high']:.1f} % (exact)"
+            if "if_videos_were_independent" in bound:
+                text += f", their videos, were they independent, {100 * bound['if_videos_were_independent']:.1f} %"
+            lines.append(text)
+    return lines
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

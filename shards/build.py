@@ -1,0 +1,337 @@
+"""Building a shard folder: read labels, split, probe all videos, plan the shards, write them, then the index.
+
+    videos + label.csv ── labels ▶ split ▶ probe ▶ plan ▶ write (one worker a shard) ▶ index.arrow, dataset.json
+
+While a build is under way the folder holds `.build/`: the request (to refuse other options), a line for each probed
+video, a record for each finished shard. A killed build therefore goes on where it stopped; `dataset.json` is written
+last and `.build/` then removed. Probing comes first and decodes every video, which costs a second read of each source,
+and buys that bad videos are known, and the shards planned, before anything large is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from livetrain.errors import UserError
+from livetrain.fileio import write_json, write_text
+from livetrain.progress import progress
+from shards import manifest, plan, pool, sidecar, split
+from shards.labels import Columns, Label, Labels, find_videos, read_labels
+from shards.probe import MAX_SECONDS, Probe, RejectedVideo, probe
+from shards.write import BUILD_FOLDER, ShardTask, record_path, shard_name, write_shard
+
+REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
+PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
+MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
+OUR_FILES = (
+    "dataset.json", "shard-*.tar", "shard-*.idx", "index.arrow", "rejected.csv", "faces.arrow", "faces_missing.csv",
+    ".*.tmp",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the content of the shard folder, besides the videos and labels."""
+
+    media: plan.Media = plan.Media()
+    shard_mb: float = 256  # 10^6 bytes of samples a shard; a larger video gets a shard of its own
+    seed: int = 0
+    fractions: str = "0.6,0.2,0.2"  # train, dev, test
+    folds: int = 0  # above 0: splits fold0, fold1, … of equal size in their place
+    columns: Columns = field(default_factory=Columns)
+    probe: str = "full"  # "quick": see probe.probe
+    domain: str = ""  # of all videos; empty: as the label file says
+    skip_unlabelled: bool = False
+    allow_leak: bool = False  # a split column that has a person in two splits
+
+    def as_dict(self) -> dict[str, Any]:
+        columns = {f"{name}_column": value for name, value in asdict(self.columns).items()}
+        rest = {"shard_mb": self.shard_mb, "seed": self.seed, "fractions": self.fractions, "folds": self.folds}
+        rest |= {"probe": self.probe, "domain": self.domain}
+        return {**asdict(self.media), **columns, **rest}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A video's SHA-256 and either its facts or the reason why it is rejected."""
+
+    sha256: str
+    facts: Probe | None
+    reason: str
+
+
+def build(
+    videos: Path, labels_file: Path, out: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False
+) -> dict[str, Any]:
+    """Build the shard folder `out`, or finish a build that was killed; returns the content of dataset.json.
+
+    Raises UserError for bad input, for an `out` that holds another build (unless `overwrite`), cannot be written or is
+    full; finished shards stay, so that the same command goes on from there.
+    """
+    labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
+    fractions = split.fold_fractions(options.folds) if options.folds else split.parse_fractions(options.fractions)
+    _warn_without_groups(labels, labels_file)
+    splits = split.assign(labels, fractions, options.seed, allow_leak=options.allow_leak)
+    sizes = [_size(videos / row.video) for row in labels.rows]
+    digest = _digest([options.as_dict(), [asdict(row) for row in labels.rows], sizes])
+    request = {"options": options.as_dict(), "request": digest}
+
+    with _claimed(out, request, overwrite) as finished:
+        if finished is not None:
+            print(f"{out} is built already, from the same videos, labels and options; nothing to do", file=sys.stderr)
+            if "resplit" in finished:
+                print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
+            return finished
+        probed = _probe_all(videos, labels.rows, out, num_workers, quick=options.probe == "quick")
+        keys = plan.keys(row.video for row in labels.rows)
+        samples, rejected = [], []
+        for row, name, size, result in zip(labels.rows, splits, sizes, probed, strict=True):
+            if result.facts is None:
+                rejected.append((row, name, result.reason))
+            else:
+                samples.append(plan.Sample(keys[row.video], row, name, result.facts, size, result.sha256))
+        _write_rejected(out / "rejected.csv", rejected)
+        _refuse_useless(samples, rejected, out)
+        _warn_about_splits(samples, splits)
+        _warn_about_duplicates(samples)
+
+        shards = plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
+        records = _write_all(tasks, num_workers)
+        rows = [row for record in records for row in record["rows"]]
+        sidecar.write(out / sidecar.FILE_NAME, rows)
+        content = manifest.describe(out, records, rows, len(rejected), labels.group_column, request)
+        manifest.write(out, content)
+        shutil.rmtree(out / BUILD_FOLDER)
+    return content
+
+
+def probe_file(path: Path, quick: bool = False) -> Probed:
+    """Read, hash and probe one video: the task of a worker process."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Probed("", None, f"cannot read it: {error.strerror or error}")
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        return Probed(sha256, probe(data, quick=quick), "")
+    except RejectedVideo as rejection:
+        return Probed(sha256, None, str(rejection))
+    except MemoryError:
+        return Probed(sha256, None, f"decoding takes more than {MEMORY_BYTES / 1e9:g} GB of memory")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # a dangling link, say: probing gives the reason and rejects it
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, request: dict[str, Any], overwrite: bool) -> Iterator[dict[str, Any] | None]:
+    """Hold `out` for this build alone. Yields the manifest when the very same build is finished, else None."""
+    state = out / BUILD_FOLDER
+    known = state / "request.json"
+    try:
+        if out.is_dir() and any(out.iterdir()) and not (state.exists() or (out / manifest.FILE_NAME).exists()):
+            raise UserError(f"--out {out}: holds other files; choose a new or empty folder")
+        finished = None if overwrite else _same_build(out / manifest.FILE_NAME, request, out)
+        if finished is not None:
+            shutil.rmtree(state, ignore_errors=True)
+            yield finished
+            return
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot write there: {error.strerror or error}; choose another folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"--out {out}: another build is writing there; wait for it or go elsewhere") from error
+        if overwrite:
+            _clear(out)
+        _same_build(known, request, out)
+        for leftover in out.glob(".*.tmp"):  # of workers that were killed in the middle of a shard
+            leftover.unlink()
+        write_json(known, request)
+        yield None
+
+
+def _same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    """The JSON at `path` if it is there and of the same request; UserError when it is of another."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        options, digest = content["options"], content["request"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged; build anew with --overwrite") from error
+    if digest == request["request"]:
+        return dict(content)
+    changed = [name for name, value in request["options"].items() if options.get(name) != value]
+    what = f"other options ({', '.join(changed)})" if changed else "other videos or labels"
+    raise UserError(f"--out {out}: holds a build of {what}; give --overwrite to replace it, or choose another folder")
+
+
+def _clear(out: Path) -> None:
+    """Remove what a build leaves in `out`, and nothing else. The lock stays."""
+    for pattern in OUR_FILES:
+        for path in out.glob(pattern):
+            path.unlink()
+    for path in (out / BUILD_FOLDER).iterdir():
+        if path.name != "lock":
+            path.unlink()
+
+
+def _probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int, quick: bool) -> list[Probed]:
+    """Probe every video, but for those that a killed build probed already and that did not change since."""
+    log = out / BUILD_FOLDER / "probes.jsonl"
+    known = _read_log(log)
+    stamps = [_stamp(videos / row.video) for row in rows]
+    found = {i: known[stamp] for i, stamp in enumerate(stamps) if stamp in known}
+    missing = [i for i in range(len(rows)) if i not in found]
+    try:
+        with log.open("a", encoding="utf-8") as file, progress("probe", len(missing), "videos") as advance:
+            paths = [videos / rows[i].video for i in missing]
+            task = functools.partial(probe_file, quick=True) if quick else probe_file
+            # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
+            largest = max((_size(path) for path in paths), default=0)
+            limits = pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
+            for position, result in pool.unordered(task, paths, num_workers, PRELOAD, limits):
+                if isinstance(result, pool.WorkerDied):
+                    result = Probed("", None, f"the decoder {result.reason}")
+                index = missing[position]
+                found[index] = result
+                file.write(json.dumps([stamps[index], asdict(result)]) + "\n")
+                file.flush()
+                advance(1, rows[index].video)
+    except OSError as error:
+        raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
+    return [found[i] for i in range(len(rows))]
+
+
+def _stamp(path: Path) -> str:
+    """What identifies a version of a video file without reading it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def _read_log(path: Path) -> dict[str, Probed]:
+    known: dict[str, Probed] = {}
+    if not path.exists():
+        return known
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            stamp, values = json.loads(line)
+        except ValueError:
+            continue  # the line that the killed build was writing
+        facts = values["facts"]
+        known[stamp] = Probed(values["sha256"], None if facts is None else Probe(**facts), values["reason"])
+    return known
+
+
+def _write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, Any]]:
+    """Write the shards that are not finished yet; the records of all, in order."""
+    records = {task.number: record for task in tasks if (record := _finished_record(task)) is not None}
+    todo = [task for task in tasks if task.number not in records]
+    if records:
+        print(f"going on with a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
+    with progress("write", sum(len(task.samples) for task in todo), "samples") as advance:
+        for position, result in pool.unordered(write_shard, todo, num_workers, PRELOAD):
+            task = todo[position]
+            if isinstance(result, pool.WorkerDied):
+                raise UserError(
+                    f"the process that wrote {shard_name(task.number)} was killed, also on its own (is memory short?); "
+                    "run the same command again with fewer --workers"
+                )
+            records[task.number] = result
+            advance(len(task.samples), shard_name(task.number))
+    return [records[task.number] for task in tasks]
+
+
+def _finished_record(task: ShardTask) -> dict[str, Any] | None:
+    """The record of a shard that a stopped build finished, if it is of the same request and the same sources."""
+    tar = task.out / f"{shard_name(task.number)}.tar"
+    try:
+        record: dict[str, Any] = json.loads(record_path(task.out, task.number).read_text(encoding="utf-8"))
+        if record["request"] != task.request or tar.stat().st_size != record["bytes"]:
+            return None
+        written = [(row["key"], row["split"], row["sha256"]) for row in record["rows"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    wanted = [(sample.key, sample.split, sample.sha256) for sample in task.samples]
+    return record if written == wanted and tar.with_suffix(".idx").exists() else None
+
+
+def _write_rejected(path: Path, rejected: Sequence[tuple[Label, str, str]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(REJECTED_COLUMNS)
+    for row, name, reason in rejected:
+        writer.writerow([row.video, f"{row.label:g}", row.attack_type, row.group, row.domain, name, reason])
+    write_text(path, buffer.getvalue())
+
+
+def _refuse_useless(samples: Sequence[plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
+    classes = {sample.label.is_live for sample in samples}
+    if len(classes) == 2:
+        return
+    common = Counter(reason for *_, reason in rejected).most_common(1)[0]
+    left = "no video is left" if not samples else f"only {'live videos' if True in classes else 'attacks'} are left"
+    raise UserError(
+        f"{left} after {len(rejected)} were rejected (most often: {common[0]}, {common[1]} times); "
+        f"all reasons are in {out / 'rejected.csv'}"
+    )
+
+
+def _warn(text: str) -> None:
+    print(f"WARNING: {text}", file=sys.stderr)
+
+
+def _warn_without_groups(labels: Labels, path: Path) -> None:
+    if not labels.group_column:
+        _warn(
+            f"{path} names no people (no column subject or group, no --group-column). Clips of one person may be "
+            "in train AND test: the test result will look better than the model is. Add the column if you can."
+        )
+
+
+def _warn_about_splits(samples: Sequence[plan.Sample], names: Sequence[str]) -> None:
+    """A split without one of the classes can neither train a model nor measure one."""
+    for name in sorted(set(names) - {split.UNUSED}):
+        classes = {sample.label.is_live for sample in samples if sample.split == name}
+        if len(classes) < 2:
+            lacking = "no clip" if not classes else "no attack" if True in classes else "no live clip"
+            _warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
+
+
+def _warn_about_duplicates(samples: Sequence[plan.Sample]) -> None:
+    """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
+    first: dict[str, plan.Sample] = {}
+    for sample in samples:
+        other = first.setdefault(sample.sha256, sample)
+        if other.label.is_live != sample.label.is_live or other.split != sample.split:
+            difference = "label" if other.label.is_live != sample.label.is_live else "split"
+            _warn(f"{other.label.video} and {sample.label.video} are the same file with a different {difference}")

@@ -1,0 +1,350 @@
+"""Command line of the shard builder.
+
+    python -m shards build --videos DIR --labels label.csv --out DIR    videos and labels -> a shard folder
+    python -m shards import LAYOUT ROOT --out label.csv                 a known data set -> its label.csv
+    python -m shards split DIR --protocol NAME                          other splits for a shard folder, in place
+    python -m shards faces DIR                                          find the face of each clip, into faces.arrow
+    python -m shards verify DIR                                         read all of it again, name what is damaged
+    python -m shards demo --out DIR                                     generate a small labelled corpus to try it on
+
+Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or options, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from livetrain.errors import EXIT_USER_ERROR, UserError
+from livetrain.fileio import is_url
+from shards.plan import Media
+
+EXIT_DAMAGE = 1
+EXIT_INTERRUPTED = 130
+MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code. A user's mistake is printed on standard error, without a traceback."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed the help or the complaint
+        return stop.code if isinstance(stop.code, int) else EXIT_USER_ERROR
+    try:
+        return int(arguments.verb(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shards", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    build = verbs.add_parser("build", help="build a shard folder from videos and label.csv")
+    build.set_defaults(verb=_build)
+    build.add_argument(
+        "--videos", type=_local, required=True, metavar="DIR", help="folder of videos, with those below it"
+    )
+    build.add_argument(
+        "--labels", type=_local, required=True, metavar="CSV", help="label file: fname,liveness_score,..."
+    )
+    build.add_argument("--out", type=_local, required=True, metavar="DIR", help="shard folder to write")
+    build.add_argument(
+        "--store",
+        choices=["video", "frames", "transcode"],
+        default="video",
+        help="what to keep: the videos untouched (default), a few JPEG frames of each, or H.264 encoded anew",
+    )
+    build.add_argument("--num-frames", type=int, metavar="K", help="--store frames: frames a video (default 16)")
+    build.add_argument("--size", type=int, metavar="S", help="frames, transcode: shrink the short side to S pixels")
+    build.add_argument("--gop", type=int, metavar="N", help="--store transcode: a key frame every N frames (default 8)")
+    build.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default 256)")
+    build.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one a core, at least 2); changes no byte. With 1 all is done in this process, and a "
+        "video on which the decoder crashes ends the build",
+    )
+    build.add_argument(
+        "--probe",
+        choices=["full", "quick"],
+        default="full",
+        help="full: decode every video to its end (default); quick: the first frame of H.264 and HEVC in MP4, and its "
+        "packets; damage inside is found in training",
+    )
+    build.add_argument("--seed", type=int, default=0, help="of the splits and the order of samples (default 0)")
+    build.add_argument("--fractions", default="0.6,0.2,0.2", help="of train, dev, test (default 0.6,0.2,0.2)")
+    build.add_argument("--folds", type=int, default=0, metavar="K", help="splits fold0 … instead, for cross-validation")
+    build.add_argument("--name-column", default="fname", help="column of the video's name (default fname)")
+    build.add_argument("--label-column", default="liveness_score", help="column of the label, 1 = live")
+    build.add_argument("--group-column", help='column of the person (default: subject or group if there; "" = none)')
+    build.add_argument("--attack-column", help='column of the attack type (default: attack_type if there; "" = none)')
+    build.add_argument("--split-column", help='column of the split (default: split if there; "" = split anew)')
+    build.add_argument(
+        "--domain", default="", metavar="NAME", help="data set that all videos are of (default: column domain)"
+    )
+    build.add_argument("--skip-unlabelled", action="store_true", help="leave out videos that have no row in --labels")
+    build.add_argument("--allow-leak", action="store_true", help="take a split column that has people in two splits")
+    build.add_argument("--overwrite", action="store_true", help="replace a build with other options in --out")
+
+    _add_import(verbs)
+    _add_split(verbs)
+
+    faces = verbs.add_parser("faces", help="find the face of each clip (extra: faces)")
+    faces.set_defaults(verb=_faces)
+    faces.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
+    faces.add_argument("--num-frames", type=int, default=8, metavar="K", help="frames to look at in a clip (default 8)")
+    faces.add_argument(
+        "--upsample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="enlarge frames N times twofold: small faces, slower",
+    )
+    faces.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
+    faces.add_argument("--overwrite", action="store_true", help="replace faces found with other options")
+
+    verify = verbs.add_parser("verify", help="read a shard folder again and name what is damaged")
+    verify.set_defaults(verb=_verify)
+    verify.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
+    verify.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    verify.add_argument(
+        "--thorough", action="store_true", help="also decode every sample and compare the files with each other"
+    )
+
+    demo = verbs.add_parser("demo", help="generate a small labelled corpus of videos")
+    demo.set_defaults(verb=_demo)
+    demo.add_argument("--out", type=_local, required=True, metavar="DIR", help="folder for videos/ and label.csv")
+    demo.add_argument("--num-groups", type=int, default=16, metavar="N", help="people (default 16)")
+    demo.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _add_import(verbs: Any) -> None:
+    from shards.importers import LAYOUTS
+
+    layouts = "\n\n".join(f"{name}\n{module.__doc__}" for name, module in LAYOUTS.items())
+    parser = verbs.add_parser(
+        "import",
+        help="write the label.csv of a known data set",
+        description=f"Writes the label.csv of a data set in one of these layouts:\n\n{layouts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=_import)
+    parser.add_argument("layout", choices=list(LAYOUTS), metavar="LAYOUT", help="one of those above")
+    parser.add_argument("root", type=_local, metavar="ROOT", help="folder of the data set; of `table`: the file")
+    parser.add_argument("--out", type=_local, required=True, metavar="CSV", help="label file to write")
+    parser.add_argument("--domain", default="", metavar="NAME", help="name of the data set (default: the layout's)")
+    parser.add_argument("--protocol", default="", help="oulu_npu, nuaa_raw: which official protocol")
+    parser.add_argument("--fold", type=int, default=0, metavar="N", help="oulu_npu: fold of protocols 3 and 4")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="FIELD=COLUMN", help="table: which column is what")
+    parser.add_argument("--invert", action="store_true", help="table: the label is 1 for attacks")
+    parser.add_argument("--live", nargs="+", default=(), metavar="NAME", help="class_folders: folders of live people")
+    parser.add_argument("--subject-pattern", default="", metavar="REGEX", help="class_folders: the person in a path")
+    parser.add_argument("--clips", type=_local, metavar="DIR", help="nuaa_raw: folder for the clips")
+    parser.add_argument("--clip-frames", type=int, default=0, metavar="N", help="nuaa_raw: frames of a clip (16)")
+
+
+def _add_split(verbs: Any) -> None:
+    from shards.resplit import PROTOCOLS
+
+    parser = verbs.add_parser(
+        "split",
+        help="split a shard folder anew; no tar is touched",
+        description="Changes the splits of a shard folder: index.arrow, rejected.csv and dataset.json.\n\n"
+        + "\n".join(f"{name:<22}{meaning}" for name, meaning in PROTOCOLS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=_split)
+    parser.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), required=True, metavar="NAME", help="one of those above")
+    parser.add_argument("--fractions", help="of train, dev, test (default 0.6,0.2,0.2)")
+    parser.add_argument("--folds", type=int, metavar="K", help="kfold: number of folds (default 5)")
+    parser.add_argument("--attack", metavar="A[,B]", help="leave_one_attack_out: what is seen in test alone")
+    parser.add_argument("--domain", metavar="A[,B]", help="leave_one_domain_out: what is test")
+    parser.add_argument("--dev-fraction", type=float, metavar="F", help="carve_dev: share of train (default 0.2)")
+    parser.add_argument("--labels", type=_local, metavar="CSV", help="labels: a label file with a column split")
+    parser.add_argument("--allow-leak", action="store_true", help="labels: take it with people in two splits")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _local(text: str) -> Path:
+    """A path. A URL is refused by name: a Path of it would be a folder called `s3:`."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(
+            f"{text}: a URL; shards are built and verified in a local folder, and copied from or to a bucket "
+            "(aws s3 sync, gcloud storage rsync)"
+        )
+    return Path(text)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from shards.build import Options, build
+    from shards.labels import Columns
+
+    columns = Columns(
+        name=arguments.name_column,
+        label=arguments.label_column,
+        attack=arguments.attack_column,
+        group=arguments.group_column,
+        split=arguments.split_column,
+    )
+    if not 0 < arguments.shard_mb < float("inf"):
+        raise UserError(f"--shard-mb {arguments.shard_mb:g}: give a size above 0")
+    options = Options(
+        _media(arguments),
+        arguments.shard_mb,
+        arguments.seed,
+        arguments.fractions,
+        arguments.folds,
+        columns,
+        arguments.probe,
+        arguments.domain,
+        arguments.skip_unlabelled,
+        arguments.allow_leak,
+    )
+    start = time.monotonic()
+    content = build(
+        arguments.videos,
+        arguments.labels,
+        arguments.out,
+        options,
+        num_workers=_workers(arguments.workers),
+        overwrite=arguments.overwrite,
+    )
+    print(_summary(content, arguments.out, time.monotonic() - start))
+    return 0
+
+
+def _media(arguments: argparse.Namespace) -> Media:
+    """The options of the store, checked; an option that the store has no use for is refused."""
+    useful = {"video": (), "frames": ("num_frames", "size"), "transcode": ("size", "gop")}[arguments.store]
+    for name in ("num_frames", "size", "gop"):
+        if getattr(arguments, name) is not None and name not in useful:
+            raise UserError(f"--{name.replace('_', '-')} has no effect with --store {arguments.store}; leave it out")
+    num_frames = _default(arguments.num_frames, 16 if "num_frames" in useful else 0)
+    size = _default(arguments.size, 0)
+    gop = _default(arguments.gop, 8 if "gop" in useful else 0)
+    if "num_frames" in useful and not 1 <= num_frames <= MAX_FRAMES:
+        raise UserError(f"--num-frames {num_frames}: give 1 to {MAX_FRAMES}")
+    if arguments.size is not None and size < 16:
+        raise UserError(f"--size {size}: give 16 pixels or more, or leave it out to keep the size")
+    if "gop" in useful and gop < 1:
+        raise UserError(f"--gop {gop}: give 1 or more")
+    return Media(arguments.store, num_frames, size, gop)
+
+
+def _default(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _workers(number: int | None) -> int:
+    if number is not None and number < 1:
+        raise UserError(f"--workers {number}: give 1 or more")
+    # Two at least: a worker process can crash and hang without the build.
+    return number or max(2, len(os.sched_getaffinity(0)))
+
+
+def _split_table(content: dict[str, Any]) -> str:
+    lines = [f"{'split':<8}{'clips':>9}{'live':>9}{'attack':>9}{'groups':>9}"]
+    for name, counts in content["splits"].items():
+        numbers = (counts["num_samples"], counts["num_live"], counts["num_attack"], counts["num_groups"])
+        lines.append(f"{name:<8}" + "".join(f"{number:>9,}" for number in numbers))
+    return "\n".join(lines)
+
+
+def _summary(content: dict[str, Any], out: Path, seconds: float) -> str:
+    num_bytes = sum(shard["bytes"] for shard in content["shards"])
+    lines = [_split_table(content)]
+    lines.append(
+        f"{content['num_samples']:,} clips in {len(content['shards']):,} shards, {num_bytes / 1e6:,.1f} MB, "
+        f"{seconds:.1f} s: {out}"
+    )
+    if content["num_rejected"]:
+        lines.append(f"{content['num_rejected']:,} videos rejected, reasons in {out / 'rejected.csv'}")
+    return "\n".join(lines)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from shards import importers
+    from shards.importers.layout import Options as ImportOptions
+
+    columns = dict(item.partition("=")[::2] for item in arguments.columns)
+    if not all(columns.values()):
+        raise UserError(f"--columns {' '.join(arguments.columns)}: write FIELD=COLUMN, such as label=spoof")
+    options = ImportOptions(
+        arguments.protocol,
+        arguments.fold,
+        columns,
+        arguments.invert,
+        tuple(arguments.live),
+        arguments.subject_pattern,
+        arguments.clips,
+        arguments.clip_frames,
+    )
+    rows = importers.read(arguments.layout, arguments.root, options, arguments.domain)
+    importers.write(arguments.out, rows)
+    print(importers.summary(rows))
+    videos = arguments.clips or arguments.root
+    left = [] if videos.is_file() else importers.without_row(videos, rows)
+    if left:
+        shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        print(f"{len(left):,} other videos are not of this layout, or have no label ({shown}): they are left out")
+    where = "VIDEOS" if videos.is_file() else videos
+    skip = " --skip-unlabelled" if left else ""
+    print(f"next: python -m shards build --videos {where} --labels {arguments.out} --out DIR{skip}")
+    return 0
+
+
+def _split(arguments: argparse.Namespace) -> int:
+    from shards.resplit import Request, resplit
+
+    names = ("fractions", "folds", "attack", "domain", "dev_fraction", "labels")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    content = resplit(
+        arguments.folder, Request(arguments.protocol, arguments.seed, given, allow_leak=arguments.allow_leak)
+    )
+    print(_split_table(content))
+    return 0
+
+
+def _faces(arguments: argparse.Namespace) -> int:
+    from shards.faces import MISSING, Options, find_faces
+
+    if arguments.num_frames < 1:
+        raise UserError(f"--num-frames {arguments.num_frames}: give 1 or more")
+    if not 0 <= arguments.upsample <= 3:
+        raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
+    options = Options(arguments.num_frames, arguments.upsample)
+    workers = _workers(arguments.workers)
+    print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
+    print(f"clips without a face: {arguments.folder / MISSING}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from shards.verify import verify
+
+    damage = verify(arguments.folder, num_workers=_workers(arguments.workers), thorough=arguments.thorough)
+    for line in damage:
+        print(line)
+    print(f"{arguments.folder}: {f'{len(damage)} findings of damage' if damage else 'all as it was built'}")
+    return EXIT_DAMAGE if damage else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from shards import demo
+
+    demo.generate(arguments.out, num_groups=arguments.num_groups, seed=arguments.seed)
+    print(f"{arguments.out}: videos/ and label.csv")
+    return 0

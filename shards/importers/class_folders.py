@@ -1,0 +1,42 @@
+"""A folder for each class: live/… and one for each kind of attack, or one for all: print/…, replay/…, spoof/….
+
+--live NAME …             the folders of live people (default: live, real, genuine, bonafide, bona_fide, client)
+--subject-pattern REGEX   its first group, searched in a video's path, is the person: '^[^/]+/([^/]+)/'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from livetrain.errors import UserError
+from shards.importers.layout import Options, Row, attack
+from shards.labels import find_videos
+
+OPTIONS = ("live", "subject_pattern")
+LIVE_FOLDERS = ("live", "real", "genuine", "bonafide", "bona_fide", "client")
+
+
+def rows(root: Path, options: Options) -> Iterator[Row]:
+    live = {name.lower() for name in options.live or LIVE_FOLDERS}
+    try:
+        pattern = re.compile(options.subject_pattern)
+    except re.error as error:
+        raise UserError(f"--subject-pattern {options.subject_pattern}: no regular expression ({error})") from None
+    if options.subject_pattern and not pattern.groups:
+        raise UserError(f"--subject-pattern {options.subject_pattern}: has no group; put ( ) around the person's name")
+    videos = [video for video in find_videos(root, "ROOT") if "/" in video]
+    classes = {video.partition("/")[0] for video in videos}
+    if not {name.lower() for name in classes} & live:
+        raise UserError(
+            f"ROOT {root}: none of its folders ({', '.join(sorted(classes)) or 'it has none'}) is one of live people "
+            f"({', '.join(sorted(live))}); name it with --live"
+        )
+    for video in videos:
+        folder = video.partition("/")[0]
+        is_live = folder.lower() in live
+        match = pattern.search(video) if options.subject_pattern else None
+        if options.subject_pattern and match is None:
+            raise UserError(f"ROOT {root}: --subject-pattern finds no person in {video}")
+        yield Row(video, float(is_live), match[1] if match else "", attack(is_live, folder))

@@ -1,0 +1,249 @@
+"""Reading label.csv and matching it with the videos of a folder.
+
+The file is the one of the Zalo AI Challenge (`fname,liveness_score`, 1 = live) with optional columns: attack_type,
+subject (or group), session, device, domain (data set), split. Every complaint names the file and the line, and says
+what to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from livetrain.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v")
+GROUP_COLUMNS = ("subject", "group")  # looked for in this order when no group column is named
+LIVE = "live"
+UNKNOWN_ATTACK = "attack"
+NUM_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what. None: use the usual one if it is there. An empty string: use none."""
+
+    name: str = "fname"
+    label: str = "liveness_score"
+    attack: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """One labelled video: `video` is its POSIX path relative to the video folder; label in [0, 1], live = 1."""
+
+    video: str
+    label: float
+    attack_type: str
+    group: str
+    session: str
+    device: str
+    split: str
+    domain: str = ""  # the data set it comes from; people of two domains are never the same
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """What must not be in two splits: the same `group` in two domains is two people."""
+        return self.domain, self.group
+
+    @property
+    def is_live(self) -> bool:
+        return self.label >= 0.5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All labelled videos sorted by path, and which optional columns the file had ("" = none)."""
+
+    rows: tuple[Label, ...]
+    group_column: str
+    split_column: str
+
+
+def find_videos(folder: Path, option: str = "--videos") -> list[str]:
+    """POSIX paths, relative to `folder`, of all video files below it, sorted; hidden files are left out.
+    `option`: what complaints call the folder.
+
+    Raises UserError when the folder is missing, unreadable or holds no video.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{option} {folder}: no such folder")
+    try:
+        paths = [path.relative_to(folder) for path in folder.rglob("*") if _is_video(path)]
+    except OSError as error:
+        raise UserError(f"{option} {folder}: cannot list it: {error.strerror or error}") from error
+    videos = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    if not videos:
+        raise UserError(f"{option} {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
+    return videos
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+
+
+def read_labels(
+    path: Path, videos: Sequence[str], columns: Columns | None = None, domain: str = "", skip_unlabelled: bool = False
+) -> Labels:
+    """Read the label file and match its rows with `videos` (as from `find_videos`).
+
+    A name in the file is a video's relative path, with or without its suffix. `domain`: of all rows, in place of the
+    file's own column. `skip_unlabelled`: leave out videos that have no row. Raises UserError for each way in which
+    file and folder disagree, and for labels that are not numbers in [0, 1] or all of one class.
+    """
+    columns = columns or Columns()
+    header, records = _read_csv(path)
+    group_column = _optional_column(path, header, columns.group, GROUP_COLUMNS, "--group-column")
+    attack_column = _optional_column(path, header, columns.attack, ("attack_type",), "--attack-column")
+    split_column = _optional_column(path, header, columns.split, ("split",), "--split-column")
+    _require_column(path, header, columns.name, "--name-column")
+    _require_column(path, header, columns.label, "--label-column")
+
+    names = _NameIndex(videos)
+    line_of: dict[str, int] = {}
+    rows = []
+    for line, record in records:
+        where = f"{path}, line {line}"
+        broken = [column for column, value in record.items() if any(sign in value for sign in "\r\n\0")]
+        if broken:
+            raise UserError(f"{where}: {broken[0]} holds a line break or a NUL; is a quote missing? Correct the row")
+        name = record[columns.name]
+        video = names.match(name, where)
+        if video in line_of:
+            raise UserError(f"{where}: {name!r} is labelled already in line {line_of[video]}; keep one of the two")
+        line_of[video] = line
+        label = _label(record[columns.label], columns.label, where)
+        group = record.get(group_column, "")
+        if group_column and not group:
+            raise UserError(
+                f"{where}: {group_column} is empty; name the person (a made-up name will do), or build without groups: "
+                '--group-column ""'
+            )
+        split = record.get(split_column, "")
+        if split_column and not split:
+            raise UserError(f'{where}: {split_column} is empty; fill it in, or have it split anew: --split-column ""')
+        attack_type = record.get(attack_column, "")
+        if label < 0.5 and attack_type.lower() == LIVE:
+            raise UserError(f"{where}: {columns.label} says attack, {attack_column} says live; correct one of them")
+        session, device = record.get("session", ""), record.get("device", "")
+        where_from = domain or record.get("domain", "")
+        rows.append(Label(video, label, attack_type or UNKNOWN_ATTACK, group, session, device, split, where_from))
+
+    if not skip_unlabelled:
+        _refuse_missing(path, videos, line_of)
+    rows = _name_live_rows(path, rows, line_of)
+    if len({row.is_live for row in rows}) < 2:
+        only = "live (label >= 0.5)" if rows[0].is_live else "attacks (label < 0.5)"
+        raise UserError(f"{path}: all {len(rows)} videos are {only}; a liveness model needs both classes")
+    return Labels(tuple(sorted(rows, key=lambda row: row.video)), group_column, split_column)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line number, cells by column); blank lines are left out, cells stripped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [cell.strip() for cell in next(reader, [])]
+            records = []
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}; "
+                        "put quotes around cells that hold a comma"
+                    )
+                records.append((reader.line_num, {k: c.strip() for k, c in zip(header, cells, strict=True)}))
+    except FileNotFoundError as error:
+        raise UserError(f"--labels {path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"--labels {path}: cannot read it: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--labels {path}: not UTF-8 text (see byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise UserError(f"--labels {path}: not a CSV file: {error}") from error
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path}: column {repeated[0]!r} appears twice in the header; rename one")
+    if not records:
+        raise UserError(f"{path}: holds no row; expected a header such as fname,liveness_score and a row a video")
+    return header, records
+
+
+def _require_column(path: Path, header: list[str], column: str, option: str) -> None:
+    if column not in header:
+        raise UserError(f"{path}: no column {column!r} (it has: {', '.join(header)}); name yours with {option}")
+
+
+def _optional_column(path: Path, header: list[str], named: str | None, usual: Iterable[str], option: str) -> str:
+    """The column to use, "" for none. A column that the user named must be there."""
+    if named is None:
+        return next((column for column in usual if column in header), "")
+    if named:
+        _require_column(path, header, named, option)
+    return named
+
+
+class _NameIndex:
+    """Finds the video that a label row names, with or without its suffix."""
+
+    def __init__(self, videos: Sequence[str]) -> None:
+        self.videos = set(videos)
+        self.by_stem: dict[str, list[str]] = {}
+        for video in videos:
+            self.by_stem.setdefault(str(Path(video).with_suffix("").as_posix()), []).append(video)
+
+    def match(self, name: str, where: str) -> str:
+        if not name:
+            raise UserError(f"{where}: the name of the video is empty")
+        plain = name.removeprefix("./")
+        if plain in self.videos:
+            return plain
+        found = self.by_stem.get(plain, [])
+        if len(found) > 1:
+            raise UserError(f"{where}: {name!r} could be {' or '.join(found)}; write the suffix")
+        if not found:
+            hint = "" if Path(plain).suffix.lower() in (*VIDEO_SUFFIXES, "") else "; its suffix is not one of a video"
+            raise UserError(
+                f"{where}: the video {name!r} is not in the video folder{hint}; add the file or remove the row"
+            )
+        return found[0]
+
+
+def _label(text: str, column: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{where}: {column} is {text!r}, not a number; write 1 for live, 0 for an attack") from None
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise UserError(f"{where}: {column} is {text}, outside [0, 1]; write 1 for live, 0 for an attack")
+    return value
+
+
+def _refuse_missing(path: Path, videos: Sequence[str], labelled: dict[str, int]) -> None:
+    missing = [video for video in videos if video not in labelled]
+    if missing:
+        shown = ", ".join(missing[:NUM_NAMES_SHOWN]) + (", ..." if len(missing) > NUM_NAMES_SHOWN else "")
+        raise UserError(
+            f"{path}: {len(missing)} of {len(videos)} videos have no label ({shown}); add rows, or leave"
+            " them out with --skip-unlabelled"
+        )
+
+
+def _name_live_rows(path: Path, rows: list[Label], line_of: dict[str, int]) -> list[Label]:
+    """Live rows get the attack type "live", whatever was written, unless it is the name of an attack."""
+    attacks = {row.attack_type for row in rows if not row.is_live} - {UNKNOWN_ATTACK}
+    named = []
+    for row in rows:
+        if row.is_live and row.attack_type in attacks:
+            raise UserError(
+                f"{path}, line {line_of[row.video]}: labelled live, with attack type {row.attack_type!r}, which other "
+                "rows use for attacks; correct one of them"
+            )
+        named.append(Label(**{**vars(row), "attack_type": LIVE}) if row.is_live else row)
+    return named

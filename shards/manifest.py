@@ -1,0 +1,105 @@
+"""dataset.json: what a shard folder holds. Written last, so a folder that has it is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from livetrain.errors import UserError
+from livetrain.fileio import file_sha256, write_text
+from shards import sidecar
+from shards.write import shard_name
+
+FILE_NAME = "dataset.json"
+FORMAT = 2  # 2: the index has a domain
+
+
+def describe(
+    out: Path,
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    num_rejected: int,
+    group_column: str,
+    request: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest of a folder whose other files are all written. `rows` are those of the index."""
+    options = request["options"]
+    return {
+        "format": FORMAT,
+        "store": options["store"],
+        "seed": options["seed"],
+        "group_column": group_column,
+        "has_groups": bool(group_column),
+        "num_samples": len(rows),
+        "num_rejected": num_rejected,
+        "splits": split_counts(rows),
+        "shards": [
+            {
+                "name": f"{shard_name(number)}.tar",
+                "sha256": record["sha256"],
+                "idx_sha256": file_sha256(out / f"{shard_name(number)}.idx"),
+                "bytes": record["bytes"],
+                "num_samples": len(record["rows"]),
+            }
+            for number, record in enumerate(records)
+        ],
+        "files": {name: file_sha256(out / name) for name in (sidecar.FILE_NAME, "rejected.csv")},
+        "options": options,
+        "request": request["request"],
+    }
+
+
+def split_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Samples, live ones, attacks and people of each split; rows as in the index."""
+    return {name: _split(rows, name) for name in sorted({row["split"] for row in rows})}
+
+
+def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
+    members = [row for row in rows if row["split"] == name]
+    num_live = sum(row["label"] >= 0.5 for row in members)
+    return {
+        "num_samples": len(members),
+        "num_live": num_live,
+        "num_attack": len(members) - num_live,
+        "num_groups": len({(row["domain"], row["group"]) for row in members if row["group"]}),
+    }
+
+
+def write(out: Path, content: Mapping[str, Any]) -> None:
+    """Write the manifest with a checksum over itself."""
+    write_text(out / FILE_NAME, text_of(content))
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The manifest of a shard folder. UserError when there is none; ValueError, with the reason, when it is damaged."""
+    path = out / FILE_NAME
+    try:
+        text = path.read_bytes().decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: no such file; {out} is no shard folder, or its build was stopped: run the build again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
+    content = parse(text)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; build the shards again")
+    return content
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The manifest in the text of a dataset.json, of whatever format. Raises ValueError when it is damaged."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or text != text_of(content):
+        raise ValueError("its checksum does not match its content")
+    return content
+
+
+def text_of(content: Mapping[str, Any]) -> str:
+    """What is in dataset.json: the manifest with a checksum over itself."""
+    body = {name: value for name, value in content.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "checksum": checksum}, indent=2, sort_keys=True) + "\n"

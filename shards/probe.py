@@ -1,0 +1,253 @@
+"""What a video holds, found by decoding it to the end: only videos that decode without a fault reach a shard."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import av
+from av.sidedata.sidedata import Type as SideData
+
+from shards.container import truncation
+
+DEFAULT_FPS = 25.0  # FFmpeg's own assumption for streams that state no time at all
+MAX_PIXELS = 8192 * 8192  # of a frame. A header of a few bytes can state 2^32, and decoders allocate what it says
+# FFmpeg passes over a damaged JPEG in silence, and shows in its place what the memory held.
+STRICT = {"mjpeg": {"err_detect": "explode"}}
+MAX_FRAMES = 1_000_000  # 11 hours
+MAX_SECONDS = 600.0  # that one video may take: a damaged one can state frames without end
+
+
+class RejectedVideo(Exception):
+    """A video that cannot be used; the message is the reason, as written to rejected.csv."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Facts of one video. `width` and `height` in pixels before rotation; `rotation` clockwise degrees to upright."""
+
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+
+    def stored(self) -> dict[str, Any]:
+        """The fields as an index holds them: times to a microsecond, so that last bits of a division do not show."""
+        return {**asdict(self), "fps": round(self.fps, 6), "duration_seconds": round(self.duration_seconds, 6)}
+
+
+def probe(data: bytes, *, quick: bool = False) -> Probe:
+    """Decode all of a video file's bytes and describe it; if `quick`, only its first frame where packets tell the rest.
+
+    Raises RejectedVideo when it is empty, is no video, is cut short, has no frame, fails to decode, or changes its
+    frame size on the way.
+    """
+    if quick and (found := _probe_packets(data)) is not None:
+        return found
+    times: list[float] = []
+    first = colours = None
+    num_frames = disorder = 0
+    with open_video(data) as container:
+        stream = best_stream(container)
+        for frame in decode(container, stream):
+            if first is None:
+                first = (frame.width, frame.height, rotation(frame))
+            elif (frame.width, frame.height) != first[:2]:
+                raise RejectedVideo(
+                    f"the frame size changes from {first[0]}x{first[1]} to {frame.width}x{frame.height} "
+                    f"at frame {num_frames}"
+                )
+            if (now := (frame.format.name, frame.colorspace)) != colours:
+                _check_colours(frame)
+                colours = now
+            num_frames += 1
+            if frame.time is not None:
+                disorder = disorder or (num_frames - 1 if times and frame.time <= times[-1] else 0)
+                times.append(frame.time)
+        if first is None:
+            raise RejectedVideo("no frame: the video stream is empty")
+        rate = stream.average_rate or stream.guessed_rate
+        codec = stream.codec_context.codec.canonical_name
+        has_b_frames = bool(stream.codec_context.has_b_frames)
+    if disorder and has_b_frames and not _shown_as_stored(data):
+        raise RejectedVideo(f"frames {disorder - 1} and {disorder}: their times are in the wrong order")
+    fps, seconds = timing(times, num_frames, float(rate) if rate else DEFAULT_FPS)
+    return Probe(num_frames, fps, seconds, *first, codec)
+
+
+def _check_colours(frame: av.VideoFrame) -> None:
+    """Raises RejectedVideo for samples that cannot be made RGB (colours that FFmpeg knows by name alone)."""
+    try:
+        frame.reformat(16, 16, "rgb24")
+    except (OSError, ValueError) as error:
+        raise RejectedVideo(f"{frame.format.name} of colour space {frame.colorspace} cannot be made RGB") from error
+
+
+def _shown_as_stored(data: bytes) -> bool:
+    """Whether packets state no other order than the one they are stored in: containers without times of display (AVI).
+
+    Those are decoded by counting. Times that differ from both orders would lead to wrong frames.
+    """
+    with open_video(data) as container:
+        times = [packet.pts for packet in container.demux(best_stream(container)) if packet.size]
+    return None in times or times == sorted(times)
+
+
+def _probe_packets(data: bytes) -> Probe | None:
+    """What the packets of H.264 or HEVC in MP4 say, with the first frame decoded; None where they do not say it all.
+
+    There a packet is a frame, shown at the time it states, unless it is marked to be discarded (edit lists) or comes
+    before the first key frame. Damage inside packets is not seen.
+    """
+    with open_video(data) as container:
+        stream = best_stream(container)
+        codec = stream.codec_context.codec.canonical_name
+        if "mp4" not in container.format.name or codec not in ("h264", "hevc"):
+            return None
+        try:
+            full = (packet for packet in container.demux(stream) if packet.size)
+            packets = list(itertools.islice(full, MAX_FRAMES + 1))
+        except (av.FFmpegError, ValueError) as error:
+            raise RejectedVideo(f"reading its packets fails: {_reason(error)}") from error
+        if len(packets) > MAX_FRAMES:
+            raise RejectedVideo(f"it has more than {MAX_FRAMES:,} frames")
+        if (
+            not packets
+            or not packets[0].is_keyframe
+            or any(p.is_corrupt or p.is_discard or p.pts is None for p in packets)
+        ):
+            return None
+        times = sorted({float(packet.pts * packet.time_base) for packet in packets})
+        if len(times) != len(packets) or packets[0].pts != min(packet.pts for packet in packets):
+            return None  # two at one time, or leading pictures, which refer to a frame that is not there
+        first = _first_frame(stream, packets)
+        rate = stream.average_rate or stream.guessed_rate
+    fps, seconds = timing(times, len(times), float(rate) if rate else DEFAULT_FPS)
+    return Probe(len(times), fps, seconds, first.width, first.height, rotation(first), codec)
+
+
+def _first_frame(stream: av.VideoStream, packets: list[av.Packet]) -> av.VideoFrame:
+    try:
+        for packet in [*packets, None]:
+            for frame in stream.decode(packet):
+                if isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
+                    return frame
+                raise RejectedVideo("frame 0 is damaged")
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectedVideo(f"decoding fails at the first frame: {_reason(error)}") from error
+    raise RejectedVideo("no frame: the video stream is empty")
+
+
+def timing(times: list[float], num_frames: int, stated_fps: float) -> tuple[float, float]:
+    """(average frames per second, duration in seconds) from the frames' times, in seconds, in display order.
+
+    The mean spacing of frames is the frame time, so n frames last n mean spacings. The container's stated rate is
+    used where the times cannot be: a single frame, frames without a time, a clock that stands still.
+    """
+    spacing = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    fps = 1 / spacing if len(times) == num_frames and spacing > 0 else stated_fps
+    return fps, num_frames / fps
+
+
+def open_container(data: bytes) -> Any:
+    """The bytes of a media file as an open PyAV container, which decodes no frame above MAX_PIXELS. Raises
+    av.FFmpegError, ValueError.
+
+    Titles and the like may be in any encoding: they are not read.
+    """
+    return av.open(io.BytesIO(data), "r", metadata_errors="ignore", options={"max_pixels": str(MAX_PIXELS)})
+
+
+def best_stream(container: Any) -> av.VideoStream:
+    """The video among a file's streams, as FFmpeg chooses it (sound and covers may come first), to decode in one
+    thread. Raises ValueError when there is none that can be decoded.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        raise ValueError("no video stream")
+    context = stream.codec_context
+    if context is None:
+        raise ValueError("no decoder for its video stream")
+    if context.width * context.height > MAX_PIXELS:
+        raise ValueError(f"its frames are said to be {context.width}x{context.height}, above {MAX_PIXELS:,} pixels")
+    if not context.is_open:
+        context.options = {"max_pixels": str(MAX_PIXELS), **STRICT.get(context.name, {})}
+        context.thread_count = 1  # builder and loader work on a video a core
+    assert isinstance(stream, av.VideoStream)
+    return stream
+
+
+def open_video(data: bytes) -> Any:
+    """The bytes of a video file as an open PyAV container that has a video stream (`best_stream`).
+
+    Raises RejectedVideo when they are empty, cut short or not a video.
+    """
+    if not data:
+        raise RejectedVideo("empty file (0 bytes)")
+    lacking = truncation(data)
+    if lacking:
+        raise RejectedVideo(lacking)
+    try:
+        container = open_container(data)
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectedVideo(f"not a readable video: {_reason(error)}") from error
+    try:
+        best_stream(container)
+    except ValueError as error:
+        container.close()
+        raise RejectedVideo(str(error)) from error
+    return container
+
+
+def decode(container: Any, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames of `stream` in display order.
+
+    Raises RejectedVideo at the first packet or frame with a fault, and after MAX_SECONDS or MAX_FRAMES.
+    """
+    num_frames = 0
+    end = time.monotonic() + MAX_SECONDS
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise RejectedVideo(f"damaged or cut off after frame {num_frames}")
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise RejectedVideo(f"frame {num_frames} is damaged")
+                if num_frames == MAX_FRAMES:
+                    raise RejectedVideo(f"it has more than {MAX_FRAMES:,} frames")
+                yield frame
+                num_frames += 1
+            if time.monotonic() > end:
+                raise RejectedVideo(f"decoding takes longer than {MAX_SECONDS:g} s; it was at frame {num_frames}")
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectedVideo(f"decoding fails after frame {num_frames}: {_reason(error)}") from error
+
+
+def rotation(frame: av.VideoFrame) -> int:
+    """Clockwise degrees (0, 90, 180, 270) that make a frame upright, mirrored left to right or not.
+
+    FFmpeg's display matrix states counter-clockwise degrees in [-180, 180] (av_display_rotation_get) of its first
+    column alone. Where it mirrors as well, as front cameras do, the second column tells top from bottom.
+    """
+    degrees = round(-frame.rotation / 90) * 90 % 360
+    side_data: Any = frame.side_data  # PyAV's stubs know but names as keys
+    matrix = side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is not None and degrees in (0, 180):
+        a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+        if a * d < b * c:
+            return 180 - degrees
+    return degrees
+
+
+def _reason(error: Exception) -> str:
+    """A library's error in one line, without the file name that PyAV appends."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())

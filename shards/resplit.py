@@ -1,0 +1,141 @@
+"""Other splits for a shard folder that is built: index.arrow, rejected.csv and dataset.json change, tars do not.
+
+The JSON within the tars keeps the split of the build; it is the index that training reads. The three files are replaced
+one after the other, each atomically, dataset.json last: after a crash between them the folder can be read, `verify`
+tells it, and the same command sets it right.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from livetrain.errors import UserError
+from livetrain.fileio import file_sha256, write_text
+from shards import manifest, sidecar, split
+from shards.labels import Label, Labels, read_labels
+
+REJECTED = "rejected.csv"
+PROTOCOLS = {
+    "random": "train, dev and test by people (--fractions)",
+    "kfold": "fold0, fold1 … of equal size (--folds)",
+    "leave_one_attack_out": "--attack A[,B] is seen in test alone",
+    "leave_one_domain_out": "--domain A[,B] is test; train and dev are made of the others (--fractions)",
+    "carve_dev": "train, as it is, gives a --dev-fraction of its people to dev",
+    "labels": "as the column split of --labels CSV says (an official protocol); without a row: unused",
+}
+OPTIONS: dict[str, dict[str, Any]] = {  # of each protocol, with its default; None: required
+    "random": {"fractions": "0.6,0.2,0.2"},
+    "kfold": {"folds": 5},
+    "leave_one_attack_out": {"attack": None, "fractions": "0.6,0.2,0.2"},
+    "leave_one_domain_out": {"domain": None, "fractions": "0.6,0.2,0.2"},
+    "carve_dev": {"dev_fraction": 0.2},
+    "labels": {"labels": None},
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A protocol of PROTOCOLS and its options by name; those not given are as in OPTIONS (None there: required)."""
+
+    protocol: str
+    seed: int = 0
+    given: Mapping[str, Any] = field(default_factory=dict)
+    allow_leak: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """All options of the protocol. Raises UserError for one that it lacks, or has no use for."""
+        known = OPTIONS[self.protocol]
+        for name in self.given:
+            if name not in known:
+                raise UserError(f"--{name.replace('_', '-')} has no effect with --protocol {self.protocol}")
+        for name, default in known.items():
+            if default is None and name not in self.given:
+                raise UserError(f"--protocol {self.protocol} needs --{name.replace('_', '-')}")
+        if self.allow_leak and self.protocol != "labels":
+            raise UserError(f"--allow-leak has no effect with --protocol {self.protocol}: no person is in two splits")
+        return {**known, **self.given}
+
+    def __str__(self) -> str:
+        told = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options().items())
+        return f"--protocol {self.protocol} {told} --seed {self.seed}"
+
+
+def resplit(folder: Path, request: Request) -> dict[str, Any]:
+    """Split the samples and rejected videos of a shard folder anew; returns the new content of dataset.json.
+
+    Raises UserError when the folder is no finished build, or the protocol does not fit what it holds.
+    """
+    options = request.options()
+    try:
+        content = manifest.read(folder)
+    except ValueError as error:
+        raise UserError(f"{folder / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
+    index = sidecar.read(folder / sidecar.FILE_NAME)
+    with (folder / REJECTED).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns, rejected = list(reader.fieldnames or ()), list(reader)
+    rows = [_label(row) for row in index.select(list(COLUMNS)).to_pylist()]
+    rows += [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
+    splits = _splits(Labels(tuple(rows), content["group_column"], ""), request, options)
+
+    kept, cut = splits[: index.num_rows], splits[index.num_rows :]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
+    position = index.schema.get_field_index("split")
+    changed = index.set_column(position, sidecar.SCHEMA.field("split"), pa.array(kept, sidecar.WORD))
+    write_text(folder / REJECTED, out.getvalue())
+    sidecar.write_table(folder / sidecar.FILE_NAME, changed)
+    counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
+    content |= {
+        "splits": manifest.split_counts(counted),
+        "files": {name: file_sha256(folder / name) for name in content["files"]},
+        "resplit": str(request),
+    }
+    manifest.write(folder, content)
+    return content
+
+
+COLUMNS = ("video", "label", "attack_type", "group", "session", "device", "split", "domain")
+
+
+def _label(row: Mapping[str, Any]) -> Label:
+    return Label(**{name: row[name] for name in COLUMNS})
+
+
+def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> list[str]:
+    """The new split of each row."""
+    seed = request.seed
+    match request.protocol:
+        case "random":
+            return split.assign(labels, split.parse_fractions(options["fractions"]), seed)
+        case "kfold":
+            return split.assign(labels, split.fold_fractions(options["folds"]), seed)
+        case "leave_one_attack_out":
+            fractions = split.parse_fractions(options["fractions"])
+            return split.leave_attack_out(labels, options["attack"].split(","), fractions, seed)
+        case "leave_one_domain_out":
+            fractions = split.parse_fractions(options["fractions"])
+            return split.leave_domain_out(labels, options["domain"].split(","), fractions, seed)
+        case "carve_dev":
+            return split.carve_dev(labels, options["dev_fraction"], seed)
+    return _from_labels(labels.rows, options["labels"], allow_leak=request.allow_leak)
+
+
+def _from_labels(rows: Sequence[Label], path: Path, *, allow_leak: bool) -> list[str]:
+    read = read_labels(path, [row.video for row in rows], skip_unlabelled=True)
+    if not read.split_column:
+        raise UserError(f"--labels {path}: has no column split")
+    found = {row.video: row.split for row in read.rows}
+    made = tuple(Label(**{**vars(row), "split": found.get(row.video, split.UNUSED)}) for row in rows)
+    grouped = Labels(made, "group" if any(row.group for row in made) else "", "split")
+    split.assign(grouped, {}, 0, allow_leak=allow_leak)  # checks that nobody is in two splits
+    return [row.split for row in made]

@@ -1,0 +1,193 @@
+"""Reading a shard folder again, all of it, to name what is damaged: files, and samples within their tars.
+
+Checked: the manifest's own checksum and the SHA-256 of every file. A tar that differs is looked into (a thorough check
+looks into all): its structure against its .idx and the index, each sample's media against its checksum (that of the
+original, or the one in its JSON), and that the media decode to the number of frames the index states.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from livetrain.fileio import file_sha256
+from livetrain.progress import progress
+from shards import manifest, pool, sidecar
+from shards.probe import RejectedVideo, probe
+from shards.tar import BLOCK, Member, index_text, padded, read_members
+from shards.write import payload_sha256
+
+Row = Mapping[str, Any]
+# Not the split: `shards split` changes it in the index, and leaves the tars as they are.
+FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "codec")
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """One shard: its entry in the manifest and its rows of the index (None: the index itself is damaged)."""
+
+    folder: Path
+    shard: Mapping[str, Any]
+    rows: Sequence[Row] | None
+    store: str
+    thorough: bool
+
+
+def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> list[str]:
+    """A line for each finding of damage in a shard folder, in the order of its files; empty when it is as built.
+
+    What has the checksum it had when it was built is believed to be what was built, unless `thorough`. Raises UserError
+    when `folder` holds no finished build.
+    """
+    try:
+        content = manifest.read(folder)
+    except ValueError as error:
+        return [f"{manifest.FILE_NAME}: damaged ({error}); the other files cannot be checked without it"]
+    damage = _check_files(folder, content)
+    rows = None
+    if not any(line.startswith(sidecar.FILE_NAME) for line in damage):
+        rows = sidecar.read(folder / sidecar.FILE_NAME).to_pylist()
+    shards = content["shards"]
+    by_shard: list[list[Row]] = [[] for _ in shards]
+    for row in rows or ():
+        by_shard[row["shard"]].append(row)
+    tasks = [
+        CheckTask(folder, shard, None if rows is None else by_shard[number], content["store"], thorough)
+        for number, shard in enumerate(shards)
+    ]
+    findings: dict[int, list[str]] = {}
+    with progress("verify", content["num_samples"], "samples") as advance:
+        for position, found in pool.unordered(check_shard, tasks, num_workers):
+            name = shards[position]["name"]
+            if isinstance(found, pool.WorkerDied):
+                found = [f"{name}: the decoder crashed on it"]
+            findings[position] = found
+            advance(shards[position]["num_samples"], name)
+    return damage + [line for position in sorted(findings) for line in findings[position]]
+
+
+def _check_files(folder: Path, content: Mapping[str, Any]) -> list[str]:
+    """The small files beside the shards, and shards that do not belong."""
+    damage = []
+    for name, sha256 in sorted(content["files"].items()):
+        problem = _file_problem(folder / name, sha256)
+        if problem:
+            damage.append(f"{name}: {problem}")
+    known = {shard["name"] for shard in content["shards"]}
+    strays = sorted(path.name for path in folder.glob("shard-*.tar") if path.name not in known)
+    return damage + [f"{name}: not part of this build" for name in strays]
+
+
+def _file_problem(path: Path, sha256: str) -> str | None:
+    try:
+        return None if file_sha256(path) == sha256 else "SHA-256 differs from when it was built"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+
+
+def check_shard(task: CheckTask) -> list[str]:
+    """The damage in one shard and its .idx: the task of a worker process."""
+    name = task.shard["name"]
+    path = task.folder / name
+    problem = _file_problem(path, task.shard["sha256"])
+    if problem and not problem.startswith("SHA-256"):
+        return [f"{name}: {problem}"]
+    if problem is None and not task.thorough:
+        return _check_idx(path.with_suffix(".idx"), task.shard["idx_sha256"], None)
+    damage = [f"{name}: {problem}"] if problem else []
+    size = path.stat().st_size
+    if size != task.shard["bytes"]:
+        damage.append(f"{name}: {size} bytes, {task.shard['bytes']} when it was built")
+    try:
+        members = list(read_members(path))
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        damage.append(f"{name}: tar structure damaged: {error}")
+        members = []
+    damage += _check_idx(path.with_suffix(".idx"), task.shard["idx_sha256"], None if damage else members)
+    if task.rows is not None:
+        by_key: dict[str, list[Member]] = {}
+        for member in members:
+            by_key.setdefault(member.key, []).append(member)
+        with path.open("rb") as file:
+            for row in task.rows:
+                found = _check_sample(row, by_key.get(row["key"], []), file, task.store)
+                damage += [f"{name}: sample {row['key']}: {found}"] if found else []
+    return damage
+
+
+def _check_idx(path: Path, sha256: str, members: Sequence[Member] | None) -> list[str]:
+    """Damage to an .idx; `members` are those of its tar (None: the tar is damaged and says nothing about the .idx)."""
+    problem = _file_problem(path, sha256)
+    if problem is None and members is not None and path.read_bytes() != index_text(members).encode():
+        problem = "does not describe its tar"
+    return [f"{path.name}: {problem}"] if problem else []
+
+
+def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader, store: str) -> str | None:
+    """What is wrong with one sample, whose members the tar says to be `members`: the first finding."""
+    offsets = payload_offsets(row)
+    if [(member.offset, member.size) for member in members[:-1]] != offsets:
+        return "the tar's members are not where the index says"
+    payloads = [_read(file, offset, size) for offset, size in offsets]
+    description = members[-1]
+    try:
+        fields = json.loads(_read(file, description.offset, description.size))
+        stated = {name: fields[name] for name in (*FIELDS, "sha256")}
+    except (ValueError, KeyError, TypeError):
+        return "its JSON is damaged"
+    sha256 = payload_sha256(payloads)
+    as_stored = sha256 == stated["sha256"] and [zlib.crc32(payload) for payload in payloads] == row["crc32"]
+    if not as_stored or (store == "video" and sha256 != row["sha256"]):
+        return f"its media differ from what was stored of {row['video']}"
+    differing = [name for name in FIELDS if stated[name] != row[name]]
+    if differing:
+        return f"its JSON and the index differ in {', '.join(differing)}"
+    return _check_decoding(row, payloads)
+
+
+def _read(file: io.BufferedReader, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def payload_offsets(row: Row) -> list[tuple[int, int]]:
+    """(offset, size) in the tar of each media member of a row."""
+    if row["store"] != "frames":
+        return [(row["offset"], row["size"])]
+    result, offset = [], row["offset"]
+    for size in row["frame_sizes"]:
+        result.append((offset, size))
+        offset += padded(size) + BLOCK
+    return result
+
+
+def _check_decoding(row: Row, payloads: Sequence[bytes]) -> str | None:
+    try:
+        if row["store"] == "frames":
+            sizes = {_jpeg_size(payload) for payload in payloads}
+            num_frames, size = len(payloads), sizes.pop() if len(sizes) == 1 else None
+        else:
+            facts = probe(payloads[0])
+            num_frames, size = facts.num_frames, (facts.width, facts.height)
+    except (RejectedVideo, OSError, SyntaxError) as error:
+        return f"it does not decode: {error}"
+    if (num_frames, size) != (row["num_frames"], (row["width"], row["height"])):
+        stated = (row["num_frames"], (row["width"], row["height"]))
+        return f"it decodes to (frames, (width, height)) {(num_frames, size)}, the index says {stated}"
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        image.load()
+        return image.size

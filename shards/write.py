@@ -1,0 +1,153 @@
+"""Writing one shard, the task of a worker process: its tar, index and record appear in this order, atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import av
+
+from livetrain.errors import UserError
+from livetrain.fileio import HashingFile, atomic_write, write_json, write_text
+from shards import media as media_
+from shards.plan import Media, Sample
+from shards.probe import Probe, RejectedVideo, probe
+from shards.tar import Member, SampleWriter, index_text
+
+BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs. `request` identifies the build: a record of another one is not taken for finished."""
+
+    number: int
+    samples: Sequence[Sample]
+    videos: Path
+    out: Path
+    media: Media
+    request: str
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}"
+
+
+def record_path(out: Path, number: int) -> Path:
+    return out / BUILD_FOLDER / f"{shard_name(number)}.json"
+
+
+def write_shard(task: ShardTask) -> dict[str, Any]:
+    """Write a shard's tar and index, and last the record, which is returned: request, sha256, bytes, rows of the index.
+
+    Raises UserError when the folder cannot be written (nothing half-written is left), or a video changed or vanished.
+    """
+    tar = task.out / f"{shard_name(task.number)}.tar"
+    rows: list[dict[str, Any]] = []
+    members: list[Member] = []
+    with (
+        atomic_write(tar) as temporary,
+        HashingFile(temporary) as file,
+        contextlib.closing(SampleWriter(file)) as writer,
+    ):
+        for sample in task.samples:
+            payloads, facts = _media(_read(task.videos / sample.label.video, sample), sample, task.media)
+            # Untouched media were hashed when they were read.
+            sha256 = sample.sha256 if task.media.store == "video" else payload_sha256([data for _, data in payloads])
+            description = _description(sample, facts, sha256)
+            written = writer.write(sample.key, payloads, description)
+            members += written
+            rows.append(_row(sample, facts, payloads, written[:-1], task))
+    write_text(tar.with_suffix(".idx"), index_text(members))
+    record = {"request": task.request, "sha256": file.sha256, "bytes": tar.stat().st_size, "rows": rows}
+    write_json(record_path(task.out, task.number), record)
+    return record
+
+
+def payload_sha256(payloads: Sequence[bytes]) -> str:
+    """SHA-256 of a sample's media, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for payload in payloads:
+        digest.update(payload)
+    return digest.hexdigest()
+
+
+def _read(path: Path, sample: Sample) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != sample.sha256:
+        raise UserError(f"{path}: changed while the build was running; run the same command again")
+    return data
+
+
+def _media(data: bytes, sample: Sample, media: Media) -> tuple[list[tuple[str, bytes]], Probe]:
+    """What is stored of a video, as (extension, bytes), and the facts of what is stored."""
+    try:
+        if media.store == "frames":
+            frames = media_.extract_frames(data, sample.facts, media.num_frames, media.short_side)
+            facts = replace(
+                sample.facts,
+                num_frames=len(frames.jpegs),
+                fps=len(frames.jpegs) / sample.facts.duration_seconds,
+                width=frames.width,
+                height=frames.height,
+                rotation=0,
+                codec="jpeg",
+            )
+            return [(f"{index:03d}.jpg", jpeg) for index, jpeg in enumerate(frames.jpegs)], facts
+        if media.store == "transcode":
+            encoded = media_.transcode(data, sample.facts, media.short_side, media.gop)
+            facts = probe(encoded)
+            if facts.num_frames != sample.facts.num_frames:
+                raise RejectedVideo(f"{sample.facts.num_frames} frames became {facts.num_frames} by encoding")
+            return [("mp4", encoded)], facts
+    except (RejectedVideo, av.FFmpegError) as error:
+        raise UserError(
+            f"{sample.label.video}: it decodes, but cannot be stored as {media.store}: {error}; move the video away"
+        ) from error
+    return [(PurePosixPath(sample.label.video).suffix[1:].lower(), data)], sample.facts
+
+
+def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
+    """The sample's JSON, for those who read the tar without the sidecar. `sha256` is that of the media stored here."""
+    label = sample.label
+    fields = {
+        "label": label.label,
+        "domain": label.domain,
+        "group": label.group,
+        "attack_type": label.attack_type,
+        "split": sample.split,
+        "video": label.video,
+        **facts.stored(),
+        "sha256": sha256,
+    }
+    del fields["duration_seconds"]
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _row(
+    sample: Sample, facts: Probe, payloads: Sequence[tuple[str, bytes]], members: Sequence[Member], task: ShardTask
+) -> dict[str, Any]:
+    """A row of index.arrow (see sidecar.SCHEMA) for media `payloads` that were written as `members`."""
+    is_frames = task.media.store == "frames"
+    return {
+        "key": sample.key,
+        **asdict(sample.label),
+        "split": sample.split,
+        "shard": task.number,
+        "offset": members[0].offset,
+        "size": members[-1].offset + members[-1].size - members[0].offset,
+        "frame_sizes": [member.size for member in members] if is_frames else [],
+        "crc32": [zlib.crc32(payload) for _, payload in payloads],
+        "store": "frames" if is_frames else "video",
+        **facts.stored(),
+        "sha256": sample.sha256,
+    }

@@ -1,0 +1,51 @@
+"""The command: what it refuses, and the guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from livetrain import cli
+from livetrain.bench import main
+from livetrain.bench.options import Options
+from livetrain.bench.report import Report, Table
+from livetrain.fileio import write_json
+
+
+def test_names_and_files_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "nothing"])
+    assert ended.value.code == 2 and "no bench 'nothing'; there are: decode" in capsys.readouterr().err
+    assert cli.main(["bench", "decode", "--against", str(tmp_path / "none.json")]) == 2
+    assert "none.json: no file of ratios" in capsys.readouterr().err
+    assert cli.main(["bench", "decode", "--height", "481"]) == 2
+    assert "--height 481: there are 480, 1080" in capsys.readouterr().err
+
+
+def test_every_bench_is_a_module_with_a_run() -> None:
+    import importlib
+
+    assert all(callable(importlib.import_module(f"livetrain.bench.{name}").run) for name in main.BENCHES)
+    assert set(main.QUICK) <= set(main.BENCHES)
+
+
+def test_only_a_ratio_that_falls_by_half_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"speed": 1.0, "new": 0.1, "lost": float("nan")}
+
+    def run(options: Options) -> Report:
+        assert options.quick and options.rounds == 2
+        return Report("T", "S", [Table("C", ("x",), [(1,)])], found)
+
+    monkeypatch.setattr("livetrain.bench.decode.run", run)
+    known = tmp_path / "known.json"
+    command = ["bench", "decode", "--quick", "--against", str(known), "--ratios", str(tmp_path / "now.json")]
+    for value, code in ((1.9, 0), (2.1, 1)):
+        write_json(known, {"speed": value, "not measured": 5.0})
+        assert cli.main(command) == code
+        assert ("slower: speed: 1.000, and 2.100" in capsys.readouterr().out) == bool(code)
+    write_json(known, {"lost": 1.0})
+    assert cli.main(command) == 1, "a ratio that could not be measured any more"
+    assert (tmp_path / "now.json").read_text() == '{\n  "new": 0.1,\n  "speed": 1.0\n}\n'

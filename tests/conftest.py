@@ -1,0 +1,61 @@
+"""Fixtures shared by all tests: a small demo corpus and shards built from it, once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shards import cli, demo
+
+
+@pytest.fixture(scope="session")
+def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with videos/ and label.csv: 6 people, live / print / replay, from the project's generator."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo.generate(folder, num_groups=6, clips_per_group=6, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shard folder built from `demo_videos`, several small shards."""
+    out = tmp_path_factory.mktemp("shards")
+    arguments = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--out", out]
+    assert cli.main([str(a) for a in [*arguments, "--shard-mb", "0.5"]]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def plain(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of six plain updates, through `accelerate launch`. Copy it before changing it."""
+    from tests.runs import launch  # imports torch
+
+    run_dir = tmp_path_factory.mktemp("plain") / "run"
+    done = launch(demo_shards, run_dir)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(run_dir / "report.html")
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def variant(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the same data and architecture as `plain` with other weights, scored."""
+    import torch
+
+    from livetrain.config import load_config
+    from livetrain.engine import checkpoint
+    from livetrain.evaluate import evaluate
+    from livetrain.package import load
+    from tests.runs import forget_accelerator
+
+    run_dir = tmp_path_factory.mktemp("variant") / "run"
+    config = load_config([plain / "config.yaml"], [f"run_dir={run_dir}", "name=variant"], warn=lambda line: None)
+    generator = torch.Generator().manual_seed(1)
+    weights = load(plain).model.state_dict()
+    for name in ("head.weight", "backbone.norm.weight"):
+        weights[name] = weights[name] + 0.1 * torch.randn(weights[name].shape, generator=generator)
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    forget_accelerator()
+    evaluate(config, checkpoint.save_best(run_dir / "checkpoints", 6, weights, {}))
+    return run_dir

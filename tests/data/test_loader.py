@@ -1,0 +1,301 @@
+"""The loader: the same pixels at a step for any number of processes and any start; damage is named and counted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from livetrain.config import Config
+from livetrain.data import PADDING, Batch, Dataset, Loader, eval_loader, plan, train_loader
+from livetrain.errors import UserError
+from shards import cli
+from tests.shards import clips
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def make_config(shards: Path, global_batch: int = 12, accumulation: int = 1) -> Config:
+    """All augmentations likely, so that equality says something about each of them."""
+    config = Config()
+    config.data.shards, config.data.image_size, config.data.num_frames = str(shards), 32, 3
+    config.train.global_batch, config.train.accumulation = global_batch, accumulation
+    config.eval.batch_size, config.eval.num_frames = 4, 2
+    for name in ("color", "grayscale", "blur", "jpeg", "downscale", "erase"):
+        setattr(config.augment, name, 0.5)
+    return config
+
+
+def make_loader(config: Config, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 6) -> Loader:
+    dataset = Dataset.open(config.data.shards, config.data)
+    return train_loader(
+        dataset,
+        config,
+        rank=rank,
+        world=world,
+        local_world=world,
+        device=CPU,
+        mean=MEAN,
+        std=STD,
+        start_step=start,
+        num_steps=steps,
+    )
+
+
+def make_eval_loader(config: Config, split: str, *, rank: int = 0, world: int = 1) -> Loader:
+    dataset = Dataset.open(config.data.shards, config.data)
+    return eval_loader(
+        dataset, config, split, rank=rank, world=world, local_world=world, device=CPU, mean=MEAN, std=STD
+    )
+
+
+def read(loader: Loader) -> list[Batch]:
+    with loader:
+        return list(loader)
+
+
+def steps_of(config: Config, world: int, start: int = 0, steps: int = 6) -> dict[int, tuple[np.ndarray, torch.Tensor]]:
+    """step → (rows, clips) of the whole update, all processes joined in the order of the stream."""
+    batches = [read(make_loader(config, rank=rank, world=world, start=start, steps=steps)) for rank in range(world)]
+    assert len({len(one) for one in batches}) == 1  # equal steps for every rank
+    joined: dict[int, list[Batch]] = {}
+    for of_all_ranks in zip(*batches, strict=True):
+        joined.setdefault(of_all_ranks[0].step, []).extend(of_all_ranks)
+    return {
+        step: (np.concatenate([b.rows for b in parts]), torch.cat([b.clips for b in parts]))
+        for step, parts in joined.items()
+    }
+
+
+def assert_same_steps(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for step in a:
+        assert (a[step][0] == b[step][0]).all()
+        assert torch.equal(a[step][1], b[step][1])
+
+
+@pytest.fixture(scope="module")
+def reference(demo_shards: Path) -> dict[int, tuple[np.ndarray, torch.Tensor]]:
+    return steps_of(make_config(demo_shards), world=1)
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(2, 1), (3, 1), (1, 4), (2, 3)])
+def test_pixels_do_not_depend_on_processes(demo_shards: Path, reference: dict, world: int, accumulation: int) -> None:
+    assert_same_steps(reference, steps_of(make_config(demo_shards, accumulation=accumulation), world))
+
+
+@pytest.mark.parametrize(("start", "world"), [(1, 1), (4, 1), (5, 2)])
+def test_pixels_do_not_depend_on_where_the_loader_starts(
+    demo_shards: Path, reference: dict, start: int, world: int
+) -> None:
+    later = steps_of(make_config(demo_shards), world, start=start)
+    assert list(later) == list(range(start, 6))
+    assert_same_steps({step: reference[step] for step in later}, later)
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (3, 4)])
+def test_pixels_do_not_depend_on_threads_and_prefetch(
+    demo_shards: Path, reference: dict, threads: int, prefetch: int
+) -> None:
+    config = make_config(demo_shards)
+    config.data.threads, config.data.prefetch = threads, prefetch
+    assert_same_steps(reference, steps_of(config, world=1))
+
+
+def test_batches_say_what_they_hold(demo_shards: Path) -> None:
+    dataset = Dataset.open(demo_shards)
+    for batch in read(make_loader(make_config(demo_shards), steps=2)):
+        assert batch.clips.shape == (12, 3, 3, 32, 32) and batch.clips.dtype == torch.float32
+        assert batch.valid.all() and not batch.failures
+        assert batch.keys == dataset.columns["key"].take(batch.rows).to_pylist()
+        assert batch.labels.tolist() == dataset.column("label")[batch.rows].tolist()
+        assert set(dataset.columns["split"].take(batch.rows).to_pylist()) == {"train"}
+        assert 0.1 < batch.clips.std() < 4
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_covers_each_sample_once(demo_shards: Path, world: int) -> None:
+    config = make_config(demo_shards)
+    batches = [b for rank in range(world) for b in read(make_eval_loader(config, "train", rank=rank, world=world))]
+    rows = np.concatenate([b.rows for b in batches])
+    valid = torch.cat([b.valid for b in batches]).numpy()
+    assert (valid == (rows != PADDING)).all()
+    assert sorted(rows[valid].tolist()) == Dataset.open(demo_shards).rows("train").tolist()
+    pixels = clips_by_row(batches)
+    alone = clips_by_row(read(make_eval_loader(config, "train")))
+    assert all(torch.equal(pixels[row], alone[row]) for row in rows[valid].tolist())
+    assert all(not clip.any() for row, clip in pixels.items() if row == PADDING)
+
+
+def clips_by_row(batches: list[Batch]) -> dict[int, torch.Tensor]:
+    return {row: clip for batch in batches for row, clip in zip(batch.rows.tolist(), batch.clips, strict=True)}
+
+
+def test_evaluation_ignores_augmentation(demo_shards: Path) -> None:
+    plain = make_config(demo_shards)
+    plain.augment.enabled = False
+    a, b = (read(make_eval_loader(c, "dev"))[0].clips for c in (make_config(demo_shards), plain))
+    assert torch.equal(a, b)
+
+
+def damage(shards: Path, out: Path, num: int) -> tuple[Path, list[int]]:
+    """A copy of the shards in which `num` training clips are overwritten with zeros; returns their rows."""
+    shutil.copytree(shards, out)
+    dataset = Dataset.open(out)
+    rows = dataset.rows("train")[:num].tolist()
+    for row in rows:
+        with (out / dataset.shard_name(row)).open("r+b") as file:
+            file.seek(int(dataset.column("offset")[row]))
+            file.write(b"\0" * int(dataset.column("size")[row]))
+    return out, rows
+
+
+def test_damaged_clips_are_skipped_named_and_counted(demo_shards: Path, reference: dict, tmp_path: Path) -> None:
+    broken, rows = damage(demo_shards, tmp_path / "broken", 3)
+    config = make_config(broken)
+    loader = make_loader(config)
+    batches = read(loader)
+    seen = 0
+    for batch in batches:
+        bad = np.isin(batch.rows, rows)
+        seen += int(bad.sum())
+        assert (batch.valid.numpy() == ~bad).all()
+        assert not batch.clips[torch.from_numpy(bad)].any()
+        whole = reference[batch.step][1]
+        assert torch.equal(batch.clips[torch.from_numpy(~bad)], whole[torch.from_numpy(~bad)])
+        assert {failure.key for failure in batch.failures} == {batch.keys[i] for i in np.flatnonzero(bad)}
+    assert seen == len(loader.failures) >= 3
+    assert all(failure.shard.endswith(".tar") and failure.reason for failure in loader.failures)
+
+
+def test_damaged_clip_stops_the_run_when_told_to(demo_shards: Path, tmp_path: Path) -> None:
+    broken, rows = damage(demo_shards, tmp_path / "broken", 1)
+    config = make_config(broken)
+    config.data.on_error = "stop"
+    key = Dataset.open(broken).text("key", rows[0])
+    with pytest.raises(UserError, match=rf"shard-\d+\.tar, key {key}: .*data\.on_error=skip"):
+        read(make_loader(config))
+
+
+def test_missing_shards_stop_the_run_even_when_skipping(demo_shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo_shards, tmp_path / "gone")
+    for tar in (tmp_path / "gone").glob("*.tar"):
+        tar.unlink()
+    with pytest.raises(UserError, match="in a row"):
+        read(make_loader(make_config(tmp_path / "gone")))
+
+
+@pytest.fixture(scope="module")
+def frame_shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("frames")
+    arguments = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--out", out]
+    assert cli.main([str(a) for a in [*arguments, "--store", "frames", "--num-frames", "6"]]) == 0
+    return out
+
+
+def test_frame_shards_load_and_name_damage(frame_shards: Path, tmp_path: Path) -> None:
+    good = steps_of(make_config(frame_shards), world=1, steps=4)
+    assert_same_steps(good, steps_of(make_config(frame_shards), world=2, steps=4))
+    broken, rows = damage(frame_shards, tmp_path / "broken", 2)
+    loader = make_loader(make_config(broken), steps=4)
+    for batch in read(loader):
+        bad = torch.from_numpy(np.isin(batch.rows, rows))
+        assert torch.equal(batch.valid, ~bad)
+        assert torch.equal(batch.clips[~bad], good[batch.step][1][~bad])
+    assert {failure.key for failure in loader.failures} == set(
+        Dataset.open(broken).columns["key"].take(rows).to_pylist()
+    )
+
+
+@pytest.fixture(scope="module")
+def vp9_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips that DALI's video decoder takes on the CPU too: the GPU's way through the loader, without a GPU."""
+    folder = tmp_path_factory.mktemp("vp9")
+    (folder / "videos").mkdir()
+    lines = ["fname,liveness_score"]
+    for number in range(12):
+        data = clips.video(6, 64, 48, seed=number, kind="matroska", codec="vp9")
+        (folder / "videos" / f"{number:02d}.mkv").write_bytes(data)
+        lines.append(f"{number:02d}.mkv,{number % 2}")
+    (folder / "label.csv").write_text("\n".join(lines))
+    arguments = ["build", "--videos", folder / "videos", "--labels", folder / "label.csv", "--out", folder / "shards"]
+    assert cli.main([str(a) for a in arguments]) == 0
+    return folder / "shards"
+
+
+def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage from before the clip was stored, so its checksum is right: DALI refuses the batch, the others come."""
+    monkeypatch.setattr(Loader, "_source", lambda self, row: "video")
+    config = make_config(vp9_shards, global_batch=4)
+    good = steps_of(config, world=1, steps=4)
+    bad = int(good[0][0][1])
+    whole = Dataset.video_bytes
+
+    def cut(self: Dataset, row: int) -> bytes:
+        data = whole(self, row)
+        return data[: len(data) // 3] if row == bad else data
+
+    monkeypatch.setattr(Dataset, "video_bytes", cut)
+    loader = make_loader(config, steps=4)
+    for batch in read(loader):
+        valid = torch.from_numpy(batch.rows != bad)
+        assert torch.equal(batch.valid, valid)
+        assert torch.equal(batch.clips[valid], good[batch.step][1][valid])
+    assert {failure.key for failure in loader.failures} == {Dataset.open(vp9_shards).text("key", bad)}
+
+
+def test_frames_and_videos_show_the_same_pictures(demo_shards: Path, frame_shards: Path) -> None:
+    """Evaluation frames of a stored clip are near those of its video (JPEG rounding, neighbouring frames), upright
+    both."""
+    as_video, as_frames = (clips_by_key(make_config(shards)) for shards in (demo_shards, frame_shards))
+    assert as_video.keys() == as_frames.keys()
+    distances = [(as_video[key] - as_frames[key]).abs().mean().item() for key in as_video]
+    turned = [(as_video[key] - as_frames[key].rot90(2, (2, 3))).abs().mean().item() for key in as_video]
+    assert np.median(distances) < 0.35 < np.median(turned)
+
+
+def clips_by_key(config: Config) -> dict[str, torch.Tensor]:
+    batches = read(make_eval_loader(config, "dev"))
+    return {key: clip for batch in batches for key, clip in zip(batch.keys, batch.clips, strict=True) if key}
+
+
+def test_mixup_blends_neighbours_and_their_labels(demo_shards: Path, reference: dict, tmp_path: Path) -> None:
+    """Against the clips without it; a pair with a damaged clip stays as it is."""
+    broken, rows = damage(demo_shards, tmp_path / "broken", 1)
+    config = make_config(broken)
+    config.augment.mixup, config.augment.mixup_alpha = 1.0, 1.0
+    labels = Dataset.open(broken).column("label")
+    seen_bad = 0
+    for batch in read(make_loader(config)):
+        shares = plan.mixup_shares(config, np.arange(12) + 12 * batch.step)
+        bad = np.isin(batch.rows, rows)
+        seen_bad += int(bad.sum())
+        shares[bad | bad[plan.partners(12)]] = 1
+        plain = reference[batch.step][1].clone()
+        plain[torch.from_numpy(bad)] = 0
+        own = torch.from_numpy(shares).view(-1, 1, 1, 1, 1)
+        expected = own * plain + (1 - own) * plain[torch.from_numpy(plan.partners(12))]
+        torch.testing.assert_close(batch.clips, expected)
+        given = np.where(bad, 0, labels[batch.rows])
+        wanted = shares * given + (1 - shares) * given[plan.partners(12)]
+        np.testing.assert_allclose(batch.labels.numpy(), wanted, rtol=1e-6)
+    assert seen_bad >= 1
+
+
+def test_close_while_data_is_coming(demo_shards: Path) -> None:
+    loader = make_loader(make_config(demo_shards), steps=500)
+    next(iter(loader))
+    loader.close()
+    assert not loader._thread.is_alive()
+    assert loader.wait_seconds > 0
+
+
+def test_gpu_decoder_without_a_gpu_is_told(demo_shards: Path) -> None:
+    config = make_config(demo_shards)
+    config.data.decoder = "gpu"
+    with pytest.raises(UserError, match=r"data\.decoder"):
+        make_loader(config)

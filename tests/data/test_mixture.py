@@ -1,0 +1,73 @@
+"""Weighted sources: exact shares, every sample of a source before any again, and a pure function of the position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livetrain.data.mixture import BLOCK, mixture_of
+from livetrain.data.plan import Samples
+from livetrain.errors import UserError
+from tests.data.test_plan import assert_same, make_config, make_samples, step_plan
+
+
+def mixed(counts: list[int], weights: list[float]) -> Samples:
+    """Samples of sources of these sizes, one after the other."""
+    samples = make_samples(sum(counts))
+    first_rows = [int(3 * first) for first in np.cumsum([0, *counts[:-1]])]
+    return Samples(samples.rows, samples.columns, mixture_of(samples.rows, first_rows, weights))
+
+
+COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(COUNTS, st.integers(0, 2**40), st.integers(0, 3))
+def test_shares_are_exact_in_every_block_and_samples_come_in_turn(counts: list[int], seed: int, block: int) -> None:
+    weights = [1.0 + i for i in range(len(counts))]
+    samples = mixed(counts, weights)
+    assert samples.mixture is not None
+    epochs, found = samples.at(np.arange((block + 1) * BLOCK), seed)
+    for i, (first, count) in enumerate(zip(np.cumsum([0, *counts]), counts, strict=False)):
+        here = (found >= first) & (found < first + count)
+        assert here[block * BLOCK :].sum() == BLOCK * weights[i] / sum(weights)
+        seen = np.bincount(found[here] - first, minlength=count)
+        assert seen.max() - seen.min() <= 1, "none comes again before all have come"
+        pairs = set(zip(epochs[here].tolist(), found[here].tolist(), strict=True))
+        assert len(pairs) == here.sum(), "a sample that comes again is augmented anew: it has another epoch"
+
+
+@settings(max_examples=20, deadline=None)
+@given(COUNTS, st.integers(0, 10**7), st.sampled_from([1, 2, 3, 4, 6]), st.sampled_from([1, 2]))
+def test_processes_and_accumulation_change_nothing(counts: list[int], step: int, world: int, accumulation: int) -> None:
+    samples = mixed(counts, [1.0] * len(counts))
+    one = step_plan(samples, make_config(24), step, 1)
+    assert_same(one, step_plan(samples, make_config(24, accumulation), step, world))
+
+
+def test_sources_are_interleaved_and_ordered_anew() -> None:
+    samples = mixed([100, 100], [1, 1])
+    streams = [samples.at(np.arange(2 * BLOCK), seed)[1] // 100 for seed in (0, 1)]
+    assert (streams[0] != streams[1]).any() and (streams[0][:BLOCK] != streams[0][BLOCK:]).any()
+    windows = streams[0].reshape(-1, 60).mean(axis=1)  # of 60 clips, about half from each source
+    assert windows.min() > 0.2 and windows.max() < 0.8
+    orders = [samples.at(np.arange(BLOCK), 0)[1][streams[0][:BLOCK] == i] % 100 for i in (0, 1)]
+    assert (orders[0][:100] != orders[1][:100]).any(), "two sources of one size are not in step"
+
+
+def test_a_source_without_samples_takes_no_part_and_odd_weights_are_rounded_together() -> None:
+    rows = np.arange(10)
+    mixture = mixture_of(rows, [0, 4, 4], [1, 5, 1])
+    assert (mixture.first.tolist(), mixture.count.tolist(), mixture.quota.tolist()) == ([0, 4], [4, 6], [1260, 1260])
+    quota = mixture_of(rows, [0, 3, 6], [1.0, 1.1, 0.37]).quota
+    assert quota.sum() == BLOCK and np.abs(quota / BLOCK - np.array([1.0, 1.1, 0.37]) / 2.47).max() < 1 / BLOCK
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [([1, 0], "above 0"), ([1, float("nan")], "above 0"), ([1e5, 1], "below 1/2520")]
+)
+def test_weights_that_are_no_shares(weights: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        mixture_of(np.arange(10), [0, 5], weights)

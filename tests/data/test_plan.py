@@ -1,0 +1,227 @@
+"""The plan: a pure function of (seed, step), the same however many processes ask, each sample once an epoch."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livetrain.config import Config
+from livetrain.data import plan
+from livetrain.data.plan import ClipPlan, Samples
+from livetrain.errors import UserError
+
+
+def make_samples(n: int) -> Samples:
+    """Samples at every third row of an index."""
+    numbers = np.arange(n).repeat(3)
+    columns = {
+        "num_frames": 10 + numbers % 50,
+        "duration_seconds": (10 + numbers % 50) / 25.0,
+        "fps": np.full(3 * n, 25.0),
+        "height": np.full(3 * n, 240),
+        "width": np.full(3 * n, 320),
+        "rotation": (numbers % 4) * 90,
+    }
+    return Samples(np.arange(n) * 3 + 1, columns)
+
+
+def make_config(global_batch: int = 12, accumulation: int = 1, seed: int = 5) -> Config:
+    config = Config()
+    config.seed, config.train.global_batch, config.train.accumulation = seed, global_batch, accumulation
+    return config
+
+
+def step_plan(samples: Samples, config: Config, step: int, world: int) -> ClipPlan:
+    """The whole update: the parts of all processes, joined in the order of the stream."""
+    parts = [
+        plan.plan_train(samples, config, step, micro, rank, world)
+        for micro in range(config.train.accumulation)
+        for rank in range(world)
+    ]
+    params = {name: np.concatenate([part.params[name] for part in parts]) for name in parts[0].params}
+    frames = np.concatenate([part.frames for part in parts])
+    shares = np.concatenate([part.shares for part in parts])
+    return ClipPlan(step, np.concatenate([part.rows for part in parts]), frames, params, shares)
+
+
+def assert_same(a: ClipPlan, b: ClipPlan) -> None:
+    assert (a.rows == b.rows).all() and (a.frames == b.frames).all() and a.params.keys() == b.params.keys()
+    assert all((a.params[name] == b.params[name]).all() for name in a.params) and (a.shares == b.shares).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 90),
+    step=st.integers(0, 10**6),
+    world=st.sampled_from([1, 2, 3, 4, 6]),
+    accumulation=st.sampled_from([1, 2]),
+)
+def test_processes_and_accumulation_change_nothing(n: int, step: int, world: int, accumulation: int) -> None:
+    samples = make_samples(n)
+    one = step_plan(samples, make_config(24), step, 1)
+    assert_same(one, step_plan(samples, make_config(24, accumulation), step, world))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 200), batch=st.integers(1, 17), seed=st.integers(0, 2**40))
+def test_an_epoch_covers_each_sample_exactly_once(n: int, batch: int, seed: int) -> None:
+    """Over any number of epochs: the stream cut every n samples gives each of them once, across batch borders."""
+    samples, config = make_samples(n), make_config(batch, seed=seed)
+    epochs = 3
+    steps = -(-epochs * n // batch)
+    stream = np.concatenate([plan.plan_train(samples, config, step, 0, 0, 1).rows for step in range(steps)])
+    for epoch in range(epochs):
+        assert sorted(stream[epoch * n : (epoch + 1) * n].tolist()) == samples.rows.tolist()
+
+
+def test_the_plan_is_the_same_in_another_process() -> None:
+    """No hidden state: a fresh interpreter plans the same step to the same numbers."""
+    code = (
+        "from tests.data.test_plan import *; import hashlib\n"
+        "p = step_plan(make_samples(40), make_config(), 77, 2)\n"
+        "print(hashlib.sha256(b''.join(np.ascontiguousarray(p.params[k]).tobytes() for k in sorted(p.params))"
+        " + p.rows.tobytes() + p.frames.tobytes()).hexdigest())"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout) == 65
+
+
+def test_a_sample_is_seen_differently_each_epoch() -> None:
+    samples, config = make_samples(1), make_config(1)
+    first, second = (plan.plan_train(samples, config, step, 0, 0, 1) for step in (0, 1))
+    assert first.rows == second.rows
+    assert (first.params["box"] != second.params["box"]).any() and (first.frames != second.frames).any()
+
+
+def test_adding_an_augmentation_leaves_the_others_alone() -> None:
+    samples, config = make_samples(30), make_config(30)
+    fewer = copy.deepcopy(config)
+    fewer.augment.downscale = 0.0
+    a, b = (plan.plan_train(samples, c, 0, 0, 0, 1).params for c in (config, fewer))
+    assert a.keys() - b.keys() == {"downscale_on", "downscale_size"}
+    assert all((a[name] == b[name]).all() for name in b)
+
+
+def test_a_batch_that_does_not_divide_says_what_does() -> None:
+    with pytest.raises(UserError, match="global_batch=12 does not divide over 5 processes.*1, 2, 3, 4, 6, 12"):
+        plan.micro_batch_size(make_config(), 5)
+
+
+def test_mixup_pairs_are_the_same_for_any_number_of_processes() -> None:
+    samples, config = make_samples(50), make_config(24)
+    config.augment.mixup, config.augment.mixup_alpha = 0.6, 1.0
+    whole = step_plan(samples, config, 7, 1)
+    for world in (2, 3, 4, 6):
+        assert_same(step_plan(samples, config, 7, world), whole)
+    assert (whole.shares[0::2] == whole.shares[1::2]).all() and ((whole.shares > 0) & (whole.shares <= 1)).all()
+    assert not (step_plan(samples, config, 8, 1).shares == whole.shares).all()
+    with pytest.raises(UserError, match="augment.mixup blends pairs"):
+        step_plan(samples, config, 7, 8)
+
+
+def test_mixup_shares_are_beta_distributed() -> None:
+    config = make_config()
+    assert (plan.mixup_shares(config, np.arange(10)) == 1).all(), "off by default"
+    config.augment.mixup, config.augment.mixup_alpha = 0.25, 2.0
+    shares = plan.mixup_shares(config, np.arange(0, 8000, 2))
+    mixed = shares[shares < 1]
+    assert len(mixed) / len(shares) == pytest.approx(0.25, abs=0.03)
+    assert mixed.mean() == pytest.approx(0.5, abs=0.02) and mixed.var() == pytest.approx(1 / 20, rel=0.1)  # Beta(2, 2)
+    config.augment.enabled = False
+    assert (plan.mixup_shares(config, np.arange(10)) == 1).all()
+
+
+def test_steps_and_epochs() -> None:
+    config = make_config(10)
+    config.train.epochs = 2
+    assert plan.num_train_steps(95, config) == 19
+    assert plan.epoch_of_step(19, 95, config) == 2.0
+    config.train.max_steps = 7
+    assert plan.num_train_steps(95, config) == 7
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 100), batch=st.integers(1, 9), world=st.integers(1, 4))
+def test_evaluation_covers_each_sample_once_with_equal_batches(n: int, batch: int, world: int) -> None:
+    samples, config = make_samples(n), make_config()
+    config.eval.batch_size = batch
+    num = plan.num_evaluation_batches(n, config, world)
+    rows = [plan.plan_evaluation(samples, config, b, r, world).rows for b in range(num) for r in range(world)]
+    assert all(len(part) == batch for part in rows)
+    seen = np.concatenate(rows)
+    assert seen[seen != plan.PADDING].tolist() == samples.rows.tolist()
+    assert num * world * batch - n < world * batch
+
+
+def test_segments_are_one_frame_each() -> None:
+    lengths = np.array([8, 80, 81, 3])
+    u = np.random.default_rng(0).random((4, 8))
+    frames = plan.segment_frames(lengths, 8, u)
+    for length, row in zip(lengths, frames, strict=True):
+        assert (row >= np.floor(np.arange(8) * length / 8)).all()
+        assert (row <= np.ceil(np.arange(1, 9) * length / 8)).all() and row.max() < length
+    assert frames[0].tolist() == list(range(8))
+    assert plan.segment_frames(np.array([80]), 8, None)[0].tolist() == list(range(5, 80, 10))
+    assert plan.segment_frames(np.array([3]), 4, np.full((1, 4), 0.999))[0].max() == 2
+
+
+def test_intervals_are_seconds_apart() -> None:
+    rate = np.array([30.0, 29.97, 15.0, 30.0])
+    lengths = np.array([100, 100, 100, 5])
+    for u in (None, np.array([0.0, 0.5, 0.999, 0.3])):
+        frames = plan.interval_frames(lengths, rate, 0.2, 4, u)
+        assert np.diff(frames[0]).tolist() == [6, 6, 6] and np.diff(frames[2]).tolist() == [3, 3, 3]
+        assert (np.abs(np.diff(frames[1]) - 6) <= 1).all()
+        assert frames[3].tolist() == [0, 4, 4, 4]  # too short: the last frame repeats
+        assert frames.max() < 100
+    assert plan.interval_frames(lengths, rate, 0.2, 4, None)[0].tolist() == [41, 47, 53, 59]  # 40.5, rounded
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_coded_box_is_the_upright_box_turned_back(rotation: int) -> None:
+    """Cut the box from the turned picture, or cut the coded box and turn: the same pixels."""
+    coded = np.arange(40 * 60).reshape(40, 60)
+    upright = np.rot90(coded, -rotation // 90)
+    height, width = upright.shape
+    box = np.array([[0.1, 0.25, 0.6, 0.75]])  # of the upright picture
+    top, bottom = (int(round(v * height)) for v in (0.1, 0.6))
+    left, right = (int(round(v * width)) for v in (0.25, 0.75))
+    t, l, b, r = plan.coded_box(box, np.array([rotation]))[0]  # noqa: E741
+    cut = coded[round(t * 40) : round(b * 40), round(l * 60) : round(r * 60)]
+    assert (np.rot90(cut, -rotation // 90) == upright[top:bottom, left:right]).all()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "center"])
+def test_random_boxes_keep_area_and_ratio(fit: str) -> None:
+    samples, config = make_samples(4000), make_config(4000)
+    config.data.fit = fit
+    upright_lying = samples.facts(np.arange(4000)).rotation % 180 == 90
+    p = plan.plan_train(samples, config, 0, 0, 0, 1)
+    order = (p.rows - 1) // 3
+    box = p.params["box"].astype(np.float64)
+    assert box.min() >= 0 and box.max() <= 1 + 1e-6
+    height, width = (box[:, 2] - box[:, 0]), (box[:, 3] - box[:, 1])
+    height, width = np.where(upright_lying[order], width, height), np.where(upright_lying[order], height, width)
+    if fit == "center":
+        tall = np.where(upright_lying[order], 320, 240)
+        wide = np.where(upright_lying[order], 240, 320)
+        height, width = height * tall / 240, width * wide / 240
+    area, ratio = height * width, width / height
+    aug = config.augment
+    assert area.min() > 0.9 * aug.crop_scale_min and area.max() <= aug.crop_scale_max + 0.01  # whole pixels
+    assert area.std() > 0.05 and ratio.std() > 0.03
+    inside = (height < 0.999) & (width < 0.999)
+    assert ratio[inside].min() > aug.crop_ratio_min - 0.01 and ratio[inside].max() < aug.crop_ratio_max + 0.01
+
+
+def test_center_fit_is_the_central_square() -> None:
+    samples, config = make_samples(4), make_config()
+    config.data.fit, config.eval.batch_size = "center", 4
+    boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
+    assert np.allclose(boxes, np.tile([0, 0.125, 1, 0.875], (4, 1)))  # 320x240 coded, however it is turned

@@ -1,0 +1,105 @@
+"""Several shard folders as one data set: names apart, people apart, the right bytes, and domains to choose by."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livetrain.config import Config, DataConfig
+from livetrain.data import Dataset, plan
+from livetrain.errors import UserError
+from shards import cli
+
+
+@pytest.fixture(scope="module")
+def folders(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The demo shards under two names: two data sets whose people have the same names."""
+    root = tmp_path_factory.mktemp("sources")
+    return [Path(shutil.copytree(demo_shards, root / name)) for name in ("casia", "msu")]
+
+
+@pytest.fixture(scope="module")
+def both(folders: list[Path]) -> Dataset:
+    return Dataset.of(DataConfig(sources=[str(folder) for folder in folders]))
+
+
+def test_rows_follow_each_other(both: Dataset, folders: list[Path]) -> None:
+    one = Dataset.open(folders[0])
+    n = len(one)
+    assert len(both) == 2 * n and both.domains == ["casia", "msu"] and one.domains == [""]
+    assert both.rows("train").tolist() == [*one.rows("train"), *(n + one.rows("train"))]
+    assert (both.column("num_frames") == np.tile(one.column("num_frames"), 2)).all()
+    for row in (0, n - 1):
+        for first, name in ((0, "casia"), (n, "msu")):
+            assert both.video_bytes(first + row) == one.video_bytes(row)
+            assert both.text("key", first + row) == f"{name}/{one.text('key', row)}"
+            assert both.text("video", first + row) == f"{name}/{one.text('video', row)}"
+            assert both.text("group", first + row) == f"{name}/{one.text('group', row)}"
+            assert both.shard_path(first + row) == folders[name == "msu"] / one.shard_name(row)
+            assert both.row_of(both.text("key", first + row)) == first + row
+    assert both.row_of(one.text("key", 0)) is None and both.row_of("msu/nothing") is None
+    every = both.rows("train")
+    assert both.num_people(every) == 2 * one.num_people(one.rows("train"))
+    assert both.manifest["num_samples"] == 2 * n and len(both.manifest["shards"]) == 2 * len(one.manifest["shards"])
+    both.prefetch(every.astype(np.int64))
+    both.close()
+
+
+def test_domains_choose_rows(both: Dataset) -> None:
+    n = len(both) // 2
+    train, test = both.rows("train"), both.rows("test")
+    assert both.rows("train@msu").tolist() == [row for row in train if row >= n]
+    assert both.rows("train+test@-msu").tolist() == sorted(row for row in [*train, *test] if row < n)
+    assert both.rows("all@casia").tolist() == list(range(n))
+    for split, message in (
+        ("train@siw", "no domain 'siw'; it has: casia, msu"),
+        ("train@-casia+msu", "no sample .* of domains -casia"),
+        ("trian@msu", "split 'trian' of domains msu"),
+    ):
+        with pytest.raises(UserError, match=message):
+            both.rows(split)
+
+
+def test_rejected_videos_keep_their_domain(folders: list[Path], tmp_path: Path) -> None:
+    parts = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in folders]
+    for part, split in zip(parts, ("dev", "test"), strict=True):
+        with (part / "rejected.csv").open("a") as file:
+            file.write(f"bad.mp4,0,print,p1,,{split},empty\n")
+    dataset = Dataset.of(DataConfig(sources=[str(part) for part in parts]))
+    assert [(row["video"], row["group"], row["domain"]) for row in dataset.rejected("dev")] == [
+        ("casia/bad.mp4", "casia/p1", "casia")
+    ]
+    assert [row["video"] for row in dataset.rejected("all@msu")] == ["msu/bad.mp4"]
+    assert dataset.rejected("dev@msu") == [] and len(dataset.rejected()) == 2
+
+
+def test_folders_of_one_name_and_mixed_domains_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    again = shutil.copytree(folders[0], tmp_path / "casia")
+    with pytest.raises(UserError, match="two folders are called 'casia'"):
+        Dataset.of(DataConfig(sources=[str(folders[0]), str(again)]))
+
+
+def test_weights_reach_the_plan(both: Dataset) -> None:
+    config = Config()
+    config.data.sources, config.data.weights, config.train.global_batch = ["casia", "msu"], [3.0, 1.0], 40
+    samples = plan.Samples.of_training(both, config)
+    rows = np.concatenate([plan.plan_train(samples, config, step, 0, 0, 1).rows for step in range(63)])
+    assert (rows < len(both) // 2).sum() == 3 * (rows >= len(both) // 2).sum()
+    assert set(rows.tolist()) == set(both.rows("train").tolist())
+    config.data.train_split = "train@-casia"
+    rows = plan.plan_train(plan.Samples.of_training(both, config), config, 0, 0, 0, 1).rows
+    assert (rows >= len(both) // 2).all(), "a source without a sample in the split has no share"
+
+
+def test_a_folder_of_several_domains_names_its_people_apart(demo_videos: Path, tmp_path: Path) -> None:
+    lines = (demo_videos / "label.csv").read_text().splitlines()
+    text = "\n".join([f"{lines[0]},domain", *(f"{line},d{i % 2}" for i, line in enumerate(lines[1:]))])
+    (tmp_path / "label.csv").write_text(text)
+    build = ["build", "--videos", demo_videos / "videos", "--labels", tmp_path / "label.csv", "--out", tmp_path / "s"]
+    assert cli.main([*map(str, build), "--workers", "1", "--probe", "quick"]) == 0
+    dataset = Dataset.open(tmp_path / "s")
+    assert dataset.domains == ["d0", "d1"] and dataset.text("group", 0).startswith(dataset.text("domain", 0) + "/")
+    assert "/" not in dataset.text("key", 0), "one folder: its keys are its own"

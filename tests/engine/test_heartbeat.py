@@ -1,0 +1,74 @@
+"""The watchdog: silent while there is progress; names the rank that is behind when there is none."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from livetrain.engine import heartbeat
+from livetrain.engine.heartbeat import EXIT_HANG, Beat, Heartbeat, blame, read
+
+
+def beat(rank: int, step: int, time: float = 1.0e9) -> Beat:
+    return Beat(rank, f"node{rank}", 100 + rank, step, "training", time)
+
+
+def test_blame_is_on_the_fewest_updates_then_the_longest_silence() -> None:
+    told = blame([beat(0, 8), beat(1, 7, 1.0e9 + 5), beat(2, 7), beat(3, 8)])
+    assert told.startswith("Farthest behind: rank 2 on node2 (pid 102): training, 7 updates done")
+    assert told.index("rank 2") < told.index("rank 1 ") and "2 ranks are ahead" in told and "rank 3" not in told
+    assert "and 3 more" in blame([beat(rank, 1) for rank in range(7)])
+    assert blame([]) == "No heartbeat was written"
+
+
+def test_progress_is_written_and_read_back(tmp_path: Path) -> None:
+    with Heartbeat(tmp_path, 3, 1000.0) as pulse:
+        assert [(b.rank, b.step, b.doing) for b in read(tmp_path / heartbeat.FOLDER)] == [(3, 0, "starting")]
+        pulse.beat(17, "training")
+    (tmp_path / heartbeat.FOLDER / "rank-00009.json").write_text('{"rank": 9')
+    (found,) = read(tmp_path / heartbeat.FOLDER)
+    assert (found.step, found.doing) == (17, "training") and found.host
+
+
+def test_no_progress_ends_the_run_and_names_the_rank_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / heartbeat.FOLDER).mkdir()
+    stopped = beat(1, 4)
+    (tmp_path / heartbeat.FOLDER / "rank-00001.json").write_text(json.dumps(stopped.__dict__))
+    codes: list[int] = []
+    gave_up = threading.Event()
+
+    def give_up(code: int) -> None:
+        codes.append(code)
+        gave_up.set()
+
+    with Heartbeat(tmp_path, 0, 0.2, give_up=give_up) as pulse:
+        pulse.beat(5, "training")
+        assert gave_up.wait(30)
+    assert codes == [EXIT_HANG]
+    said = capfd.readouterr().err
+    assert "rank 0 on" in said and "Farthest behind: rank 1 on node1 (pid 101): training, 4 updates done" in said
+    assert "test_no_progress_ends_the_run" in said, "where this process's threads stand"
+
+
+def test_progress_keeps_the_watchdog_quiet(tmp_path: Path) -> None:
+    """Beats come faster than the timeout, until far more time than that has gone by."""
+    gave_up = threading.Event()
+    watched = threading.Event()
+    real = Heartbeat._write
+
+    class Counted(Heartbeat):
+        looks = 0
+
+        def _write(self) -> None:
+            real(self)
+            self.looks += 1
+            self.beat(self.looks, "training")
+            if self.looks > 30:  # each look comes a tenth of the timeout after the last
+                watched.set()
+
+    with Counted(tmp_path, 0, 0.1, give_up=lambda code: gave_up.set()):
+        assert watched.wait(60)
+    assert not gave_up.is_set()

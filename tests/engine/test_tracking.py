@@ -1,0 +1,122 @@
+"""metrics.jsonl: nothing lost, nothing doubled, torn lines mended. W&B: beside it, and never in its way."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import matplotlib.figure
+import pytest
+from PIL import Image
+
+from livetrain.config import Config
+from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, wandb_mode
+
+
+def record(step: int, kind: str = "train", **figures: float) -> dict:
+    return {"kind": kind, "step": step, "epoch": step / 10, **figures}
+
+
+def test_a_run_that_goes_on_doubles_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, start_anew=True)
+    for step in (10, 20, 30):
+        assert log.write(record(step, loss=1.0))
+    assert log.write(record(30, "dev", eer=0.1))
+    again = MetricsLog(path, start_anew=False)
+    assert not again.write(record(20, loss=1.0)) and not again.write(record(30, loss=1.0))
+    assert not again.write(record(30, "dev", eer=0.1)) and again.write(record(40, loss=1.0))
+    assert [(r["kind"], r["step"]) for r in read_metrics(path)] == [
+        ("train", 10),
+        ("train", 20),
+        ("train", 30),
+        ("dev", 30),
+        ("train", 40),
+    ]
+
+
+def test_a_torn_last_line_is_cut_and_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path, start_anew=True).write(record(10, loss=1.0))
+    with path.open("a") as file:
+        file.write('{"kind": "train", "st')
+    log = MetricsLog(path, start_anew=False)
+    assert log.write(record(20, loss=2.0))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]
+
+
+def test_a_fresh_start_forgets_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path, start_anew=True).write(record(10))
+    assert MetricsLog(path, start_anew=True).write(record(5))
+    assert [r["step"] for r in read_metrics(path)] == [5]
+
+
+def test_figures_that_are_no_numbers_become_null(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path, start_anew=True).write(record(1, loss=math.nan, grad_norm=math.inf))
+    assert read_metrics(path)[0]["loss"] is None and "NaN" not in path.read_text()
+
+
+def test_auto_is_online_with_a_key_and_offline_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode("auto") == "offline" and wandb_mode("disabled") == "disabled"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert wandb_mode("auto") == "online"
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert wandb_mode("auto") == "online" and wandb_mode("offline") == "offline"
+
+
+def pictures(key: str) -> list[bytes]:
+    if key == "gone":
+        return []
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, format="JPEG")
+    return [buffer.getvalue()]
+
+
+def test_offline_run_is_written_with_curves_figures_and_worst_clips(tmp_path: Path) -> None:
+    config = Config(name="tracked")
+    config.tracking.wandb = "offline"
+    warnings: list[str] = []
+    tracker = Wandb(config, tmp_path, warnings.append)
+    tracker.log(record(10, loss=0.5))
+    worst = [{"key": key, "p_live": 0.9, "label": 0.0, "attack_type": "print", "group": "g"} for key in ("a", "gone")]
+    tables = {"slices": (["value", "rate"], [["phone", 0.5], ["print", None]])}
+    tracker.log_verdict(10, {"auc": 0.9}, {"roc": matplotlib.figure.Figure()}, tables, worst, pictures)
+    tracker.finish()
+    assert warnings == []
+    folders = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(folders) == 1 and list(folders[0].glob("run-*.wandb"))
+    media = folders[0] / "files" / "media"
+    (clips,), (slices,) = (list(media.rglob(f"*{name}*.table.json")) for name in ("worst_clips", "slices"))
+    assert [row[1] for row in json.loads(clips.read_text())["data"]] == ["a", "gone"]
+    assert json.loads(slices.read_text())["data"] == [["phone", 0.5], ["print", None]]
+    assert list(media.rglob("*roc*.png")) and list(media.rglob("*.png"))
+
+
+def test_a_failing_wandb_is_told_once_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def fail(**_: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    warnings: list[str] = []
+    tracker = Wandb(Config(), tmp_path, warnings.append)
+    tracker.log(record(1, loss=0.1))
+    tracker.finish()
+    assert len(warnings) == 1 and "no route" in warnings[0] and "goes on without" in warnings[0]
+
+
+def test_disabled_starts_nothing(tmp_path: Path) -> None:
+    config = Config()
+    config.tracking.wandb = "disabled"
+    tracker = Wandb(config, tmp_path, print)
+    tracker.log(record(1))
+    assert not list(tmp_path.iterdir())

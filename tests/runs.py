@@ -1,0 +1,93 @@
+"""Short training runs for tests: in this process, or by `accelerate launch` as users start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+
+from livetrain.config import Config, load_config
+from livetrain.engine.stop import StopRequest
+from livetrain.train import train
+
+REPO = Path(__file__).parent.parent
+
+# A transformer: LayerNorm, so that a clip's features do not depend on its company in the batch.
+SMALL = (
+    "model.backbone=test_vit",
+    "data.image_size=160",  # what test_vit was made for
+    "data.num_frames=2",
+    "eval.num_frames=2",
+    "eval.batch_size=8",
+    "train.global_batch=8",
+    "train.max_steps=6",
+    "train.log_every=1",
+    "train.eval_every_epochs=0",
+    "train.save_every_steps=0",
+    "optim.lr=1e-3",
+    "tracking.wandb=disabled",
+)
+
+
+def small_config(shards: Path, run_dir: Path, *overrides: str) -> Config:
+    """The configuration of a run of seconds; `overrides` come last."""
+    return load_config([], [f"data.shards={shards}", f"run_dir={run_dir}", *SMALL, *overrides], warn=lambda line: None)
+
+
+def forget_accelerator() -> None:
+    """Have the next Accelerator of this process made anew."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def train_here(config: Config) -> None:
+    """`train(config)` in this process, with Accelerate's process-wide state made anew."""
+    forget_accelerator()
+    with StopRequest() as stop:
+        train(config, stop)
+
+
+def launch(
+    shards: Path, run_dir: Path, *overrides: str, processes: int = 1, threads: int = 0, file: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """The script through `accelerate launch` on `processes` CPU processes of `threads` threads (0: as this one), with
+    the launcher's configuration `file` of launch/."""
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "1",
+        "OMP_NUM_THREADS": str(threads or torch.get_num_threads()),
+    }
+    file = file or ("one_cpu.yaml" if processes == 1 else "two_cpus.yaml")
+    options = ["--config_file", str(REPO / "launch" / file)]
+    options += ["--num_processes", str(processes), "--main_process_port", "0"] if processes > 1 else []
+    arguments = [f"data.shards={shards}", f"run_dir={run_dir}", *SMALL, *overrides]
+    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    command = [*accelerate, *options, str(REPO / "livetrain" / "train.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPO, timeout=600)
+
+
+def records(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The records of one kind in the run's metrics.jsonl."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def losses(run_dir: Path) -> list[float]:
+    """The loss of each update (with train.log_every=1)."""
+    return [record["loss"] for record in records(run_dir)]
+
+
+def weights(run_dir: Path, file: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    """The weights in the run's newest checkpoint."""
+    return load_file(sorted((run_dir / "checkpoints").glob("step-*"))[-1] / file)
+
+
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit-identical."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,306 @@
+"""Importers: what they make of trees that are laid out as published. The real NUAA clips are read where they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from livetrain.errors import UserError
+from shards import cli, importers, sidecar
+from shards.importers import oulu_npu
+from shards.importers.layout import Options
+from shards.probe import probe
+from tests.shards import clips
+
+NUAA = Path(__file__).parents[3] / "shared" / "data" / "nuaa"
+
+
+def tree(root: Path, names: list[str]) -> Path:
+    """Files that are never opened: importers look at names."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def read(layout: str, root: Path, **options: object) -> dict[str, importers.Row]:
+    return {row.video: row for row in importers.read(layout, root, Options(**options))}  # type: ignore[arg-type]
+
+
+def values(row: importers.Row) -> tuple:
+    return row.label, row.subject, row.attack_type, row.session, row.device, row.split, row.domain
+
+
+def test_replay_attack(tmp_path: Path) -> None:
+    real = "client001_session01_webcam_authenticate_adverse_1.mov"
+    names = [f"devel/real/{real}", "enroll/client001_session01_webcam_enroll_1.mov"]
+    names += [
+        f"train/attack/fixed/attack_{name}_adverse.mov"
+        for name in ("print_client009_session01_highdef_photo", "mobile_client009_session01_mobile_video")
+    ]
+    names += ["test/attack/hand/attack_highdef_client011_session01_highdef_photo_controlled.mov"]
+    rows = read("replay_attack", tree(tmp_path, names))
+    assert [values(rows[name]) for name in (names[0], *names[2:])] == [
+        (1.0, "001", "live", "adverse", "webcam", "dev", "replay_attack"),
+        (0.0, "009", "print", "adverse-fixed", "webcam", "train", "replay_attack"),
+        (0.0, "009", "mobile_video", "adverse-fixed", "webcam", "train", "replay_attack"),
+        (0.0, "011", "highdef_photo", "controlled-hand", "webcam", "test", "replay_attack"),
+    ]
+    assert importers.without_row(tmp_path, list(rows.values())) == [names[1]]
+
+
+@pytest.fixture(scope="module")
+def oulu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 4950 names of OULU-NPU."""
+    names = []
+    for phone, session, user, file in itertools.product(range(1, 7), range(1, 4), range(1, 56), range(1, 6)):
+        folder = "Train" if user <= 20 else "Dev" if user <= 35 else "Test"
+        names.append(f"{folder}_files/{phone}_{session}_{user:02d}_{file}.avi")
+    return tree(tmp_path_factory.mktemp("oulu"), names)
+
+
+# Live and attack videos of train, dev and test, as in table 2 of the paper.
+OULU_COUNTS = {
+    ("1", 0): [(240, 960), (180, 720), (120, 480)],
+    ("2", 0): [(360, 720), (270, 540), (360, 720)],
+    ("3", 4): [(300, 1200), (225, 900), (60, 240)],
+    ("4", 6): [(200, 400), (150, 300), (20, 40)],
+}
+
+
+@pytest.mark.parametrize(("protocol", "fold"), OULU_COUNTS)
+def test_oulu_protocols_have_the_published_sizes(oulu: Path, protocol: str, fold: int) -> None:
+    rows = read("oulu_npu", oulu, protocol=protocol, fold=fold)
+    counts = Counter((row.split, row.label) for row in rows.values())
+    found = [(counts[split, 1.0], counts[split, 0.0]) for split in ("train", "dev", "test")]
+    assert found == OULU_COUNTS[protocol, fold] and len(rows) == 4950
+    people = {split: {r.subject for r in rows.values() if r.split == split} for split in ("train", "dev", "test")}
+    assert not people["train"] & people["dev"] | people["train"] & people["test"] | people["dev"] & people["test"]
+
+
+def test_oulu_protocols_test_what_training_has_not_seen() -> None:
+    every = list(itertools.product(range(1, 7), range(1, 4), range(1, 56), range(1, 6)))
+
+    def seen(protocol: str, fold: int, split: str, column: int, live: bool = True) -> set[int]:
+        chosen = [c for c in every if oulu_npu.split_of(protocol, fold, *c) == split and (live or c[3] != 1)]
+        return {c[column] for c in chosen}
+
+    assert seen("1", 0, "train", 1) == {1, 2} and seen("1", 0, "test", 1) == {3}
+    assert seen("2", 0, "train", 3, live=False) == {2, 4} and seen("2", 0, "test", 3, live=False) == {3, 5}
+    assert seen("3", 2, "dev", 0) == {1, 3, 4, 5, 6} and seen("3", 2, "test", 0) == {2}
+    assert (seen("4", 1, "test", 0), seen("4", 1, "test", 1), seen("4", 1, "test", 3)) == ({1}, {3}, {1, 3, 5})
+
+
+def test_oulu_codes_lists_and_mistakes(oulu: Path, tmp_path: Path) -> None:
+    row = read("oulu_npu", oulu)["Train_files/6_2_07_4.avi"]
+    assert values(row) == (0.0, "07", "replay_1", "2", "6", "train", "oulu_npu")
+    small = tree(tmp_path, [f"Train_files/1_1_01_{file}.avi" for file in range(1, 6)])
+    lists = tmp_path / "Protocols" / "Protocol_3"
+    lists.mkdir(parents=True)
+    for split, text in (("Train", "+1,1_1_01_1\n-1,1_1_01_2\n"), ("Dev", "-2,1_1_01_4"), ("Test", "-2,1_1_01_5\n")):
+        (lists / f"{split}_2.txt").write_text(text)
+    splits = [row.split for row in read("oulu_npu", small, protocol="3", fold=2).values()]
+    assert splits == ["train", "train", "unused", "dev", "test"], "the lists decide where they are"
+    for options, message in (
+        ({"protocol": "3"}, "needs --fold"),
+        ({"fold": 2}, "no --fold"),
+        ({"protocol": "5"}, "has 1, 2"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read("oulu_npu", small, **options)
+    (lists / "Dev_2.txt").unlink()
+    with pytest.raises(UserError, match="Dev_2.txt"):
+        read("oulu_npu", small, protocol="3", fold=2)
+
+
+def test_casia_fasd(tmp_path: Path) -> None:
+    files = [*map(str, range(1, 9)), *(f"HR_{n}" for n in range(1, 5))]
+    names = [
+        f"{split}_release/{person}/{file}.avi" for split in ("train", "test") for person in (1, 2) for file in files
+    ]
+    rows = read("casia_fasd", tree(tmp_path, names))
+    assert len(rows) == len(names) and sum(row.label for row in rows.values()) == 12
+    assert values(rows["train_release/1/3.avi"]) == (0.0, "train-1", "warped_photo", "", "low", "train", "casia_fasd")
+    assert values(rows["test_release/1/HR_4.avi"]) == (0.0, "test-1", "video", "", "high", "test", "casia_fasd")
+    assert (rows["test_release/2/6.avi"].attack_type, rows["test_release/2/6.avi"].device) == ("cut_photo", "normal")
+    assert len({row.subject for row in rows.values()}) == 4, "person 1 of train is not person 1 of test"
+
+
+def test_msu_mfsd(tmp_path: Path) -> None:
+    names = [
+        "scene01/real/real_client001_android_SD_scene01.mp4",
+        "scene01/attack/attack_client003_laptop_SD_ipad_video_scene01.mov",
+        "scene01/attack/attack_client005_android_SD_printed_photo_scene01.mp4",
+    ]
+    with pytest.raises(UserError, match="train_sub_list.txt"):
+        read("msu_mfsd", tree(tmp_path, names))
+    (tmp_path / "train_sub_list.txt").write_text("01\n")
+    (tmp_path / "test_sub_list.txt").write_text("03 07")
+    rows = read("msu_mfsd", tmp_path)
+    assert [values(rows[name])[:6] for name in names] == [
+        (1.0, "001", "live", "scene01", "android", "train"),
+        (0.0, "003", "ipad_video", "scene01", "laptop", "test"),
+        (0.0, "005", "printed_photo", "scene01", "android", "unused"),
+    ]
+
+
+def test_siw(tmp_path: Path) -> None:
+    names = ["Train/live/003/003-1-1-1-2.mov", "Test/spoof/091/091-2-3-4-1.mp4", "Test/spoof/092/092_1_2_2_1.mov"]
+    rows = read("siw", tree(tmp_path, names))
+    assert [values(rows[name]) for name in names] == [
+        (1.0, "003", "live", "2", "canon_eos_t6", "train", "siw"),
+        (0.0, "091", "replay_4", "1", "logitech_c920", "test", "siw"),
+        (0.0, "092", "print_2", "1", "canon_eos_t6", "test", "siw"),
+    ]
+
+
+@pytest.mark.parametrize("layout", ["replay_attack", "oulu_npu", "casia_fasd", "siw"])
+def test_another_layout_is_told_with_what_was_looked_for(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(UserError, match="no video there has a name like"):
+        read(layout, tree(tmp_path, ["some/clip.mp4"]))
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    tree(tmp_path, ["Live/ann/1.mp4", "print/ann/1.mp4", "mask/bob/x.mov"])
+    rows = read("class_folders", tmp_path, subject_pattern="^[^/]+/([^/]+)/")
+    assert [values(row)[:3] for row in rows.values()] == [
+        (1.0, "ann", "live"),
+        (0.0, "bob", "mask"),
+        (0.0, "ann", "print"),
+    ]
+    assert {row.domain for row in rows.values()} == {""}
+    assert read("class_folders", tmp_path, live=("mask",))["mask/bob/x.mov"].label == 1
+    for options, message in (
+        ({"live": ("person",)}, "name it with --live"),
+        ({"subject_pattern": "("}, "no regular expression"),
+        ({"subject_pattern": "a"}, "has no group"),
+        ({"subject_pattern": "(zoe)"}, "finds no person in Live/ann/1.mp4"),
+        ({"protocol": "1"}, "--protocol has no effect with class_folders"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read("class_folders", tmp_path, **options)
+
+
+def test_tables(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('path,spoof,who,domain\n"a,b.mp4",1,007,x\nc.mp4,0.25,8,\n')
+    columns = {"video": "path", "label": "spoof", "subject": "who"}
+    rows = read("table", tmp_path / "t.csv", columns=columns, invert=True)
+    assert [values(row) for row in rows.values()] == [
+        (0.0, "007", "", "", "", "", "x"),
+        (0.75, "8", "", "", "", "", ""),
+    ]
+    parquet.write_table(
+        pa.table({"fname": ["a", "b"], "liveness_score": [1, 0], "device": ["d", None]}), tmp_path / "t.parquet"
+    )
+    assert [(r.label, r.device) for r in read("table", tmp_path / "t.parquet").values()] == [(1.0, "d"), (0.0, "")]
+    for given, message in (({"label": "nope"}, "no column 'nope'"), ({"lable": "spoof"}, "lable=…: no such field")):
+        with pytest.raises(UserError, match=message):
+            read("table", tmp_path / "t.csv", columns=columns | given)
+    (tmp_path / "w.csv").write_text("fname,liveness_score\na,spoof\nb,maybe\n")
+    with pytest.raises(UserError, match="row 2: liveness_score is 'maybe'"):
+        read("table", tmp_path / "w.csv")
+    with pytest.raises(UserError, match="no such file"):
+        read("table", tmp_path / "none.csv")
+
+
+def test_zalo_leaves_its_unlabelled_test_folder_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train/videos/1.mp4", "train/videos/2.mp4", "public_test/videos/9.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(clips.video(seed=len(name)))
+    (tmp_path / "train" / "label.csv").write_text("fname,liveness_score\n1.mp4,1\n2.mp4,0\n")
+    label, out = tmp_path / "label.csv", tmp_path / "out"
+    assert cli.main(["import", "zalo", str(tmp_path), "--out", str(label)]) == 0
+    told = capsys.readouterr().out
+    assert "1 other videos" in told and "public_test/videos/9.mp4" in told
+    build = ["build", "--videos", str(tmp_path), "--labels", str(label), "--out", str(out), "--workers", "1"]
+    build += ["--fractions", "0.5,0,0.5"]
+    assert cli.main(build) == 2 and "--skip-unlabelled" in capsys.readouterr().err
+    assert told.splitlines()[-1].endswith("--skip-unlabelled") and cli.main([*build, "--skip-unlabelled"]) == 0
+    rows = sidecar.read(out / "index.arrow").to_pylist()
+    assert {(row["video"], row["label"], row["domain"]) for row in rows} == {
+        ("train/videos/1.mp4", 1.0, "zalo"),
+        ("train/videos/2.mp4", 0.0, "zalo"),
+    }
+
+
+@pytest.fixture(scope="module")
+def nuaa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw tree of two people: sequences of 9 pictures in two sessions, live and printed, and the official lists."""
+    root = tmp_path_factory.mktemp("nuaa") / "raw"
+    lists: dict[str, list[str]] = {}
+    for kind, folder in (("client", "ClientRaw"), ("imposter", "ImposterRaw")):
+        for person, session, picture in itertools.product(("0001", "0002"), ("01", "03"), range(9)):
+            name = f"{person}_00_05_{session}_{picture}.jpg"
+            path = root / folder / person / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((48, 64, 3), 25 * picture, np.uint8)
+            Image.fromarray(pixels).save(path, quality=90)
+            lists.setdefault(f"{kind}_{'test' if session == '03' else 'train'}_raw", []).append(f"{person}\\{name}")
+    for name, entries in lists.items():
+        (root / f"{name}.txt").write_text("\r\n".join(entries))
+    return root
+
+
+def test_nuaa_raw_writes_clips_of_the_pictures_own_bytes(nuaa: Path, tmp_path: Path) -> None:
+    rows = read("nuaa_raw", nuaa, clips=tmp_path, clip_frames=4)
+    assert len(rows) == 2 * 2 * 2 * 2, "4 + 4 pictures of 9; the last one is less than half a clip"
+    row = rows["imposter_0002_00_05_03_001.avi"]
+    assert values(row) == (0.0, "0002", "print", "03", "light05", "", "nuaa")
+    data = (tmp_path / row.video).read_bytes()
+    facts = probe(data)
+    assert (facts.num_frames, facts.width, facts.height, facts.codec, facts.fps) == (4, 64, 48, "mjpeg", 20)
+    for picture in range(4, 8):
+        assert (nuaa / "ImposterRaw" / "0002" / f"0002_00_05_03_{picture}.jpg").read_bytes() in data
+
+
+def test_nuaas_official_split_leaks_and_must_be_allowed(
+    nuaa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label, videos = tmp_path / "label.csv", tmp_path / "clips"
+    arguments = ["import", "nuaa_raw", str(nuaa), "--out", str(label), "--clips", str(videos), "--clip-frames", "9"]
+    assert cli.main([*arguments, "--protocol", "official"]) == 0
+    with label.open() as file:
+        assert Counter(row["split"] for row in csv.DictReader(file)) == {"train": 4, "test": 4}
+    build = ["build", "--videos", str(videos), "--labels", str(label), "--out", str(tmp_path / "s"), "--workers", "1"]
+    assert cli.main(build) == 2 and "--allow-leak" in capsys.readouterr().err
+    assert cli.main([*build, "--allow-leak"]) == 0
+
+
+def test_nuaa_raw_mistakes(nuaa: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--clips DIR"):
+        read("nuaa_raw", nuaa)
+    with pytest.raises(UserError, match="has no ClientRaw"):
+        read("nuaa_raw", tmp_path, clips=tmp_path)
+    odd = tmp_path / "ClientRaw" / "0001"
+    for folder in (odd, tmp_path / "ImposterRaw" / "0001"):
+        folder.mkdir(parents=True)
+        for number in range(2):
+            buffer = io.BytesIO()
+            Image.new("RGB", (32 + 16 * number, 32)).save(buffer, format="JPEG")
+            (folder / f"0001_00_00_01_{number}.jpg").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="different sizes"):
+        read("nuaa_raw", tmp_path, clips=tmp_path / "c", clip_frames=2)
+    (odd / "0001_00_00_01_0.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="no readable JPEG"):
+        read("nuaa_raw", tmp_path, clips=tmp_path / "c", clip_frames=2)
+
+
+@pytest.mark.skipif(not NUAA.exists(), reason="shared/data/nuaa is not beside the project")
+def test_the_clip_set_beside_the_project(tmp_path: Path) -> None:
+    label = tmp_path / "label.csv"
+    assert cli.main(["import", "table", str(NUAA / "label.csv"), "--out", str(label), "--domain", "nuaa"]) == 0
+    from shards.labels import find_videos, read_labels
+
+    rows = read_labels(label, find_videos(NUAA / "videos")).rows
+    assert len(rows) == 796 and sum(row.is_live for row in rows) == 404
+    assert len({row.person for row in rows}) == 11 and {row.domain for row in rows} == {"nuaa"}
+    assert {row.attack_type for row in rows} == {"live", "print"} and all(row.session for row in rows)

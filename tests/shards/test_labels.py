@@ -1,0 +1,148 @@
+"""Every way in which label.csv and the video folder can disagree: exit code 2, the place named, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from livetrain.errors import UserError
+from shards import cli
+from shards.labels import Columns, find_videos, read_labels
+
+VIDEOS = ["a.mp4", "b.mov", "sub/c.mp4"]
+GOOD = "fname,liveness_score\na.mp4,1\nb.mov,0\nsub/c.mp4,0\n"
+
+
+def read(tmp_path: Path, text: str, columns: Columns | None = None, videos: list[str] | None = None):
+    path = tmp_path / "label.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_labels(path, videos or VIDEOS, columns)
+
+
+def test_the_two_columns_of_zalo_are_enough(tmp_path: Path) -> None:
+    labels = read(tmp_path, GOOD)
+    assert [(r.video, r.label, r.attack_type, r.group, r.split) for r in labels.rows] == [
+        ("a.mp4", 1.0, "live", "", ""),
+        ("b.mov", 0.0, "attack", "", ""),
+        ("sub/c.mp4", 0.0, "attack", "", ""),
+    ]
+    assert (labels.group_column, labels.split_column) == ("", "")
+
+
+def test_names_without_suffix_byte_order_mark_blanks_and_any_order(tmp_path: Path) -> None:
+    text = "\ufeffliveness_score, fname \n0 ,sub/c\n\n1,a\n0.25, ./b.mov\n"
+    assert [(r.video, r.label) for r in read(tmp_path, text).rows] == [
+        ("a.mp4", 1.0),
+        ("b.mov", 0.25),
+        ("sub/c.mp4", 0.0),
+    ]
+
+
+def test_optional_columns(tmp_path: Path) -> None:
+    header = "fname,liveness_score,attack_type,group,session,device,split"
+    text = header + "\na,1,,g1,s1,d1,x\nb,0,print,g2,s2,d2,y\nsub/c,0,,g3,,,y\n"
+    labels = read(tmp_path, text)
+    assert (labels.group_column, labels.split_column) == ("group", "split")
+    assert [(r.attack_type, r.group, r.session, r.device, r.split) for r in labels.rows] == [
+        ("live", "g1", "s1", "d1", "x"),
+        ("print", "g2", "s2", "d2", "y"),
+        ("attack", "g3", "", "", "y"),
+    ]
+
+
+def test_the_domain_is_a_column_or_the_same_for_all(tmp_path: Path) -> None:
+    text = "fname,liveness_score,domain\na,1,zalo\nb,0,nuaa\nsub/c,0,\n"
+    assert [row.domain for row in read(tmp_path, text).rows] == ["zalo", "nuaa", ""]
+    path = tmp_path / "label.csv"
+    assert {row.domain for row in read_labels(path, VIDEOS, domain="siw").rows} == {"siw"}
+
+
+def test_a_line_break_within_a_field_is_a_forgotten_quote(tmp_path: Path) -> None:
+    text = GOOD.replace("b.mov,0\n", '"b.mov,0\n').replace("sub/c.mp4,0\n", 'sub/c.mp4",0\n')
+    with pytest.raises(UserError, match=r"label\.csv, line \d: fname holds a line break"):
+        read(tmp_path, text)
+
+
+def test_named_columns_and_columns_left_out(tmp_path: Path) -> None:
+    text = "clip,real,who,kind,subject\na,1,p,live,x\nb,0,q,mask,x\nsub/c,0,q,mask,x\n"
+    labels = read(tmp_path, text, Columns(name="clip", label="real", group="who", attack="kind"))
+    assert [(r.group, r.attack_type) for r in labels.rows] == [("p", "live"), ("q", "mask"), ("q", "mask")]
+    assert read(tmp_path, text, Columns(name="clip", label="real", group="")).group_column == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no row"),
+        ("fname,liveness_score\n", "holds no row"),
+        ("fname,score\na,1\n", "no column 'liveness_score'.*fname, score.*--label-column"),
+        ("name,liveness_score\na,1\n", "no column 'fname'.*--name-column"),
+        ("fname,fname,liveness_score\na,a,1\n", "'fname' appears twice"),
+        (GOOD + "d.mp4,1\n", "line 5: the video 'd.mp4' is not in the video folder"),
+        (GOOD + "d.txt,1\n", "line 5: .*not one of a video"),
+        (GOOD + ",1\n", "line 5: the name of the video is empty"),
+        ("fname,liveness_score\na,1\nb,0\n", r"1 of 3 videos have no label \(sub/c.mp4\)"),
+        (GOOD + "a.mp4,1\n", "line 5: 'a.mp4' is labelled already in line 2"),
+        (GOOD + "a,1\n", "line 5: 'a' is labelled already in line 2"),
+        (GOOD.replace("a.mp4,1", "a.mp4,1.5"), r"line 2: liveness_score is 1.5, outside \[0, 1\]"),
+        (GOOD.replace("a.mp4,1", "a.mp4,-1"), r"line 2: liveness_score is -1, outside"),
+        (GOOD.replace("a.mp4,1", "a.mp4,nan"), "line 2: liveness_score is nan, outside"),
+        (GOOD.replace("a.mp4,1", "a.mp4,live"), "line 2: liveness_score is 'live', not a number"),
+        (GOOD.replace("a.mp4,1", "a.mp4,"), "line 2: liveness_score is '', not a number"),
+        (GOOD.replace("a.mp4,1", "a.mp4,0"), "all 3 videos are attacks"),
+        (GOOD.replace(",0", ",1"), "all 3 videos are live"),
+        (GOOD.replace("a.mp4,1", "a.mp4,1,2"), "line 2: 3 cells, the header has 2"),
+        ('fname,liveness_score\n"a,1\n', "not a CSV file"),
+        ("fname,liveness_score,subject\na,1,x\nb,0,\nsub/c,0,x\n", "line 3: subject is empty"),
+        ("fname,liveness_score,split\na,1,x\nb,0,\nsub/c,0,x\n", "line 3: split is empty"),
+        ("fname,liveness_score,attack_type\na,1,\nb,0,live\nsub/c,0,x\n", "line 3: .*says attack.*says live"),
+        ("fname,liveness_score,attack_type\na,1,print\nb,0,print\nsub/c,0,x\n", "line 2: labelled live.*'print'"),
+    ],
+)
+def test_complaints_name_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'a' could be a.avi or a.mp4; write the suffix"):
+        read(tmp_path, "fname,liveness_score\na,1\n", videos=["a.avi", "a.mp4"])
+
+
+@pytest.mark.parametrize("option", ["attack", "group", "split"])
+def test_a_named_column_must_be_there(tmp_path: Path, option: str) -> None:
+    with pytest.raises(UserError, match=f"no column 'nope'.*--{option}-column"):
+        read(tmp_path, GOOD, Columns(**{option: "nope"}))
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "label.csv").write_bytes(b"fname,liveness_score\n\xff\xfe,1\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_labels(tmp_path / "label.csv", VIDEOS)
+
+
+def test_find_videos_looks_below_and_leaves_out_what_is_hidden_or_no_video(tmp_path: Path) -> None:
+    for name in ["b.MP4", "sub/a.webm", "._b.mp4", ".trash/c.mp4", "notes.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.mp4").mkdir()
+    assert find_videos(tmp_path) == ["b.MP4", "sub/a.webm"]
+
+
+@pytest.mark.parametrize("case", ["no label file", "a folder as label file", "no video folder", "empty folder"])
+def test_missing_input_ends_with_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    videos, labels, out = tmp_path / "videos", tmp_path / "label.csv", tmp_path / "out"
+    if case != "no video folder":
+        videos.mkdir()
+    if case not in ("empty folder", "no video folder"):
+        (videos / "a.mp4").write_bytes(b"x")
+    if case == "a folder as label file":
+        labels.mkdir()
+    elif case != "no label file":
+        labels.write_text(GOOD)
+    assert cli.main(["build", "--videos", str(videos), "--labels", str(labels), "--out", str(out)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert str(labels if "label" in case else videos) in message
+    assert not out.exists()

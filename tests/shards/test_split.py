@@ -1,0 +1,113 @@
+"""Splits: nobody in two of them, the wanted fractions, the same for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from livetrain.errors import UserError
+from shards.labels import Label, Labels
+from shards.split import assign, fold_counts, parse_fractions
+
+FRACTIONS = parse_fractions("0.6,0.2,0.2")
+
+
+def labels(rows: list[tuple[str, str]], group_column: str = "subject", splits: list[str] | None = None) -> Labels:
+    """From (group, attack type) pairs."""
+    made = tuple(
+        Label(f"{i:04d}.mp4", float(kind == "live"), kind, group, "", "", splits[i] if splits else "")
+        for i, (group, kind) in enumerate(rows)
+    )
+    return Labels(made, group_column, "split" if splits else "")
+
+
+def splits_of_groups(rows: list[tuple[str, str]], splits: list[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for (group, _), split in zip(rows, splits, strict=True):
+        found.setdefault(group, set()).add(split)
+    return found
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("abcdefghijkl"), st.sampled_from(["live", "print", "replay"])), min_size=3, max_size=60
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS, st.integers(0, 3), st.sampled_from(["0.6,0.2,0.2", "0.8,0.1,0.1", "0.5,0,0.5", "0.7,0.15,0.15"]))
+def test_groups_are_disjoint_and_no_split_is_empty(rows: list[tuple[str, str]], seed: int, text: str) -> None:
+    fractions = parse_fractions(text)
+    assume(len({group for group, _ in rows}) >= len(fractions))
+    splits = assign(labels(rows), fractions, seed)
+    assert all(len(found) == 1 for found in splits_of_groups(rows, splits).values())
+    assert splits == assign(labels(rows), fractions, seed)
+    assert set(splits) == set(fractions)
+
+
+def test_fractions_and_classes_are_met_with_many_groups() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        (f"p{g}", kind) for g in range(60) for kind in random.choice(["live", "print", "replay"], 6, p=[0.5, 0.4, 0.1])
+    ]
+    splits = np.array(assign(labels(rows), FRACTIONS, 0))
+    kinds = np.array([kind for _, kind in rows])
+    for split, fraction in FRACTIONS.items():
+        for kind in ("live", "print", "replay"):
+            assert np.mean(splits[kinds == kind] == split) == pytest.approx(fraction, abs=0.05)
+
+
+def test_without_groups_clips_are_stratified() -> None:
+    rows = [("", "live")] * 50 + [("", "print")] * 30 + [("", "replay")] * 20
+    splits = np.array(assign(labels(rows, group_column=""), FRACTIONS, 0))
+    assert [np.sum(splits[:50] == s) for s in FRACTIONS] == [30, 10, 10]
+    assert [np.sum(splits[50:80] == s) for s in FRACTIONS] == [18, 6, 6]
+    assert [np.sum(splits[80:] == s) for s in FRACTIONS] == [12, 4, 4]
+
+
+def test_three_people_get_a_split_each_and_two_are_refused() -> None:
+    rows = [(g, kind) for g in "abc" for kind in ("live", "print")]
+    assert set(assign(labels(rows), FRACTIONS, 0)) == {"train", "dev", "test"}
+    with pytest.raises(UserError, match="2 groups in column 'subject' cannot be shared out to 3 splits"):
+        assign(labels(rows[:4]), FRACTIONS, 0)
+
+
+def test_the_same_name_in_two_domains_is_two_people() -> None:
+    made = [Label(f"{i}.mp4", float(i % 2), "live", "1", "", "", "", domain) for i, domain in enumerate("aabbccdd")]
+    splits = assign(Labels(tuple(made), "subject", ""), FRACTIONS, 0)
+    assert set(splits) == set(FRACTIONS) and splits[0::2] == splits[1::2]
+    made = [Label(f"{i}.mp4", float(i), "live", "1", "", "", split, split) for i, split in enumerate(("x", "y"))]
+    assert assign(Labels(tuple(made), "subject", "split"), FRACTIONS, 0) == ["x", "y"]
+
+
+def test_the_seed_changes_the_splits() -> None:
+    rows = [(f"p{g}", kind) for g in range(20) for kind in ("live", "print")]
+    assert len({tuple(assign(labels(rows), FRACTIONS, seed)) for seed in range(5)}) > 1
+
+
+def test_a_split_column_is_honoured_and_checked() -> None:
+    rows = [("a", "live"), ("a", "print"), ("b", "live"), ("b", "print")]
+    assert assign(labels(rows, splits=["x", "x", "y", "y"]), FRACTIONS, 0) == ["x", "x", "y", "y"]
+    with pytest.raises(UserError, match="1 subjects into several splits .*'a': x, y"):
+        assign(labels(rows, splits=["x", "y", "y", "y"]), FRACTIONS, 0)
+    assert assign(labels(rows, "", splits=["x", "y", "y", "y"]), FRACTIONS, 0) == ["x", "y", "y", "y"]
+
+
+@pytest.mark.parametrize("text", ["0.6,0.4", "a,b,c", "0.6,0.6,-0.2", "0.5,0.2,0.2", "nan,0.5,0.5", ""])
+def test_wrong_fractions(text: str) -> None:
+    with pytest.raises(UserError, match="three numbers for train, dev, test"):
+        parse_fractions(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "num_groups", "counts"),
+    [
+        ("0.6,0.2,0.2", 100, (3, 1, 1)),
+        ("0.6,0.2,0.2", 4, (2, 1, 1)),
+        ("0.8,0.1,0.1", 100, (8, 1, 1)),
+        ("0.8,0.1,0.1", 3, (1, 1, 1)),
+    ],
+)
+def test_fold_counts(text: str, num_groups: int, counts: tuple[int, ...]) -> None:
+    assert tuple(fold_counts(parse_fractions(text), num_groups).values()) == counts

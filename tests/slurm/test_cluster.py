@@ -1,0 +1,129 @@
+"""A run over two real SLURM nodes and through all that happens to jobs, to the bits of a run that was left alone.
+
+A node's processes are killed; the job is requeued by hand; it hits its time limit; then it may finish.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from livetrain import cli
+from livetrain.engine import heartbeat
+from livetrain.engine.stop import EXIT_STOPPED
+from tests.runs import REPO, SMALL, launch, records, same_weights, weights
+from tests.slurm import cluster as slurm
+from tests.slurm.cluster import Cluster
+
+reason = slurm.missing()
+if reason and os.environ.get("LIVETRAIN_REQUIRE_SLURM"):
+    pytest.fail(f"LIVETRAIN_REQUIRE_SLURM is set, but {reason}", pytrace=False)
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(reason), reason=reason or "runs")]
+
+STEPS = 450
+RUN = (f"train.max_steps={STEPS}", "train.save_every_steps=20", "train.eval_every_epochs=30", "train.ema_decay=0.9")
+SITE = """
+setup: [export ACCELERATE_USE_CPU=1, export OMP_NUM_THREADS=1]
+processes_per_node: 1
+stop_seconds_before_limit: 50
+"""
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder,
+        slurm.two_nodes(Path(folder) / "c") as cluster,
+    ):
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+        yield cluster
+
+
+class Job:
+    """A submitted run: its number, what it has done so far, how its attempts ended."""
+
+    def __init__(self, cluster: Cluster, run_dir: Path, number: str) -> None:
+        self.cluster, self.run_dir, self.number = cluster, run_dir, number
+
+    def steps(self) -> int:
+        path = self.run_dir / "metrics.jsonl"
+        return max([0, *(record["step"] for record in records(self.run_dir))]) if path.exists() else 0
+
+    def attempts(self) -> list[dict]:
+        path = self.run_dir / "attempts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def log(self) -> str:
+        return (self.run_dir / "job.log").read_text() if (self.run_dir / "job.log").exists() else "no log yet"
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
+        """Until `condition` holds; fails when the job ended for good, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        pending_since = 0.0
+        while not condition():
+            state, now = self.cluster.state(self.number), time.monotonic()
+            ended = state in ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+            assert not ended and now < deadline, f"{what}: {state}\n{self.log()}\n{self.cluster.logs()}"
+            # A requeued job waits two minutes by default. Five seconds are enough here, but not none: a node refuses a
+            # job whose number it has just ended.
+            pending_since = (pending_since or now) if state == "PENDING" else 0.0
+            if pending_since and now - pending_since > 5:
+                self.cluster.call("scontrol", "update", f"JobId={self.number}", "StartTime=now")
+            time.sleep(0.5)
+
+
+def test_a_run_survives_what_happens_to_jobs(
+    nodes: Cluster, demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "site.yaml").write_text(SITE)
+    asked = [*SMALL, *RUN, f"data.shards={demo_shards}", f"run_dir={run}"]
+    options = ["--nodes", "2", "--time", "60", "--cluster", str(tmp_path / "site.yaml")]
+    assert cli.main(["submit", *asked, *options]) == 0
+    job = Job(nodes, run, capsys.readouterr().out.split()[1].rstrip(":"))
+
+    job.wait(lambda: job.steps() >= 25, "the job trains")
+    victim = next(beat for beat in heartbeat.read(run / heartbeat.FOLDER) if beat.rank == 1)
+    os.kill(victim.pid, signal.SIGKILL)
+    job.wait(lambda: len(job.attempts()) == 1, "the fault is noted")
+    assert job.attempts()[0]["exit_code"] not in (0, EXIT_STOPPED) and job.attempts()[0]["step"] >= 20
+
+    before = job.steps()
+    job.wait(lambda: job.steps() >= before + 10, "it goes on after the fault")
+    nodes.call("scontrol", "requeue", job.number)
+    before = job.steps()
+    job.wait(lambda: job.steps() >= before + 10, "it goes on after it was requeued")
+
+    known = len(job.attempts())
+    nodes.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=2")  # minutes; the signal is 50 s before
+    job.wait(lambda: len(job.attempts()) > known, "the time limit stops it, saved")
+    assert job.attempts()[known]["exit_code"] == EXIT_STOPPED and "asked to stop; passing it on" in job.log()
+
+    nodes.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
+    job.wait(lambda: nodes.state(job.number) == "COMPLETED", "it finishes", 600)
+    assert job.attempts()[-1]["exit_code"] == 0 and "on n[0-1]" in job.log()
+    assert json.loads((run / "environment.json").read_text())["num_processes"] == 2
+
+    whole = tmp_path / "whole"
+    done = launch(demo_shards, whole, *RUN, processes=2, threads=1)
+    assert done.returncode == 0, done.stderr
+    assert [record["loss"] for record in records(run)] == [record["loss"] for record in records(whole)]
+    for file in ("model.safetensors", "ema.safetensors"):
+        assert same_weights(weights(run, file), weights(whole, file))
+    assert (run / "verdict.json").read_text() == (whole / "verdict.json").read_text()
+
+
+def test_doctor_compares_the_nodes(nodes: Cluster, tmp_path: Path) -> None:
+    look = f"cd {REPO} && {sys.executable} -c 'from livetrain.doctor import check_nodes; print(check_nodes())'"
+    log = tmp_path / "log"
+    nodes.call("sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={log}", "--wrap", look)
+    assert "level='ok', seen='2 nodes with the same versions" in log.read_text()

@@ -1,0 +1,167 @@
+"""`livetrain submit`: what it asks SLURM for, what it leaves in the run directory, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from livetrain import cli, submit
+from livetrain.config import load_config
+from livetrain.data import Dataset
+from shards import cli as shards_cli
+from tests.slurm import cluster as slurm
+
+REPO = Path(__file__).parents[2]
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert cli.main(["submit", "data.shards=x", *map(str, arguments), "--dry-run"]) == 0
+    return capsys.readouterr().out
+
+
+def test_dry_run_shows_the_call_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    said = dry_run(
+        capsys, "configs/base.yaml", f"run_dir={run}", "--nodes", 4, "--gpus-per-node", 8, "--time", "1:00:00"
+    )
+    for option in (
+        "--nodes=4",
+        "--gpus-per-node=8",
+        "--time=1:00:00",
+        "--signal=B:USR1@180",
+        f"--output={run}/job.log",
+    ):
+        assert option in said
+    assert f"LIVETRAIN_CODE={run}/code" in said and "LIVETRAIN_PROCESSES_PER_NODE=8" in said
+    assert not run.exists()
+
+
+def test_the_cluster_file_says_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "site.yaml").write_text(
+        "partition: gpu\naccount: faces\ntime: '3:00:00'\nstop_seconds_before_limit: 60\ncpus_per_task: 32\n"
+        "python: /opt/python\nsetup: [module load cuda/13, export NCCL_DEBUG=INFO]\n"
+        "container: apptainer exec --nv a.sif\nsrun_options: [--cpu-bind=none]\nsbatch_options: [--exclusive]\n"
+    )
+    said = dry_run(capsys, "configs/base.yaml", f"run_dir={tmp_path}/run", "--cluster", tmp_path / "site.yaml")
+    for part in ("--partition=gpu", "--account=faces", "--time=3:00:00", "@60", "--cpus-per-task=32", "--exclusive"):
+        assert part in said
+    for part in ("LIVETRAIN_PYTHON=/opt/python", "'apptainer exec --nv a.sif'", "LIVETRAIN_SRUN=--cpu-bind=none"):
+        assert part in said
+    assert "module load cuda/13\nexport NCCL_DEBUG=INFO" in said and "--qos" not in said and "--gpus" not in said
+
+
+def test_the_shipped_cluster_file_has_every_key() -> None:
+    assert submit.load_cluster(REPO / "slurm" / "cluster.yaml") == submit.Cluster()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cluster", "absent.yaml"], "absent.yaml: no such file"),
+        (["--cluster", "typo.yaml"], "typo.yaml: .*partitoin.*it may hold: partition"),
+        (["--array", "absent.txt"], "absent.txt"),
+        (["--array", "bad.txt"], r"bad.txt, line 2: must hold `key=value`"),
+        (["--array", "good.txt", "--evaluate-on", "x"], "--array makes many"),
+        (["--nodes", "two"], "--nodes"),
+        (["--gpu", "2"], "unknown option --gpu"),
+        (["optim.lrr=1"], "optim.lr"),
+        (["name=a b"], "to name a job"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_queued(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("typo.yaml").write_text("partitoin: gpu\n")
+    Path("bad.txt").write_text("optim.lr=1e-3\nseed 3\n")
+    Path("good.txt").write_text("seed=1\n")
+    assert cli.main(["submit", "data.shards=x", *arguments]) == 2
+    assert re.search(says, capsys.readouterr().err)
+    assert not Path("runs").exists()
+
+
+@pytest.fixture
+def fake_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An sbatch that writes down how it was called and answers with a number, as the real one does."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "sbatch"
+    script.write_text('#!/bin/sh\necho "$LIVETRAIN_ARRAY $@" >> "$CALLS"\ngrep -c parsable "$CALLS"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def test_the_run_directory_gets_code_and_configuration(
+    fake_sbatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = [str(REPO / "configs" / "quickstart.yaml"), "run_dir=run", "data.shards=shards", "seed=7"]
+    assert cli.main(["submit", *asked, "--evaluate-on", "other"]) == 0
+    assert capsys.readouterr().out.startswith(f"job 1: {tmp_path}/run\njob 2, after it")
+    run = tmp_path / "run"
+    config = load_config([run / "submitted.yaml"], [], warn=print)
+    assert (config.seed, config.data.shards, config.run_dir) == (7, f"{tmp_path}/shards", str(run))
+    for name in ("livetrain/train.py", "livetrain/verdict/report.html.j2", "shards/tar.py", "slurm/train.sbatch"):
+        assert (run / "code" / name).read_bytes() == (REPO / name).read_bytes()
+    assert os.access(run / "code" / "slurm" / "train.sbatch", os.X_OK)
+    first, second = fake_sbatch.read_text().split("\n", 1)
+    assert f"{run}/code/slurm/train.sbatch {run}/submitted.yaml" in first
+    assert "--dependency=afterok:1" in second and f"data.shards={tmp_path}/other run_dir={run}/on-other" in second
+
+
+def test_an_array_has_a_run_for_each_line(
+    fake_sbatch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("optim.lr=1e-3\noptim.lr=3e-3 seed=2\n")
+    assert cli.main(["submit", "data.shards=x", f"run_dir={tmp_path}/run", "--array", str(tmp_path / "a.txt")]) == 0
+    assert "--array=0-1" in fake_sbatch.read_text() and fake_sbatch.read_text().startswith(f"{tmp_path}/run/array.txt ")
+    assert (tmp_path / "run" / "array.txt").read_text().splitlines() == [
+        f"optim.lr=1e-3 run_dir={tmp_path}/run/task-0",
+        f"optim.lr=3e-3 seed=2 run_dir={tmp_path}/run/task-1",
+    ]
+
+
+def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Path) -> None:
+    build = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--folds", "3"]
+    assert shards_cli.main([*map(str, build), "--out", str(tmp_path / "folds")]) == 0
+    asked = [f"data.shards={tmp_path / 'folds'}", f"run_dir={tmp_path / 'run'}", "--folds"]
+    assert cli.main(["submit", *asked]) == 0
+    assert "--array=0-2" in fake_sbatch.read_text()
+    lines = (tmp_path / "run" / "array.txt").read_text().splitlines()
+    assert lines[1].startswith("data.train_split=fold0 data.dev_split=fold2 data.test_split=fold1 run_dir=")
+    dataset = Dataset.open(tmp_path / "folds")
+    people = [set(dataset.columns["group"].take(dataset.rows(f"fold{n}")).to_pylist()) for n in range(3)]
+    assert len(set.union(*people)) == sum(map(len, people)) == 6, "no person in two folds"
+    for line in lines:
+        config = load_config([], [f"data.shards={tmp_path / 'folds'}", *line.split()], warn=print)
+        parts = [dataset.rows(getattr(config.data, f"{name}_split")) for name in ("train", "dev", "test")]
+        assert sorted(row for rows in parts for row in rows) == list(range(len(dataset)))
+
+
+def test_folds_need_shards_with_folds(demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", f"data.shards={demo_shards}", f"run_dir={tmp_path / 'run'}", "--folds"]) == 2
+    assert "build it with --folds K" in capsys.readouterr().err
+
+
+def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = submit.Job(["sbatch", "x"], {})
+    with pytest.raises(submit.UserError, match="sbatch is not on PATH"):
+        submit.sbatch(job)
+
+
+def test_the_batch_script_outside_of_a_job() -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    done = subprocess.run([REPO / "slurm" / "train.sbatch"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "this is a batch script" in done.stderr
+
+
+def test_why_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm.shutil, "which", lambda name, path=None: None)
+    assert "apt-get install slurm-wlm" in slurm.missing()

@@ -1,0 +1,110 @@
+"""`livetrain VERB`: what each verb does, and how it ends when asked for something that cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livetrain import cli
+from livetrain.engine import launch
+from livetrain.verdict import scores
+
+REPO = Path(__file__).parent.parent
+
+
+def livetrain(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "livetrain.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPO, timeout=600)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["help"]):
+        assert cli.main(arguments) == 0
+        assert "livetrain VERB" in capsys.readouterr().out
+    assert cli.main(["train", "--help"]) == 0
+    assert "data.shards" in capsys.readouterr().out
+    assert cli.main(["evaluate", "--help"]) == 0
+    assert "livetrain/evaluate.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "unknown verb 'trian'; there are: train, evaluate"),
+        (["report"], "usage: livetrain report RUN"),
+        (["report", "no/such/run"], "no/such/run has no verdict.json; `livetrain evaluate"),
+        (["shards", "verify", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err and "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "configs/absent.yaml"], "configs/absent.yaml"),
+        (["train", "configs/nuaa.yaml", "optim.lrr=1"], "optim.lr"),
+        (["evaluate", "no/such/run"], "no/such/run is no run directory"),
+        (["evaluate"], "name the run directory first"),
+    ],
+)
+def test_mistakes_through_the_launcher_have_no_traceback_either(arguments: list[str], says: str) -> None:
+    done = livetrain(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["a.yaml", "x=1"], 0),
+        (["--config_file", "launch/one_gpu.yaml", "a.yaml", "x=1"], 2),
+        (["--num_processes=2", "--multi_gpu", "a.yaml"], 2),
+        (["--multi_gpu", "--num_processes", "2", "optim.lr=1"], 3),
+        (["runs/quick", "checkpoint=a"], 0),
+        (["--config_file", "launch/one_gpu.yaml"], 2),
+    ],
+)
+def test_the_launchers_options_come_first(arguments: list[str], options: int) -> None:
+    assert launch.split(arguments) == (arguments[:options], arguments[options:])
+
+
+def test_evaluate_and_report_make_again_what_training_made(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    for name in ("scores/dev.csv", "scores/test.csv", "verdict.json", "report.html"):
+        (run / name).unlink()
+    done = livetrain("evaluate", run, f"run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(run / "report.html")
+    assert (run / "verdict.json").read_text() == (plain / "verdict.json").read_text()
+    for split in ("dev", "test"):
+        first, again = (scores.read(folder / "scores" / f"{split}.csv") for folder in (plain, run))
+        for column in set(scores.COLUMNS) - {"seconds"}:
+            assert getattr(first, column).tolist() == getattr(again, column).tolist(), column
+
+    (run / "report.html").unlink()
+    done = livetrain("report", run)
+    assert (done.returncode, done.stdout.strip()) == (0, str(run / "report.html"))
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_evaluate_takes_a_named_checkpoint_and_refuses_a_damaged_one(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    newest = max((run / "checkpoints").glob("step-*"))
+    done = livetrain("evaluate", run, f"run_dir={run}", f"checkpoint={newest}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "verdict.json").read_text())["test"]["num_clips"] > 0
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = livetrain("evaluate", run, f"run_dir={run}", f"checkpoint={newest}")
+    assert done.returncode == 2 and str(newest) in done.stderr and "Traceback" not in done.stderr

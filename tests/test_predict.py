@@ -1,0 +1,223 @@
+"""Prediction on raw videos: the scores of evaluation, a row for every file, and no label is looked at."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from livetrain import cli, load_model, predict
+from livetrain.config import load_config
+from livetrain.data import Dataset
+from livetrain.engine.evaluate import evaluate
+from livetrain.model import build_loss
+from livetrain.package import load, write
+from livetrain.verdict.scores import Scores
+from tests.runs import forget_accelerator
+
+REPO = Path(__file__).parent.parent
+
+
+def scored_on_shards(run: Path, *overrides: str) -> Scores:
+    """The test split's scores, by the evaluation pass."""
+    forget_accelerator()
+    config = load_config([run / "config.yaml"], overrides, warn=lambda line: None)
+    dataset = Dataset.open(config.data.shards)
+    trained = load(run, overrides)
+    model, loss = trained.model, build_loss(config.loss)
+    return evaluate(Accelerator(), config, dataset, config.data.test_split, model, loss).scores
+
+
+@pytest.fixture(scope="module")
+def packed(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(load(plain), tmp_path_factory.mktemp("packed") / "model")
+
+
+@pytest.fixture(scope="module")
+def folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine good videos and three broken ones, with a label file that nobody may read."""
+    videos = tmp_path_factory.mktemp("videos")
+    for path in sorted((demo_videos / "videos").glob("*.mp4"))[:9]:
+        shutil.copy(path, videos)
+    good = min(videos.glob("*.mp4"))
+    (videos / "a_cut.mp4").write_bytes(good.read_bytes()[:4000])
+    (videos / "m_empty.mp4").write_bytes(b"")
+    (videos / "z_text.mp4").write_text("no video")
+    (videos / "label.csv").mkdir()  # whoever opens it fails
+    return videos
+
+
+def run_predict(packed: Path, videos: Path, out: Path, *more: str) -> list[tuple[str, float]]:
+    arguments = ["predict", "--checkpoint", str(packed), "--videos", str(videos), "--out", str(out), *more]
+    assert cli.main(arguments) == 0
+    return table(out)
+
+
+def table(path: Path) -> list[tuple[str, float]]:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["fname", "liveness_score" if path.name != "time_submission.csv" else "time"]
+    return [(name, float(value)) for name, value in rows[1:]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("eval.num_frames=3", "data.sampling=interval", "data.frame_interval_seconds=0.3", "data.fit=center"),
+    ],
+)
+def test_raw_videos_score_as_the_same_videos_in_shards_to_the_bit(
+    plain: Path, packed: Path, demo_videos: Path, overrides: tuple[str, ...]
+) -> None:
+    known = scored_on_shards(plain, *overrides)
+    paths = [demo_videos / "videos" / name for name in known.video]
+    for where in (plain, packed):
+        got = load_model(where, *overrides, f"eval.batch_size={len(paths)}").predict(paths)
+        if len(paths) <= 8:  # the batch of evaluation was padded to eight
+            got = load_model(where, *overrides).predict([*paths, *paths[:1] * (8 - len(paths))])[: len(paths)]
+        assert [item.p_live for item in got] == known.p_live.tolist()
+        assert {item.num_frames for item in got} == set(known.num_frames.tolist())
+    assert len(set(known.p_live.tolist())) > 1
+
+
+def test_every_file_has_a_row_broken_ones_too(
+    packed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result" / "submission.csv"
+    rows = dict(run_predict(packed, folder, out, "predict.failed_score=0.125", "--json", str(tmp_path / "all.json")))
+    printed = capsys.readouterr()
+    broken = ["a_cut.mp4", "m_empty.mp4", "z_text.mp4"]
+    assert list(rows) == sorted(path.name for path in folder.glob("*.mp4"))
+    assert {name: rows[name] for name in broken} == dict.fromkeys(broken, 0.125)
+    assert "12 videos, 3 of them could not be decoded" in printed.out
+    assert "m_empty.mp4 got 0.125: empty file (0 bytes)" in printed.err and "a_cut.mp4 got 0.125: trunc" in printed.err
+    times = dict(table(out.with_name("time_submission.csv")))
+    assert list(times) == list(rows) and all(value > 0 for value in times.values())
+    told = {Path(item["video"]).name: item for item in json.loads((tmp_path / "all.json").read_text())}
+    assert {name for name, item in told.items() if item["status"] == "failed_to_acquire"} == set(broken)
+    for name, item in told.items():
+        assert item["p_live"] is None if name in broken else abs(item["p_live"] - rows[name]) < 1e-8
+        assert times[name] == pytest.approx(1000 * item["seconds"], abs=1e-3)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["submission.csv", "time_submission.csv"]
+
+
+def test_a_stopped_prediction_goes_on(
+    packed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run_predict(packed, folder, tmp_path / "whole.csv")
+    out = tmp_path / "submission.csv"
+    options, _ = predict.parse(["--checkpoint", str(packed), "--videos", str(folder), "--out", str(out)])
+    rows = predict.Rows(out, predict._request(load_model(packed), options, []))
+    rows.begin(fresh=False)
+    first, second = (name for name, _ in whole[1:3])
+    made = {"video": first, "p_live": 0.625, "seconds": 0.5, "num_frames": 2, "status": "ok", "reason": ""}
+    line = json.dumps({"stamp": predict._stamp(folder, first), **made})
+    old = json.dumps({"stamp": predict._stamp(folder, second) + "0", **made})  # the file was another one then
+    rows.file(3).write_text(f"{line}\n{old}\n{line[: len(line) // 2]}")
+
+    assert dict(run_predict(packed, folder, out)) == dict(whole) | {first: 0.625}
+    assert "1 of 12 videos are scored" in capsys.readouterr().err
+    assert not rows.folder.exists()
+
+    rows.begin(fresh=False)
+    rows.file(0).write_text(line + "\n")
+    other = ["eval.num_frames=1"]  # another question: nothing of it may be kept
+    assert dict(run_predict(packed, folder, out, *other))[first] != 0.625
+    assert "beginning anew" in capsys.readouterr().err
+    rows.begin(fresh=False)
+    rows.file(0).write_text(line + "\n")
+    assert run_predict(packed, folder, out, "--fresh") == whole
+
+
+def test_two_processes_write_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
+    run_predict(packed, folder, tmp_path / "one.csv")
+    out = tmp_path / "two.csv"
+    command = [sys.executable, "-m", "livetrain.cli", "predict", "--checkpoint", packed, "--videos", folder]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        [*map(str, command), "--out", str(out), "--processes", "2"],
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert "predicting: 6/6" in done.stderr  # the first of two had half of them
+
+
+def test_one_file_is_json(packed: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = folder / "id00_0_live.mp4"
+    assert cli.main(["predict", "--checkpoint", str(packed), str(good)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    model = load_model(packed)
+    prediction = model.predict(good)
+    assert printed["p_live"] == prediction.p_live == printed["liveness_score"]
+    assert printed["live"] == prediction.live == (prediction.p_live >= model.threshold)
+    assert cli.main(["predict", "--checkpoint", str(packed), str(good), str(folder / "absent.mp4")]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both[1]["p_live"] is None and both[1]["live"] is False and "No such file" in both[1]["reason"]
+
+
+def test_a_folder_of_nothing_but_broken_files_is_no_reason_to_stop(packed: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(40):
+        (videos / f"{number:02d}.mp4").write_bytes(b"")
+    assert run_predict(packed, videos, tmp_path / "out.csv") == [(f"{n:02d}.mp4", 0.0) for n in range(40)]
+
+
+def test_a_video_that_fails_only_where_it_is_decoded_is_told_with_its_reason(
+    packed: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Packets that are whole but hold garbage: probing by packets does not see it."""
+    data = bytearray((folder / "id00_0_live.mp4").read_bytes())
+    start = data.index(b"mdat") + 4 + len(data) // 3
+    rng = np.random.default_rng(0)
+    data[start : start + len(data) // 3] = rng.integers(0, 256, len(data) // 3, dtype=np.uint8).tobytes()
+    (tmp_path / "noise.mp4").write_bytes(data)
+    found = load_model(packed, "eval.num_frames=8").predict(tmp_path / "noise.mp4")
+    assert found.status == "failed_to_acquire" and found.reason and found.p_live is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--videos", "x", "--out", "o.csv"], "--checkpoint is missing"),
+        (["--checkpoint", "PACKED"], "name video files, or a folder"),
+        (["--checkpoint", "PACKED", "--videos", "x"], "--videos needs --out"),
+        (["--checkpoint", "PACKED", "--videos", "no/such", "--out", "o.csv"], "no/such: no such folder"),
+        (["--checkpoint", "no/such", "clip.mp4"], "no/such does not exist"),
+        (["--checkpoint", "PACKED", "clip.mp4", "evil.num_frames=3"], "unknown key evil.num_frames"),
+        (["--checkpoint", "PACKED", "--video", "x"], "unknown option --video"),
+        (["--checkpoint", "PACKED", "--videos", "x", "--out", "time_submission.csv"], "choose another"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", *(str(packed) if item == "PACKED" else item for item in arguments)]) == 2
+    printed = capsys.readouterr().err
+    assert says in printed and "Traceback" not in printed
+
+
+def test_two_files_of_one_name_need_their_paths(
+    packed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("a", "b"):
+        (tmp_path / "videos" / part).mkdir(parents=True)
+        shutil.copy(folder / "id00_0_live.mp4", tmp_path / "videos" / part / "clip.mp4")
+    arguments = ["predict", "--checkpoint", str(packed), "--videos", str(tmp_path / "videos"), "--out"]
+    assert cli.main([*arguments, str(tmp_path / "out.csv")]) == 2
+    assert "two videos are called clip.mp4" in capsys.readouterr().err
+    rows = run_predict(packed, tmp_path / "videos", tmp_path / "out.csv", "--names", "path")
+    assert [name for name, _ in rows] == ["a/clip.mp4", "b/clip.mp4"]

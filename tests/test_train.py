@@ -1,0 +1,256 @@
+"""Training runs, whole: what is left behind, stopping and going on, and each option doing what it says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from livetrain.config import Config
+from livetrain.data import Dataset
+from livetrain.engine import entry
+from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss, Updater
+from livetrain.errors import UserError
+from livetrain.train import main
+from tests.data.test_loader import damage
+from tests.runs import losses, records, same_weights, small_config, train_here, weights
+
+
+def run_again(plain: Path, shards: Path, tmp_path: Path, *overrides: str) -> Path:
+    train_here(small_config(shards, tmp_path / "run", *overrides))
+    return tmp_path / "run"
+
+
+def test_run_directory_is_complete(plain: Path, demo_shards: Path) -> None:
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "verdict.json", "report.html"):
+        assert (plain / name).stat().st_size > 0, name
+    assert [record["step"] for record in records(plain)] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(record[key]) for record in records(plain) for key in ("loss", "grad_norm", "lr"))
+    assert all(
+        0 <= record["data_wait_percent"] <= 100 < record["samples_per_second"] * 1e6 for record in records(plain)
+    )
+    assert [record["step"] for record in records(plain, "dev")] == [6]
+    dataset = Dataset.open(demo_shards)
+    for split in ("dev", "test"):
+        lines = (plain / "scores" / f"{split}.csv").read_text().splitlines()
+        assert len(lines) == 1 + len(dataset.rows(split))
+
+
+def test_the_same_run_gives_the_same_bits(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    again = run_again(plain, demo_shards, tmp_path)
+    assert losses(again) == losses(plain) and same_weights(weights(again), weights(plain))
+    assert (again / "scores" / "test.csv").read_text().count(",") > 0
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    real = Updater.update
+
+    def update(self: Updater, number: int, batches: list, **options: bool) -> object:
+        if number == step:
+            raise KeyboardInterrupt
+        return real(self, number, batches, **options)
+
+    monkeypatch.setattr(Updater, "update", update)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("train.ema_decay=0.9", "model.dropout=0.3", "train.accumulation=2", "train.precision=bf16")]
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    options: tuple[str, ...], demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after update 4 with a checkpoint at 3, a dev evaluation in between; logging windows of two."""
+    common = (*options, "train.log_every=2", "train.save_every_steps=3", "train.eval_every_epochs=0.5")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train_here(small_config(demo_shards, whole, *common))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train_here(small_config(demo_shards, stopped, *common))
+    assert [path.name for path in (stopped / "checkpoints").glob("step-*")] == ["step-00000003"]
+    train_here(small_config(demo_shards, stopped, *common))
+    timing = ("time", "samples_per_second", "frames_per_second", "data_wait_percent", "step_seconds")
+    for kind in ("train", "dev"):
+        a, b = ([{k: v for k, v in r.items() if k not in timing} for r in records(d, kind)] for d in (whole, stopped))
+        assert a == b and len(a) >= 2
+    assert same_weights(weights(whole), weights(stopped))
+    if "train.ema_decay=0.9" in options:
+        assert same_weights(weights(whole, "ema.safetensors"), weights(stopped, "ema.safetensors"))
+        assert not same_weights(weights(whole, "ema.safetensors"), weights(whole))
+    assert (whole / "verdict.json").read_text() == (stopped / "verdict.json").read_text()
+
+
+def test_resume_never_refuses_a_used_directory(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resume=never"):
+        train_here(small_config(demo_shards, plain, "resume=never"))
+    with pytest.raises(UserError, match="no such folder"):
+        train_here(small_config(demo_shards, tmp_path / "run", "resume=/nowhere"))
+
+
+def test_resume_with_another_model_is_refused(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    checkpoint = sorted((plain / "checkpoints").glob("step-*"))[-1]
+    with pytest.raises(UserError, match="does not fit the model"):
+        train_here(small_config(demo_shards, tmp_path / "x", f"resume={checkpoint}", "model.pool=attention"))
+
+
+def test_accumulation_changes_nothing_but_memory(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    """Sums in another order: losses agree to 1e-4, and would not if micro-batches were weighted wrongly."""
+    again = run_again(plain, demo_shards, tmp_path, "train.accumulation=4")
+    assert losses(again) == pytest.approx(losses(plain), abs=1e-4)
+    assert records(again)[0]["grad_norm"] == pytest.approx(records(plain)[0]["grad_norm"], rel=1e-3)
+
+
+def test_learning_rate_warms_up_and_falls_by_a_cosine_per_update(demo_shards: Path, tmp_path: Path) -> None:
+    train_here(small_config(demo_shards, tmp_path / "run", "optim.warmup_steps=2", "optim.min_lr_ratio=0.1"))
+    rates = [record["lr"] for record in records(tmp_path / "run")]
+    assert rates[0] < rates[1] < rates[2] <= 1e-3 * (1 + 1e-9)
+    assert rates[2] > rates[3] > rates[4] > rates[5] >= 1e-4 * (1 - 1e-9)
+
+
+def test_clipping_bounds_the_update(demo_shards: Path, tmp_path: Path) -> None:
+    """Plain SGD moves the weights by lr times the clipped gradient: no farther than lr * clip in all."""
+    common = ("optim.name=momentum", "optim.momentum=0", "optim.lr=1", "optim.weight_decay=0", "train.max_steps=1")
+    common = (*common, "optim.schedule=constant")
+    moved = {}
+    for clip in (0.0, 0.01):
+        run_dir = tmp_path / f"clip{clip}"
+        train_here(small_config(demo_shards, run_dir, *common, f"optim.clip_grad_norm={clip}"))
+        moved[clip] = weights(run_dir)
+    start_dir = tmp_path / "start"
+    train_here(small_config(demo_shards, start_dir, *common, "optim.lr=0"))
+    start = weights(start_dir)
+
+    def distance(after: dict[str, torch.Tensor]) -> float:
+        return math.sqrt(sum(float((after[name].double() - start[name].double()).pow(2).sum()) for name in start))
+
+    assert distance(moved[0.01]) == pytest.approx(0.01, rel=1e-3)
+    grad_norm = records(tmp_path / "clip0.0")[0]["grad_norm"]
+    assert distance(moved[0.0]) == pytest.approx(grad_norm, rel=1e-3) and grad_norm > 0.02
+    assert records(tmp_path / "clip0.01")[0]["grad_norm"] == pytest.approx(
+        grad_norm, rel=1e-6
+    )  # logged before clipping
+
+
+def test_bf16_computes_in_16_bits(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    again = run_again(plain, demo_shards, tmp_path, "train.precision=bf16")
+    assert losses(again) != losses(plain) and losses(again) == pytest.approx(losses(plain), abs=0.15)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(again).values() if tensor.is_floating_point())
+
+
+def test_fp16_without_a_gpu_is_a_clear_error(demo_shards: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"train\.precision=fp16 needs a CUDA device"):
+        train_here(small_config(demo_shards, tmp_path / "run", "train.precision=fp16"))
+
+
+@pytest.mark.gpu
+def test_fp16_trains_with_a_scaler(demo_shards: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    train_here(small_config(demo_shards, tmp_path / "run", "train.precision=fp16"))
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_step_and_clips(demo_shards: Path, tmp_path: Path) -> None:
+    config = small_config(demo_shards, tmp_path / "run", "optim.name=sgd", "optim.lr=1e30", "optim.schedule=constant")
+    with pytest.raises(NonFiniteLoss, match=r"step [12]: .*not finite; clips: \S+, ") as caught:
+        train_here(config)
+    keys = set(Dataset.open(demo_shards).columns["key"].to_pylist())
+    named = str(caught.value).split("clips: ")[1].split(". ")[0].split(", ")
+    assert named and set(named) <= keys
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert entry.run(lambda: train_here(config) or 0) == EXIT_NON_FINITE
+
+
+def test_damaged_clips_are_skipped_and_counted(
+    demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken, rows = damage(demo_shards, tmp_path / "broken", 2)
+    train_here(small_config(broken, tmp_path / "run"))
+    key = Dataset.open(broken).text("key", rows[0])
+    errors = capsys.readouterr().err
+    assert records(tmp_path / "run")[-1]["num_skipped"] == errors.count("warning: skipped shard-") > 0
+    assert f"key {key}:" in errors
+    with pytest.raises(UserError, match="data.on_error=skip"):
+        train_here(small_config(broken, tmp_path / "stop", "data.on_error=stop"))
+
+
+def test_damaged_test_clips_are_failures_to_acquire(demo_shards: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(demo_shards, broken)
+    dataset = Dataset.open(broken)
+    row = int(dataset.rows("test")[0])
+    with (broken / dataset.shard_name(row)).open("r+b") as file:
+        file.seek(int(dataset.column("offset")[row]))
+        file.write(b"\0" * int(dataset.column("size")[row]))
+    train_here(small_config(broken, tmp_path / "run", "train.max_steps=1"))
+    lines = [line for line in (tmp_path / "run" / "scores" / "test.csv").read_text().splitlines() if "failed" in line]
+    assert len(lines) == 1 and dataset.text("key", row) in lines[0]
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(
+    demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train_here(small_config(demo_shards, tmp_path / "run", "dry_run=true"))
+    told = capsys.readouterr().out
+    for word in ("train", "dev", "test", "people", "6 updates of 8 clips", "parameters", "FLOPs", "memory"):
+        assert word in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_profile_shows_the_updates_of_its_window(demo_shards: Path, tmp_path: Path) -> None:
+    train_here(small_config(demo_shards, tmp_path / "run", "profile=true", "train.max_steps=18"))
+    with gzip.open(tmp_path / "run" / "profile" / "rank-0.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    steps = {event["name"] for event in events if event.get("name", "").startswith("ProfilerStep")}
+    assert len(steps) == 5 and any("conv" in event.get("name", "") for event in events)
+    assert [path.name for path in (tmp_path / "run" / "profile").iterdir()] == ["rank-0.json.gz"]
+
+
+def test_user_mistakes_end_with_code_2_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for arguments in (
+        ["optim.lrr=1"],
+        ["data.shards=/nowhere", f"run_dir={tmp_path}"],
+        ["no_such_file.yaml"],
+        ["data.shards=x", "model.pool=median"],
+    ):
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and "Traceback" not in told
+
+
+def test_changed_options_are_named_when_a_run_goes_on(
+    plain: Path, demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(plain, tmp_path / "run")
+    train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=7", "optim.weight_decay=0.2"))
+    told = capsys.readouterr().err
+    assert "optim.weight_decay was 0.05" in told and "train.max_steps was 6" in told
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_best_weights_are_those_the_dev_split_chose(demo_shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    train_here(
+        small_config(demo_shards, run_dir, "train.eval_every_epochs=0.34", "eval.criterion=loss", "optim.lr=0.02")
+    )
+    dev = records(run_dir, "dev")
+    assert len(dev) >= 2
+    best = min(dev, key=lambda record: record["loss"])
+    (folder,) = (run_dir / "checkpoints").glob("best-*")
+    assert int(folder.name.split("-")[1]) == best["step"]
+    assert json.loads((folder / "checkpoint.json").read_text())["dev"]["loss"] == pytest.approx(best["loss"])
+
+
+def test_seed_changes_the_run(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    assert losses(run_again(plain, demo_shards, tmp_path, "seed=1")) != losses(plain)
+
+
+def test_config_type() -> None:
+    assert isinstance(Config(), Config)

@@ -1,0 +1,68 @@
+"""Two processes train to the loss curve of one.
+
+The samples, frames and augmentations of a step are identical by construction (tests/data), and the loss of an update
+is a sum over its clips over a constant. What is left is the order of floating-point sums: the matrix products of a
+batch of 4 and of 8 clips, and gloo's sum of two halves. One float32 rounding is 6e-8; the network multiplies it over a
+few hundred sums and AdamW's division by small second moments adds more, so losses of order 1 are held to 1e-3 over the
+first updates. A wrong scale of the gradient, a sample drawn twice or a different frame moves them by 1e-2 or more
+within these updates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import launch, losses, records
+
+OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2")
+
+
+@pytest.fixture(scope="module")
+def one(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("one") / "run"
+    done = launch(demo_shards, run_dir, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path, accumulation: int) -> None:
+    two = tmp_path / "run"
+    done = launch(demo_shards, two, *OPTIONS, f"train.accumulation={accumulation}", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert '"num_processes": 2' in (two / "environment.json").read_text()
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    assert len(set(losses(one))) == 10
+    norms = [[record["grad_norm"] for record in records(run)] for run in (one, two)]
+    assert norms[1][0] == pytest.approx(norms[0][0], rel=1e-4)
+    scores = [(run / "scores" / "test.csv").read_text().splitlines() for run in (one, two)]
+    assert [line.split(",")[1] for line in scores[0]] == [line.split(",")[1] for line in scores[1]]
+
+
+def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_path: Path) -> None:
+    done = launch(demo_shards, tmp_path / "run", "train.global_batch=7", processes=2)
+    assert done.returncode != 0
+    assert "train.global_batch=7 does not divide over 2 processes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "tolerance"),
+    [
+        # The same sums in another order at most; half precision rounds to 8 or 11 bits.
+        ("ddp.bucket_view=false", 1e-3),
+        ("ddp.bucket_mb=0.01", 1e-3),
+        ("ddp.static_graph=true train.accumulation=1", 1e-3),
+        ("ddp.compression=bf16", 3e-2),
+        ("ddp.compression=fp16", 3e-2),
+    ],
+)
+def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path, option: str, tolerance: float) -> None:
+    two = tmp_path / "run"
+    done = launch(demo_shards, two, *OPTIONS, "train.accumulation=2", *option.split(), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert losses(two) == pytest.approx(losses(one), abs=tolerance)
+    if "compression" in option:
+        norms = [[record["grad_norm"] for record in records(run)] for run in (one, two)]
+        assert norms[1][0] == pytest.approx(norms[0][0], rel=2e-2) and norms[1][0] != norms[0][0]

@@ -1,0 +1,163 @@
+"""report.html: one file that fetches nothing, escapes what people typed, and survives missing pieces."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from livetrain.errors import UserError
+from livetrain.verdict import plots, report, scores, verdict
+from livetrain.verdict.scores import Scores
+from tests.verdict.helpers import make_scores
+
+DEV = make_scores([("live", 0.9), ("live", 0.7), ("print", 0.3), ("replay", 0.1)])
+TEST = make_scores([("live", 0.95), ("live", 0.4), ("print", 0.6), ("print", 0.2), ("replay", None)])
+
+
+def make_run(folder: Path, dev: Scores = DEV, test: Scores = TEST, records: str | None = None) -> Path:
+    (folder / "scores").mkdir(parents=True)
+    scores.write(folder / "scores" / "dev.csv", dev)
+    scores.write(folder / "scores" / "test.csv", test)
+    (folder / "verdict.json").write_text(json.dumps(verdict.build(dev, test)))
+    if records is not None:
+        (folder / "metrics.jsonl").write_text(records)
+        (folder / "config.yaml").write_text("name: <b>& quick</b>\n")
+        (folder / "environment.json").write_text('{"torch": "2"}')
+    return folder
+
+
+def records(*rows: dict) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+class Page(HTMLParser):
+    """What a page links to, its pictures, its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("iframe", "object"), tag
+        links = [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.links += [link for link in links if not link.startswith("#")]
+        if tag not in ("meta", "img", "br", "link", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def jpeg(_: str, frames: Sequence[int]) -> list[bytes]:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, format="JPEG")
+    return [out.getvalue()] * max(1, len(frames))
+
+
+def test_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "my run", records=records({"kind": "train", "step": 1, "loss": 0.7}))
+    text = report.write(run, pictures=jpeg).read_text()
+    page = Page(text)
+    assert not page.open, "every element is closed"
+    assert page.links and all(link.startswith("data:image/") for link in page.links)
+    assert not re.search(r"@import|url\(|fetch\(|https?://", text)
+    for link in page.links:
+        kind, _, data = link.partition(";base64,")
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            picture.load()
+            assert picture.format == ("PNG" if kind.endswith("png") else "JPEG")
+    assert len(page.links) == 5 + 4  # ROC, DET, histogram, reliability, training; four scored clips
+
+
+def test_it_says_the_figures_of_the_verdict(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    text = Page(report.write(run).read_text()).text
+    assert "50.00 % APCER, largest over attack types" in text and "50.00 % BPCER" in text
+    assert "5 videos (2 live, 3 attack) of 3 people" in text
+    assert "1 failures to acquire (20.00 %)" in text and "videos/4.mp4 test replay person1" in text
+    bounds = verdict.build(DEV, TEST)["test"]["intervals"]
+    told = {
+        name: f"50.0 % (1 of 2; 95 % interval {100 * part['low']:.1f} to {100 * part['high']:.1f} %)"
+        for name, part in (("print", bounds["apcer"]["print"]), ("live", bounds["bpcer"]))
+    }
+    begins = f"Print: {told['print']} of its presentations pass for live (APCER);"
+    assert begins in text and f"{told['live']} of live presentations are refused (BPCER)." in text
+    assert text.index(begins) < text.index("The test split has 3 people.") < text.index("APCER, largest over")
+    assert "1 of 5 videos of the test split gave no score" in text
+    assert "No person is known" not in text
+    assert "no picture" in text, "without shards there are no thumbnails"
+    unknown = make_scores([("live", 0.9), ("print", 0.1)], people=["", ""])
+    assert "No person is known" in Page(report.write(make_run(tmp_path / "b", DEV, unknown)).read_text()).text
+
+
+def test_what_people_typed_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    test = make_scores([("live", 0.9), (evil, 0.3), (evil, None)], people=[evil, "b", evil])
+    run = make_run(tmp_path / "run", DEV, test, records({"kind": "train", "step": 1, "loss": 0.7}))
+    text = report.write(run, pictures=jpeg).read_text()
+    assert evil not in text and "&lt;script&gt;" in text and "<b>& quick" not in text
+    assert evil in Page(text).text
+
+
+def test_torn_and_missing_files(tmp_path: Path) -> None:
+    whole = {"kind": "dev", "step": 1, "loss": 0.5, "eer": 0.1}
+    run = make_run(tmp_path / "run", records=records(whole) + '{"kind": "train", "st')
+    assert "Training" in report.write(run).read_text()
+    for name in ("metrics.jsonl", "config.yaml", "environment.json"):
+        (run / name).unlink()
+    text = report.write(run).read_text()
+    assert "Training" not in text and "How it was made" not in text
+    (run / "verdict.json").write_text("{")
+    with pytest.raises(UserError, match=r"verdict\.json.*livetrain evaluate"):
+        report.write(run)
+
+
+def test_worst_clips() -> None:
+    found = report.worst(TEST, 0.5, 3)
+    assert [(row["key"], row["wrong"]) for row in found] == [("clip1", True), ("clip2", True), ("clip3", False)]
+    assert [row["distance"] for row in found] == pytest.approx([0.6, 0.6, 0.2])
+    assert len(report.worst(TEST, 0.5, 99)) == 4, "a clip without a score is not among them"
+
+
+def test_figures_that_the_data_allow() -> None:
+    built = verdict.build(DEV, TEST)
+    assert plots.figures(DEV, TEST, built, []).keys() == {"roc", "det", "histogram", "reliability"}
+    lives = make_scores([("live", 0.8)])
+    drawn = plots.figures(DEV, lives, verdict.build(DEV, lives), [{"kind": "dev", "step": 3, "loss": 0.2, "eer": None}])
+    assert drawn.keys() == {"roc", "det", "histogram", "reliability", "training"}
+    assert [line.get_label() for line in drawn["roc"].axes[0].lines][:-1] == ["dev"]
+    nothing = make_scores([("live", None)])
+    assert "histogram" not in plots.figures(DEV, nothing, verdict.build(DEV, nothing), [])
+
+
+def test_curves_show_the_error_rates() -> None:
+    drawn = plots.roc({"test": TEST}).axes[0].lines[0]
+    x, y = drawn.get_xdata(), drawn.get_ydata()
+    assert list(zip(x, y, strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+
+
+def test_training_curve_keeps_its_axes() -> None:
+    rows = [{"kind": "train", "step": s, "loss": 1 / s} for s in (1, 2)] + [
+        {"kind": "dev", "step": 2, "loss": 0.4, "eer": 0.25}
+    ]
+    left, right = plots.training_curves(rows).axes
+    assert left.get_ylim()[0] == right.get_ylim()[0] == 0
+    assert list(right.lines[0].get_ydata()) == [25.0]

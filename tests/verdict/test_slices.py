@@ -1,0 +1,88 @@
+"""Slices: the right clips in each, intervals that know of people, worst first. Details: what is written is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livetrain.errors import UserError
+from livetrain.verdict import details, rates, slices
+from livetrain.verdict.details import Details
+from tests.verdict.helpers import make_scores
+
+
+def test_details_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "test_details.csv"
+    whole = Details("s,1", "phone", "zalo", 240, 320, 2.5, 30.0, 0.25, 0.5, (3, 11), (0.25, 0.123457), (0.5, 0.5))
+    details.write(path, {"a": whole, "b": Details()})
+    assert details.read(path, ["b", "a"]) == {"b": Details(), "a": whole}
+    with pytest.raises(UserError, match="no row for c"):
+        details.read(path, ["c"])
+    path.write_text(path.read_text().replace("0.25", "dark"))
+    with pytest.raises(UserError, match="cannot be read.*livetrain evaluate"):
+        details.read(path, ["a"])
+    assert details.read(tmp_path / "absent.csv", ["a"]) == {}
+
+
+def test_clopper_pearson_of_the_textbooks() -> None:
+    assert rates.clopper_pearson(0, 120) == (0.0, pytest.approx(0.0303, abs=1e-4))
+    assert rates.clopper_pearson(1, 10) == pytest.approx((0.00253, 0.44502), abs=1e-5)
+    low, high = rates.clopper_pearson(9, 10)
+    assert (1 - high, 1 - low) == pytest.approx((0.00253, 0.44502), abs=1e-5)
+    assert rates.clopper_pearson(10, 10)[1] == 1.0
+
+
+def test_a_person_who_always_fails_widens_the_interval() -> None:
+    wrong = np.repeat([True, False, False, False], 10)
+    people = np.repeat(["a", "b", "c", "d"], 10).astype(object)
+    together, apart = rates.rate(wrong, people), rates.rate(wrong, np.full(40, "", dtype=object))
+    assert together and apart and together["rate"] == apart["rate"] == 0.25
+    assert rates.design_effect(wrong, people) == pytest.approx(10)  # as if there were four videos
+    assert together["low"] < apart["low"] and together["high"] > apart["high"]
+    assert (together["low"], together["high"]) == pytest.approx(rates.clopper_pearson(1, 4))
+    assert rates.rate(wrong[:0], people[:0]) is None
+    spread = np.tile([True, False, False, False], 10)
+    assert rates.design_effect(spread, people) == 1.0, "never narrower than independent videos"
+
+
+def test_slices_have_their_clips_and_the_worst_comes_first() -> None:
+    kinds = (
+        [("live", 0.9)] * 10 + [("live", 0.1)] * 10 + [("print", 0.1)] * 10 + [("replay", 0.8)] * 2 + [("print", None)]
+    )
+    scores = make_scores(kinds, people=[f"p{i}" for i in range(33)])
+    of = {
+        f"clip{i}": Details(
+            device="old" if 10 <= i < 20 else "new", width=4, height=3, video_seconds=float(i), brightness=0.5
+        )
+        for i in range(33)
+    }
+    found = slices.slices(scores, of, 0.5)
+    by_name = {(item["attribute"], item["value"]): item for item in found}
+    assert found[0]["attribute"] == "device" and found[0]["value"] == "old"
+    old, new = by_name["device", "old"], by_name["device", "new"]
+    assert (old["num_clips"], old["apcer"], old["bpcer"]["errors"], old["bpcer"]["num"]) == (10, None, 10, 10)
+    assert (new["num_clips"], new["apcer"]["errors"], new["apcer"]["num"], new["bpcer"]["errors"]) == (22, 2, 12, 0)
+    replay = by_name["attack type", "replay"]
+    assert replay["apcer"]["rate"] == 1.0 and replay["bpcer"] is None and replay["num_people"] == 2
+    assert found.index(replay) > 0, "two of two are less sure to be bad than ten of ten"
+    lengths = [item for item in found if item["attribute"] == "length"]
+    assert sorted(item["value"] for item in lengths) == ["0.0 s to 10.3 s", "10.3 s to 20.7 s", "20.7 s to 31.0 s"]
+    assert sum(item["num_clips"] for item in lengths) == 32
+    others = {item["attribute"] for item in found} - {"attack type", "device", "length"}
+    assert not others, "one value alone, or none, is no slice"
+
+
+def test_without_details_there_are_attack_types() -> None:
+    found = slices.slices(make_scores([("live", 0.9), ("print", 0.7), ("replay", 0.1)]), {}, 0.5)
+    assert [item["value"] for item in found] == ["print", "replay"]
+    assert slices.slices(make_scores([("live", None)]), {}, 0.5) == []
+
+
+def test_equal_numbers_are_in_one_third() -> None:
+    scores = make_scores([("live", 0.9)] * 9)
+    of = {f"clip{i}": Details(video_seconds=1.0 if i < 8 else 2.0) for i in range(9)}
+    assert slices.slices(scores, of, 0.5) == []
+    of = {f"clip{i}": Details(brightness=[0.1, 0.2, 0.3][i // 3]) for i in range(9)}
+    assert sorted(i["num_clips"] for i in slices.slices(scores, of, 0.5)) == [3, 3, 3]
