@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart quality format test test-slow bench-quick clean-demo
+.PHONY: help setup quickstart quality format test test-slurm test-slow bench-quick clean-demo
 
 BIN := .venv/bin
 STAMP := .venv/.livetrain-setup
@@ -46,11 +46,13 @@ format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) ## all tests but the heavy ones, then the run over two SLURM nodes
-	tests/slurm/install.sh
+test: $(STAMP) ## all tests but the heavy ones
 	tests/browser/install.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm"
-	$(BIN)/python -m pytest -m "slurm and not slow"
+
+test-slurm: $(STAMP) ## a run over two SLURM nodes on this machine
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest -m slurm
 
 test-slow: $(STAMP) ## the heavy proofs
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,13 @@ import pytest
 from shards import cli, demo
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A heavy proof may take longer than the timeout in pyproject.toml, but not for ever."""
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with videos/ and label.csv: 6 people, live / print / replay, from the project's generator."""

@@ -22,7 +22,7 @@ REPO = Path(__file__).parent.parent
 # A transformer: LayerNorm, so that a clip's features do not depend on its company in the batch.
 SMALL = (
     "model.backbone=test_vit",
-    "data.image_size=160",  # what test_vit was made for
+    "data.image_size=96",
     "data.num_frames=2",
     "eval.num_frames=2",
     "eval.batch_size=8",

@@ -14,6 +14,8 @@ import torch
 
 from tests.runs import launch, losses, records, weights
 
+pytestmark = pytest.mark.slow  # whole runs, each started as a user starts it
+
 OPTIONS = ("train.max_steps=8", "optim.warmup_steps=2", "optim.clip_grad_norm=0.5", "train.save_every_steps=4")
 FSDP = "fsdp2.yaml"
 

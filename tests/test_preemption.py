@@ -22,6 +22,8 @@ from livetrain.engine.heartbeat import EXIT_HANG
 from livetrain.engine.stop import EXIT_STOPPED
 from tests.runs import REPO, SMALL, launch, losses, records, same_weights, weights
 
+pytestmark = pytest.mark.slow  # whole runs, each started as a user starts it
+
 # Everything that could keep a hidden state.
 ALL = (
     "train.ema_decay=0.9",

@@ -27,7 +27,7 @@ def one(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path, accumulation: int) -> None:
     two = tmp_path / "run"
     done = launch(demo_shards, two, *OPTIONS, f"train.accumulation={accumulation}", processes=2)
@@ -47,6 +47,7 @@ def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_pat
     assert "train.global_batch=7 does not divide over 2 processes" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "tolerance"),
     [
