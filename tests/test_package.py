@@ -20,10 +20,10 @@ from livetrain.package import Trained, load, write
 
 def untrained(**model: object) -> Trained:
     """A small model with random weights, as if it had been trained with these `model` keys."""
-    values = {"data": {"image_size": 160}, "model": {"backbone": "test_vit", **model}, "eval": {"num_frames": 3}}
+    values = {"data": {"image_size": 96}, "model": {"backbone": "test_vit", **model}, "eval": {"num_frames": 3}}
     config = config_from(values, "test")
     torch.manual_seed(0)
-    return Trained(Path(), config, build_model(config.model, config.loss, 160).eval(), 0.25)
+    return Trained(Path(), config, build_model(config.model, config.loss, 96).eval(), 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_package_is_the_runs_best_checkpoint(plain: Path, packed: Path) -> Non
     assert again.threshold == run.threshold == verdict["threshold"]
     assert again.facts["metrics"]["test"] == verdict["test"] and again.facts["version"] == "1.2"
     assert (again.model.mean, again.model.std) == (run.model.mean, run.model.std)
-    assert again.config.data.image_size == 160 and again.config.eval.num_frames == 2
+    assert again.config.data.image_size == 96 and again.config.eval.num_frames == 2
     ours, theirs = run.model.state_dict(), again.model.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not again.model.training and all(not module.training for module in again.model.modules())
@@ -56,18 +56,18 @@ def test_a_package_needs_nothing_else(packed: Path, tmp_path: Path) -> None:
 def test_timm_loads_the_backbone_of_a_package(packed: Path) -> None:
     trained = load(packed)
     backbone = timm.create_model(f"local-dir:{packed}", pretrained=True).eval()
-    pictures = torch.randn(2, 3, 160, 160)
+    pictures = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         assert torch.equal(backbone(pictures), trained.model.features(pictures[None])[0])
     assert tuple(backbone.pretrained_cfg["mean"]) == trained.model.mean
-    assert backbone.pretrained_cfg["input_size"] == (3, 160, 160)
+    assert backbone.pretrained_cfg["input_size"] == (3, 96, 96)
 
 
 @pytest.mark.parametrize("model", [{"pool": "attention"}, {"pool": "max", "normalization": "imagenet"}])
 def test_pooling_and_normalisation_are_kept(model: dict[str, object], tmp_path: Path) -> None:
     trained = untrained(**model)
     again = load(write(trained, tmp_path / "model"))
-    clips = torch.randn(2, 3, 3, 160, 160)
+    clips = torch.randn(2, 3, 3, 96, 96)
     with torch.inference_mode():
         assert torch.equal(again.model(clips), trained.model(clips))
     assert again.model.mean == trained.model.mean and again.threshold == 0.25
@@ -93,7 +93,7 @@ def test_the_model_card_says_threshold_input_and_errors(packed: Path, plain: Pat
     card = (packed / "README.md").read_text()
     verdict = json.loads((plain / "verdict.json").read_text())
     assert f"p_live >= {verdict['threshold']:.6g}" in card and "version 1.2" in card
-    assert "size: 160, 160" in card and f"| BPCER | {100 * verdict['dev']['bpcer']:.4g} %" in card
+    assert "size: 96, 96" in card and f"| BPCER | {100 * verdict['dev']['bpcer']:.4g} %" in card
 
 
 def test_a_step_checkpoint_has_no_threshold_of_its_own(plain: Path) -> None:
