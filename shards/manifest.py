@@ -14,7 +14,7 @@ from shards import sidecar
 from shards.write import shard_name
 
 FILE_NAME = "dataset.json"
-FORMAT = 2  # 2: the index has a domain
+FORMAT = 3  # 3: the index has pixel_format, is_interlaced and is_regular
 
 
 def describe(

@@ -29,7 +29,12 @@ class RejectedVideo(Exception):
 
 @dataclass(frozen=True)
 class Probe:
-    """Facts of one video. `width` and `height` in pixels before rotation; `rotation` clockwise degrees to upright."""
+    """Facts of one video. `width` and `height` in pixels before rotation; `rotation` clockwise degrees to upright.
+
+    pixel_format: of its first frame, by FFmpeg's name. is_interlaced: whether any frame is. is_regular:
+    whether the decoder hands out a frame for every packet, in the order of the packets' times: then frame i is the same
+    picture to a decoder that counts packets, as NVDEC's does.
+    """
 
     num_frames: int
     fps: float
@@ -38,10 +43,19 @@ class Probe:
     height: int
     rotation: int
     codec: str
+    pixel_format: str
+    is_interlaced: bool
+    is_regular: bool
 
     def stored(self) -> dict[str, Any]:
         """The fields as an index holds them: times to a microsecond, so that last bits of a division do not show."""
-        return {**asdict(self), "fps": round(self.fps, 6), "duration_seconds": round(self.duration_seconds, 6)}
+        return {
+            **asdict(self),
+            "fps": round(self.fps, 6),
+            "duration_seconds": round(self.duration_seconds, 6),
+            "is_interlaced": int(self.is_interlaced),
+            "is_regular": int(self.is_regular),
+        }
 
 
 def probe(data: bytes, *, quick: bool = False) -> Probe:
@@ -53,13 +67,16 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
     if quick and (found := _probe_packets(data)) is not None:
         return found
     times: list[float] = []
+    stamps: list[int | None] = []
     first = colours = None
     num_frames = disorder = 0
+    pixel_format, is_interlaced = "", False
     with open_video(data) as container:
         stream = best_stream(container)
         for frame in decode(container, stream):
             if first is None:
                 first = (frame.width, frame.height, rotation(frame))
+                pixel_format = frame.format.name
             elif (frame.width, frame.height) != first[:2]:
                 raise RejectedVideo(
                     f"the frame size changes from {first[0]}x{first[1]} to {frame.width}x{frame.height} "
@@ -69,6 +86,8 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
                 _check_colours(frame)
                 colours = now
             num_frames += 1
+            is_interlaced |= bool(frame.interlaced_frame)
+            stamps.append(frame.pts)
             if frame.time is not None:
                 disorder = disorder or (num_frames - 1 if times and frame.time <= times[-1] else 0)
                 times.append(frame.time)
@@ -77,10 +96,11 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
         rate = stream.average_rate or stream.guessed_rate
         codec = stream.codec_context.codec.canonical_name
         has_b_frames = bool(stream.codec_context.has_b_frames)
-    if disorder and has_b_frames and not _shown_as_stored(data):
+    packets = _packet_times(data)
+    if disorder and has_b_frames and not (None in packets or packets == sorted(packets)):
         raise RejectedVideo(f"frames {disorder - 1} and {disorder}: their times are in the wrong order")
     fps, seconds = timing(times, num_frames, float(rate) if rate else DEFAULT_FPS)
-    return Probe(num_frames, fps, seconds, *first, codec)
+    return Probe(num_frames, fps, seconds, *first, codec, pixel_format, is_interlaced, _is_regular(packets, stamps))
 
 
 def _check_colours(frame: av.VideoFrame) -> None:
@@ -91,14 +111,19 @@ def _check_colours(frame: av.VideoFrame) -> None:
         raise RejectedVideo(f"{frame.format.name} of colour space {frame.colorspace} cannot be made RGB") from error
 
 
-def _shown_as_stored(data: bytes) -> bool:
-    """Whether packets state no other order than the one they are stored in: containers without times of display (AVI).
+def _packet_times(data: bytes) -> list[Any]:
+    """The time of display of each packet, in the order of the file; None for one that states none.
 
-    Those are decoded by counting. Times that differ from both orders would lead to wrong frames.
+    Containers without times of display (AVI) give those of storage, ascending: they are decoded by counting. Times that
+    differ from both orders would lead to wrong frames.
     """
     with open_video(data) as container:
-        times = [packet.pts for packet in container.demux(best_stream(container)) if packet.size]
-    return None in times or times == sorted(times)
+        return [packet.pts for packet in container.demux(best_stream(container)) if packet.size]
+
+
+def _is_regular(packets: list[Any], frames: list[int | None]) -> bool:
+    """See Probe.is_regular; of the times of packets in the file, and of frames as they were decoded."""
+    return None not in packets and len(set(packets)) == len(packets) and sorted(packets) == frames
 
 
 def _probe_packets(data: bytes) -> Probe | None:
@@ -131,7 +156,8 @@ def _probe_packets(data: bytes) -> Probe | None:
         first = _first_frame(stream, packets)
         rate = stream.average_rate or stream.guessed_rate
     fps, seconds = timing(times, len(times), float(rate) if rate else DEFAULT_FPS)
-    return Probe(len(times), fps, seconds, first.width, first.height, rotation(first), codec)
+    shape = (first.width, first.height, rotation(first))
+    return Probe(len(times), fps, seconds, *shape, codec, first.format.name, bool(first.interlaced_frame), True)
 
 
 def _first_frame(stream: av.VideoStream, packets: list[av.Packet]) -> av.VideoFrame:

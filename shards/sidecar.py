@@ -15,7 +15,7 @@ from livetrain.errors import UserError
 from livetrain.fileio import atomic_write
 
 FILE_NAME = "index.arrow"
-FORMAT = 2
+FORMAT = 3
 
 
 def _field(name: str, kind: pa.DataType) -> pa.Field:
@@ -49,6 +49,9 @@ SCHEMA = pa.schema(
         _field("height", pa.int32()),
         _field("rotation", pa.int16()),  # clockwise degrees (0, 90, 180, 270) that make a frame upright
         _field("codec", WORD),
+        _field("pixel_format", WORD),  # FFmpeg's name
+        _field("is_interlaced", pa.int8()),  # 1 where any frame is; Arrow's own booleans are bits, no NumPy array
+        _field("is_regular", pa.int8()),  # see shards.probe.Probe
         _field("sha256", pa.string()),  # of the original video file
     ],
     metadata={"livetrain_index": str(FORMAT)},

@@ -25,7 +25,8 @@ from shards.write import payload_sha256
 
 Row = Mapping[str, Any]
 # Not the split: `shards split` changes it in the index, and leaves the tars as they are.
-FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "codec")
+FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "codec",
+          "pixel_format", "is_interlaced", "is_regular")  # fmt: skip
 
 
 @dataclass(frozen=True)

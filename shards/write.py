@@ -101,6 +101,9 @@ def _media(data: bytes, sample: Sample, media: Media) -> tuple[list[tuple[str, b
                 height=frames.height,
                 rotation=0,
                 codec="jpeg",
+                pixel_format="rgb24",
+                is_interlaced=False,
+                is_regular=True,
             )
             return [(f"{index:03d}.jpg", jpeg) for index, jpeg in enumerate(frames.jpegs)], facts
         if media.store == "transcode":

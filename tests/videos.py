@@ -6,6 +6,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from livetrain.data.colour import planes_of, to_rgb
 
 
 def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -23,6 +26,11 @@ def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[
     return frames
 
 
+def rgb(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame in the colours that livetrain gives it (tests/data/test_colour.py): uint8 [height, width, 3]."""
+    return to_rgb(planes_of(frame, (frame.height, frame.width), VideoReformatter())).transpose(1, 2, 0)
+
+
 def write_video(
     path: Path,
     num_frames: int = 20,
@@ -32,13 +40,14 @@ def write_video(
     width: int = 64,
     fps: int = 25,
     options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
 ) -> Path:
     """Encode `numbered_frames` into `path` (container by its suffix)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = width, height
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixel_format
         for picture in numbered_frames(num_frames, height, width):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

@@ -25,8 +25,7 @@ from typing import Any
 
 import torch
 
-from livetrain.bench.clips import ClipSet
-from livetrain.bench.corpus import make_task
+from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
 from livetrain.bench.report import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
@@ -42,8 +41,10 @@ LARGE = (
     ("vit_large_patch16_224", 224),
     ("eva02_large_patch14_448", 448),
 )
+QUICK_LARGE = (("convnext_base", 224),)
 SMALL = (("resnet18", 160), ("efficientnet_b0", 128), ("vit_tiny_patch16_224", 224))
 PEERS = (CACHED, PLAIN, LIGHTNING, TIMM)
+QUICK_SIDES = (OURS, CACHED, TIMM)
 SKIPPED = 4  # updates before the measured ones
 
 
@@ -75,7 +76,7 @@ class Work:
 def run(options: Options) -> Report:
     """A table of networks, eager and (on a GPU) compiled."""
     on_gpu = options.device != "cpu"
-    shards = make_task(ClipSet(640, 480), options, "resize").shards
+    shards = make_task(clip_sets(options)[0], options, "resize").shards
     table = Table(
         f"Clips of 8 frames a second; {'bf16' if on_gpu else 'fp32'}. Ratios: livetrain over the side, median of the "
         "rounds. Data wait: share of the time that training waited for clips.",
@@ -83,11 +84,12 @@ def run(options: Options) -> Report:
     )
     ratios: dict[str, float] = {}
     measurements: list[dict[str, Any]] = []
-    for backbone, image_size in LARGE if on_gpu else SMALL[: 1 if options.quick else 3]:
-        for compiled in (False, True) if on_gpu else (False,):
+    large, small = (QUICK_LARGE, SMALL[:1]) if options.quick else (LARGE, SMALL)
+    for backbone, image_size in large if on_gpu else small:
+        for compiled in (False, True) if on_gpu and not options.quick else (False,):
             work = Work(
                 shards, backbone, image_size, 32 if on_gpu else 4, "bf16" if on_gpu else "fp32", compiled,
-                24 if on_gpu else 8, options.device,
+                24 if on_gpu and not options.quick else 8, options.device,
             )  # fmt: skip
             sides = {
                 OURS: livetrain,
@@ -97,16 +99,19 @@ def run(options: Options) -> Report:
                 TIMM: timm_loop,
                 LOADER: loader,
             }
+            if options.quick:
+                sides = {side: sides[side] for side in QUICK_SIDES}
             found = race(sides, [work], rounds=options.rounds, title=f"trainer {backbone}")
             name = f"{backbone}@{image_size}{' compiled' if compiled else ''}"
             _add(table, name, found)
-            if found[OURS].rates and found[CACHED].rates and found[LOADER].rates:
+            if all(side in found and found[side].rates for side in (OURS, CACHED, LOADER)):
                 parts = {"compute_rate": found[CACHED].rate, "loader_rate": found[LOADER].rate}
                 measurements.append({"kind": "training", "name": name, "measured": found[OURS].rate,
                                      "inputs": parts | {"shares_cores": not on_gpu}})  # fmt: skip
-            for side in PEERS:
+            for side in (side for side in PEERS if side in found):
                 ratios[f"trainer {name} over {side}"] = ratio(found[OURS], found[side])
-    worst = {side: min(v for n, v in ratios.items() if n.endswith(side)) for side in PEERS}
+    peers = QUICK_SIDES[1:] if options.quick else PEERS
+    worst = {side: min(v for n, v in ratios.items() if n.endswith(side)) for side in peers}
     summary = "At worst, livetrain trains at " + ", ".join(f"{v:.2f} x {side}" for side, v in worst.items()) + "."
     return Report("Training", summary, [table], ratios, ("accelerate", "lightning"), measurements)
 

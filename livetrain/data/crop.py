@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from livetrain.data.colour import Planes, to_rgb
+
 
 def pixel_box(box: NDArray[np.floating], height: NDArray[np.integer], width: NDArray[np.integer]) -> NDArray[np.int64]:
     """Boxes on the nearest borders of pixels, at least one pixel a side.
@@ -25,15 +27,18 @@ def pixel_box(box: NDArray[np.floating], height: NDArray[np.integer], width: NDA
     return np.concatenate([first, last], axis=1)
 
 
-def crop_and_resize(picture: NDArray[np.uint8], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
-    """`box` (float [4]: top, left, bottom, right in [0, 1]) of a picture, resized.
+def crop_and_resize(planes: Planes, box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    """`box` (float [4]: top, left, bottom, right in [0, 1]) of a decoded frame, resized: RGB, uint8 [size, size, 3]."""
+    height, width = planes.y.shape
+    top, left, bottom, right = pixel_box(box[None], np.array([height]), np.array([width]))[0].tolist()
+    return resize(to_rgb(planes, (top, left, bottom, right)), size)
 
-    picture: uint8 [height, width, 3], writable (torch insists). Returns uint8 [size, size, 3].
+
+def resize(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A picture, uint8 [3, height, width], writable (torch insists), as uint8 [size, size, 3].
+
     Bilinear, with the support widened by the scale where it shrinks (antialiased).
     """
-    height, width = picture.shape[:2]
-    top, left, bottom, right = pixel_box(box[None], np.array([height]), np.array([width]))[0]
-    # A view of channels-last memory: torch's vectorised uint8 kernel takes it as it is, in the calling thread.
-    part = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]
-    small = interpolate(part, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    # Bytes go through torch's vectorised kernel in the calling thread; floats would start threads of their own.
+    small = interpolate(torch.from_numpy(picture)[None], (size, size), mode="bilinear", antialias=True)
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())

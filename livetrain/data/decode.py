@@ -19,6 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from livetrain.data.colour import Planes, planes_of, to_rgb
 from shards.probe import best_stream, open_container
 
 
@@ -37,9 +38,9 @@ class Work:
 Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 
-def whole(picture: Picture) -> Picture:
-    """The picture as it is."""
-    return picture
+def whole(planes: Planes) -> Picture:
+    """All of the frame."""
+    return to_rgb(planes).transpose(1, 2, 0)
 
 
 def decode_video(
@@ -47,7 +48,7 @@ def decode_video(
     wanted: NDArray[np.integer],
     num_frames: int,
     *,
-    shape: Callable[[Picture], Picture] = whole,
+    shape: Callable[[Planes], Picture] = whole,
     work: Work | None = None,
 ) -> NDArray[np.uint8]:
     """Frames `wanted` (indices in display order, any order, repeats allowed) of the video file `data`.
@@ -55,8 +56,8 @@ def decode_video(
     `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. `shape` is what
     becomes of each frame while it is in the processor's cache (`crop.crop_and_resize`); it gives pictures of one size
     and must not keep its argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation
-    metadata is applied later, on the small picture). A frame whose size differs from the first one's is scaled to it.
-    What it took is added to `work`. Raises DecodeError.
+    metadata is applied later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size
+    differs from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)
     if indices[0] < 0 or indices[-1] >= num_frames:
@@ -166,13 +167,9 @@ def _by_counting(container: Any, indices: NDArray[np.integer], pictures: _Pictur
 
 
 class _Pictures:
-    """Frames as RGB in one array, each as `shape` makes it.
+    """Frames as RGB in one array, each as `shape` makes it. A frame of another size than the first is scaled to it."""
 
-    One converter for all frames and one thread (the loader's threads are busy with other clips): `frame.to_ndarray`
-    makes a converter with threads of its own a frame, which took a tenth of the time of decoding 1080p.
-    """
-
-    def __init__(self, count: int, shape: Callable[[Picture], Picture]) -> None:
+    def __init__(self, count: int, shape: Callable[[Planes], Picture]) -> None:
         self.pixels: NDArray[np.uint8] | None = None
         self._count, self._shape = count, shape
         self._size: tuple[int, int] | None = None
@@ -180,10 +177,8 @@ class _Pictures:
 
     def put(self, slot: int, frame: Any) -> None:
         """Frame `slot` of the array."""
-        height, width = self._size = self._size or (frame.height, frame.width)
-        plane: Any = self._converter.reformat(frame, width, height, "rgb24", threads=1).planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        picture = self._shape(rows[:height, : 3 * width].reshape(height, width, 3))
+        self._size = self._size or (frame.height, frame.width)
+        picture = self._shape(planes_of(frame, self._size, self._converter))
         if self.pixels is None:
             self.pixels = np.empty((self._count, *picture.shape), np.uint8)
         self.pixels[slot] = picture

@@ -39,6 +39,8 @@ COLUMNS = {
     "height": np.int32,
     "width": np.int32,
     "rotation": np.int16,
+    "is_interlaced": np.int8,
+    "is_regular": np.int8,
 }
 
 
@@ -54,7 +56,7 @@ class VideoFiles:
         self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
         self._columns["rotation"][:] = 0
         self._columns["label"] = np.full(len(paths), math.nan, np.float32)
-        self._codecs = [""] * len(paths)
+        self._texts = [{"store": "video", "key": str(path)} for path in paths]
         self._probed: dict[int, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -65,9 +67,7 @@ class VideoFiles:
         return self._columns[name]
 
     def text(self, name: str, row: int) -> str:
-        if name == "store":
-            return "video"
-        return self._codecs[row] if name == "codec" else str(self.paths[row])
+        return self._texts[row].get(name, "")
 
     def shard_name(self, row: int) -> str:
         return str(self.paths[row].parent)
@@ -115,7 +115,7 @@ class VideoFiles:
         stored = found.stored()
         for name in COLUMNS:
             self._columns[name][row] = stored[name]
-        self._codecs[row] = found.codec
+        self._texts[row] |= {"codec": found.codec, "pixel_format": found.pixel_format}
 
 
 def files_loader(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Augmentation
+from livetrain.data.lanes import Source
 
-Source = Literal["frames", "video", "jpeg"]
 Params = dict[str, NDArray[Any]]
 
 # Batches in flight at once, each in a pipeline of its own with a queue of one: the CPU stages of one overlap the GPU

@@ -32,12 +32,10 @@ from livetrain.data import augment, perturb, plan
 from livetrain.data.crop import crop_and_resize
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError, decode_video
-from livetrain.data.graph import DEPTH, Graph, GraphError, Params, Source
+from livetrain.data.graph import DEPTH, Graph, GraphError, Params
+from livetrain.data.lanes import Source, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.errors import UserError
-
-# What NVDEC takes (https://developer.nvidia.com/video-encode-decode-support-matrix): all else is decoded on the CPU.
-NVDEC_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"})
 
 # So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
@@ -210,9 +208,12 @@ class Loader:
     ) -> None:
         self.wait_seconds = 0.0
         self.failures: list[Failure] = []
+        self.refused: set[int] = set()  # rows that the GPU's decoder does not take, against what the index says
         if config.data.decoder == "gpu" and device.type != "cuda":
             raise UserError("data.decoder=gpu needs a CUDA device; set data.decoder=auto or cpu")
         self._dataset, self._config, self._num_batches, self._plans = dataset, config, num_batches, plans
+        if device.type == "cuda" and device.index is None:  # so Accelerate calls a machine's only GPU
+            device = torch.device("cuda", torch.cuda.current_device())
         self._device = device
         self._cache_share = 1 / local_world
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
@@ -313,26 +314,24 @@ class Loader:
             yield ahead.popleft()
 
     def _source(self, row: int) -> Source:
-        """Which way a sample's frames enter the graph: a property of the sample, so its pixels depend on nothing
-        else."""
-        if self._dataset.text("store", row) == "frames":
-            return "jpeg"
-        if self._decode_on_gpu and self._dataset.text("codec", row) in NVDEC_CODECS:
-            return "video"
-        return "frames"
+        """Which way a sample's frames enter the graph."""
+        return lane_of(self._dataset, row, on_gpu=self._decode_on_gpu and row not in self.refused)
 
-    def _medium(self, item: ClipPlan, index: int) -> Any:
-        """What the graph needs of one clip; runs in the thread pool. Raises FetchError, DecodeError."""
+    def _medium(self, item: ClipPlan, index: int) -> tuple[Source, Any] | None:
+        """What the graph needs of one clip, and which; runs in the thread pool. Raises FetchError, DecodeError."""
         row = int(item.rows[index])
         # What was handed to the pool before a stop must not be downloaded after it.
         if row == PADDING or self._stop.is_set():
             return None
         source = self._source(row)
         if source == "jpeg":
-            return self._dataset.jpeg_bytes(row, item.frames[index])
+            return source, self._dataset.jpeg_bytes(row, item.frames[index])
         data = self._dataset.video_bytes(row)
-        if source == "video":
-            return data
+        return source, data if source == "video" else self._decode(item, index, data)
+
+    def _decode(self, item: ClipPlan, index: int, data: bytes) -> NDArray[np.uint8]:
+        """The frames of a video file, cropped and resized on the CPU. Raises DecodeError."""
+        row = int(item.rows[index])
         shape = functools.partial(
             crop_and_resize, box=item.params["box"][index], size=self._graph_options["image_size"]
         )
@@ -347,9 +346,9 @@ class Loader:
                 prepared.failures[position] = str(error)
                 continue
             if medium is not None:
-                positions, ready = prepared.parts.setdefault(self._source(int(item.rows[position])), ([], []))
+                positions, ready = prepared.parts.setdefault(medium[0], ([], []))
                 positions.append(position)
-                ready.append(medium)
+                ready.append(medium[1])
         return prepared
 
     def _push(self, prepared: _Prepared, source: Source) -> None:
@@ -391,7 +390,17 @@ class Loader:
             try:
                 clips[slot] = graph.run([media[slot]], prepared.plan.frames[[position]], params)[0]
             except GraphError as error:
-                prepared.failures[position] = str(error)
+                if source != "video":
+                    prepared.failures[position] = str(error)
+                    continue
+                try:
+                    pixels = self._decode(prepared.plan, position, media[slot])
+                except DecodeError as worse:
+                    prepared.failures[position] = str(worse)
+                    continue
+                # Whole, but nothing for this GPU's decoder: by the CPU from now on.
+                self.refused.add(int(prepared.plan.rows[position]))
+                clips[slot] = self._make_graph("frames").run([pixels], prepared.plan.frames[[position]], params)[0]
         return clips
 
     def _batch(self, prepared: _Prepared, clips: torch.Tensor) -> Batch:

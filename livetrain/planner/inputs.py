@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import Dataset, train_loader
-from livetrain.data.loader import NVDEC_CODECS
+from livetrain.data.lanes import lane_of
 from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_flops, count_parameters
 from livetrain.model.cost import saved_activation_bytes
@@ -61,7 +61,7 @@ def decoded_pixels(config: Config, dataset: Dataset) -> float:
     plan = plan_train(samples, _small(config, len(samples)), 0, 0, 0, 1)
     pixels = []
     for row, frames in zip(plan.rows.tolist(), plan.frames, strict=True):
-        if dataset.text("store", row) != "video" or dataset.text("codec", row) not in NVDEC_CODECS:
+        if lane_of(dataset, row, on_gpu=True) != "video":
             continue
         num_frames = frames_from_keys(dataset.video_bytes(row), frames)
         pixels.append(num_frames * int(dataset.column("width")[row]) * int(dataset.column("height")[row]))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from livetrain.data.crop import crop_and_resize, pixel_box
+from livetrain.data.colour import Planes, to_rgb
+from livetrain.data.crop import crop_and_resize, pixel_box, resize
 
 
 def test_boxes_lie_on_whole_pixels_and_hold_at_least_one() -> None:
@@ -32,9 +33,13 @@ def test_a_box_that_was_rounded_once_stays() -> None:
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.25, 0.125, 0.75, 0.875), (0.5, 0.5, 0.6, 0.7)])
 @pytest.mark.parametrize("size", [16, 57, 224])
 def test_as_pillow_resizes(box: tuple[float, ...], size: int) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    got = crop_and_resize(picture, np.array(box), size)
+    rng = np.random.default_rng(1)
+    y, u, v = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((120, 160), (60, 80), (60, 80)))
+    planes = Planes(y, u, v)
+    got = crop_and_resize(planes, np.array(box), size)
     top, left, bottom, right = np.round(np.array(box) * [120, 160, 120, 160]).astype(int)
-    want = Image.fromarray(picture[top:bottom, left:right]).resize((size, size), Image.Resampling.BILINEAR)
+    picture = to_rgb(planes).transpose(1, 2, 0)[top:bottom, left:right]
+    assert (got == resize(picture.transpose(2, 0, 1).copy(), size)).all()
+    want = Image.fromarray(picture.copy()).resize((size, size), Image.Resampling.BILINEAR)
     assert got.shape == (size, size, 3) and got.dtype == np.uint8
     assert np.abs(got.astype(int) - np.asarray(want)).max() <= 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from livetrain.data.decode import DecodeError, Work, decode_video, packet_runs
-from tests.videos import write_video
+from tests.videos import rgb, write_video
 
 VIDEOS = {
     "h264_b_frames.mp4": ("libx264", {"bf": "3", "g": "12"}),
@@ -39,7 +39,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def all_frames(data: bytes) -> np.ndarray:
     with av.open(io.BytesIO(data)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        return np.stack([rgb(frame) for frame in container.decode(video=0)])
 
 
 @pytest.mark.parametrize("wanted", [[0], [29], [3, 17, 28], [28, 3, 3, 17], [28, 3, 17], list(range(30)), [13, 14]])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from livetrain.config import AugmentConfig
 from livetrain.data import augment
-from livetrain.data.crop import crop_and_resize, pixel_box
+from livetrain.data.crop import pixel_box, resize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphError
 from tests.videos import numbered_frames, write_video
@@ -56,7 +56,12 @@ def clip(seed: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
 
 def small(pictures: Iterable[np.ndarray], box: Sequence[float] = (0, 0, 1, 1)) -> np.ndarray:
     """Pictures as they enter the graph from the CPU's decoder."""
-    return np.stack([crop_and_resize(picture, np.float32(box), SIZE) for picture in pictures])
+    small = []
+    for picture in pictures:
+        sides = [np.array([side]) for side in picture.shape[:2]]
+        top, left, bottom, right = pixel_box(np.array([box]), *sides)[0]
+        small.append(resize(picture[top:bottom, left:right].transpose(2, 0, 1).copy(), SIZE))
+    return np.stack(small)
 
 
 FRAMES = np.zeros((4, NUM_FRAMES), np.int64)

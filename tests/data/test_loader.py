@@ -30,7 +30,9 @@ def make_config(shards: Path, global_batch: int = 12, accumulation: int = 1) -> 
     return config
 
 
-def make_loader(config: Config, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 6) -> Loader:
+def make_loader(
+    config: Config, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 6, device: torch.device = CPU
+) -> Loader:
     dataset = Dataset.open(config.data.shards, config.data)
     return train_loader(
         dataset,
@@ -38,7 +40,7 @@ def make_loader(config: Config, *, rank: int = 0, world: int = 1, start: int = 0
         rank=rank,
         world=world,
         local_world=world,
-        device=CPU,
+        device=device,
         mean=MEAN,
         std=STD,
         start_step=start,
@@ -246,6 +248,18 @@ def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monk
         assert torch.equal(batch.valid, valid)
         assert torch.equal(batch.clips[valid], good[batch.step][1][valid])
     assert {failure.key for failure in loader.failures} == {Dataset.open(vp9_shards).text("key", bad)}
+
+
+def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
+    demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DALI's decoder takes no H.264 on the CPU, as NVDEC takes no 4:2:2: the clips come all the same, and are told."""
+    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refused else "video")
+    loader = make_loader(make_config(demo_shards))
+    batches = read(loader)
+    assert not any(batch.failures for batch in batches)
+    assert loader.refused == {int(row) for batch in batches for row in batch.rows}
+    assert_same_steps(reference, {batch.step: (batch.rows, batch.clips) for batch in batches})
 
 
 def test_frames_and_videos_show_the_same_pictures(demo_shards: Path, frame_shards: Path) -> None:

@@ -20,6 +20,7 @@ from av.codec.context import Flags
 
 from shards.demo import with_rotation
 from tests.shards.clips import moov_first
+from tests.videos import rgb
 
 X264 = {"preset": "ultrafast", "bf": "2", "g": "6", "sc_threshold": "0"}
 X265 = {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1:keyint=6:bframes=2"}
@@ -151,7 +152,7 @@ def plain_frames(data: bytes) -> Iterator[av.VideoFrame]:
 
 def reference(data: bytes) -> list[np.ndarray]:
     """All frames of a video as uint8 RGB [height, width, 3], in coded orientation."""
-    return [frame.to_ndarray(format="rgb24") for frame in plain_frames(data)]
+    return [rgb(frame) for frame in plain_frames(data)]
 
 
 def raw(frame: av.VideoFrame) -> bytes:

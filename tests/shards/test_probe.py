@@ -55,6 +55,17 @@ def test_containers_and_codecs(kind: str, codec: str) -> None:
     facts = probe(video(num_frames=5, kind=kind, codec=codec, fps=10))
     assert (facts.num_frames, facts.codec) == (5, codec)
     assert facts.fps == pytest.approx(10, rel=0.02)
+    assert facts.pixel_format == ("yuvj420p" if codec == "mjpeg" else "yuv420p") and not facts.is_interlaced
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_what_a_gpus_decoder_cannot_give_is_told(quick: bool) -> None:
+    assert probe(KINDS["hevc_10bit.mp4"].data, quick=quick).pixel_format == "yuv420p10le"
+    facts = [probe(KINDS[name].data, quick=quick) for name in sorted(KINDS)]
+    irregular = {name for name, fact in zip(sorted(KINDS), facts, strict=True) if not fact.is_regular}
+    assert irregular == {"h264_trimmed.mp4", "h264_b_frames.avi"}
+    told = {name for name, fact in zip(sorted(KINDS), facts, strict=True) if fact.is_interlaced}
+    assert told == {name for name in KINDS if "interlaced" in name} != set()
 
 
 def test_moov_first_is_accepted_whole() -> None:
