@@ -14,6 +14,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.timeout(1800))
+    modules = [getattr(item, "module", None) for item in items]
+    if ranks := next((module.ranks for module in modules if hasattr(module, "ranks")), None):
+        ranks.prepare()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import ranks
 from tests.runs import launch, losses, records
 
 OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2")
@@ -21,17 +22,10 @@ OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2")
 
 @pytest.fixture(scope="module")
 def one(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("one") / "run"
-    done = launch(demo_shards, run_dir, *OPTIONS)
-    assert done.returncode == 0, done.stderr
-    return run_dir
+    return ranks.train(demo_shards, tmp_path_factory.mktemp("one") / "run", *OPTIONS, processes=1)
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path, accumulation: int) -> None:
-    two = tmp_path / "run"
-    done = launch(demo_shards, two, *OPTIONS, f"train.accumulation={accumulation}", processes=2)
-    assert done.returncode == 0, done.stderr
+def same_run(one: Path, two: Path) -> None:
     assert '"num_processes": 2' in (two / "environment.json").read_text()
     assert losses(two) == pytest.approx(losses(one), abs=1e-3)
     assert len(set(losses(one))) == 10
@@ -41,13 +35,25 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
     assert [line.split(",")[1] for line in scores[0]] == [line.split(",")[1] for line in scores[1]]
 
 
+def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path) -> None:
+    same_run(one, ranks.train(demo_shards, tmp_path / "run", *OPTIONS))
+
+
+def test_accelerate_launches_two_processes(one: Path, demo_shards: Path, tmp_path: Path) -> None:
+    """The launcher itself, with launch/two_cpus.yaml, and gradients accumulated."""
+    done = launch(demo_shards, tmp_path / "run", *OPTIONS, "train.accumulation=2", processes=2)
+    assert done.returncode == 0, done.stderr
+    same_run(one, tmp_path / "run")
+
+
 def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_path: Path) -> None:
-    done = launch(demo_shards, tmp_path / "run", "train.global_batch=7", processes=2)
-    assert done.returncode != 0
-    assert "train.global_batch=7 does not divide over 2 processes" in done.stderr
+    log = tmp_path / "log"
+    with ranks.start(demo_shards, tmp_path / "run", "train.global_batch=7", log=log) as started:
+        assert started.wait() == [2, 2]
+    assert "train.global_batch=7 does not divide over 2 processes" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "tolerance"),
     [
@@ -60,9 +66,7 @@ def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_pat
     ],
 )
 def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path, option: str, tolerance: float) -> None:
-    two = tmp_path / "run"
-    done = launch(demo_shards, two, *OPTIONS, "train.accumulation=2", *option.split(), processes=2)
-    assert done.returncode == 0, done.stderr
+    two = ranks.train(demo_shards, tmp_path / "run", *OPTIONS, "train.accumulation=2", *option.split())
     assert losses(two) == pytest.approx(losses(one), abs=tolerance)
     if "compression" in option:
         norms = [[record["grad_norm"] for record in records(run)] for run in (one, two)]
