@@ -10,8 +10,11 @@ from shards import cli, demo
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A heavy proof may take longer than the timeout in pyproject.toml, but not for ever."""
+    """A heavy proof may take longer than the timeout in pyproject.toml, but not for ever; so may a test that uses the
+    launcher, or is the first to need the run that `plain` launches."""
     for item in items:
+        if {"plain", "launch"} & {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", None) or item)}:
+            item.add_marker(pytest.mark.timeout(180))
         if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.timeout(1800))
     modules = [getattr(item, "module", None) for item in items]
