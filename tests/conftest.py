@@ -13,10 +13,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A heavy proof may take longer than the timeout in pyproject.toml, but not for ever; so may a test that uses the
     launcher, or is the first to need the run that `plain` launches."""
     for item in items:
-        if {"plain", "launch"} & {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", None) or item)}:
-            item.add_marker(pytest.mark.timeout(180))
+        used = {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", None) or item)}
         if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.timeout(1800))
+        elif {"plain", "launch"} & used:
+            item.add_marker(pytest.mark.timeout(180))
     modules = [getattr(item, "module", None) for item in items]
     if ranks := next((module.ranks for module in modules if hasattr(module, "ranks")), None):
         ranks.prepare()

@@ -130,3 +130,10 @@ def test_every_dependency_is_locked_to_one_version_and_no_address() -> None:
     locked = {re.sub(r"[._]", "-", line.split("==")[0].lower()) for line in lines}
     assert len(locked) == len(lines)
     assert {name.lower() for name in dependencies()} <= locked
+
+
+def test_set_up_names_an_option_that_it_does_not_know() -> None:
+    """Before it installs anything."""
+    done = subprocess.run([ROOT / "launch" / "setup.sh", "--extras", "bench"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "setup: unknown option --extras; there are --no-dev and --extra NAME\n"

@@ -1,7 +1,7 @@
 """A crop of a picture, resized to the model's square, on the CPU.
 
 DALI's CPU resize takes a third of the time that decoding a 480p clip takes; torch's, on one picture that the decoder
-has just left in the cache, a fiftieth (benchmarks/loader.md). So frames decoded on the CPU are made small before they
+has just left in the cache, a fiftieth. So frames decoded on the CPU are made small before they
 enter the graph, and those decoded on the GPU inside it. The filters are the same: a triangle as wide as the scale.
 """
 

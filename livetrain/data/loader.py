@@ -382,6 +382,7 @@ class Loader:
         positions, media = prepared.parts[source]
         options = self._graph_options
         graph = self._make_graph(source)  # the usual one may hold the batches behind this
+        second: Graph | None = None  # for what the GPU's decoder refuses
         side = options["image_size"]
         shape = (len(positions), prepared.plan.frames.shape[1], 3, side, side)
         clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
@@ -400,7 +401,8 @@ class Loader:
                     continue
                 # Whole, but nothing for this GPU's decoder: by the CPU from now on.
                 self.refused.add(int(prepared.plan.rows[position]))
-                clips[slot] = self._make_graph("frames").run([pixels], prepared.plan.frames[[position]], params)[0]
+                second = second or self._make_graph("frames")
+                clips[slot] = second.run([pixels], prepared.plan.frames[[position]], params)[0]
         return clips
 
     def _batch(self, prepared: _Prepared, clips: torch.Tensor) -> Batch:
