@@ -24,11 +24,11 @@ setup: $(STAMP) ## make .venv from requirements.lock
 # The corpus writes label.csv last, the shard builder dataset.json: a killed step is taken up again.
 $(DEMO)/label.csv: shards/demo.py shards/demo_scene.py | $(STAMP)
 	rm -rf $(DEMO)
-	$(BIN)/python -m shards demo --out $(DEMO)
+	$(BIN)/livetrain demo $(DEMO)
 	@touch $@
 
 $(DEMO_SHARDS)/dataset.json: $(DEMO)/label.csv | $(STAMP)
-	$(BIN)/python -m shards build --videos $(DEMO)/videos --labels $(DEMO)/label.csv --out $(DEMO_SHARDS) --shard-mb 4 --overwrite
+	$(BIN)/livetrain shards build --videos $(DEMO)/videos --labels $(DEMO)/label.csv --out $(DEMO_SHARDS) --shard-mb 4 --overwrite
 	@touch $@
 
 quickstart: $(DEMO_SHARDS)/dataset.json ## demo videos, shards, training, report

@@ -29,7 +29,8 @@ HELP = """livetrain VERB …
   sync-check RUN                                           does W&B show what RUN/metrics.jsonl holds?
   doctor                                                   is this machine fit for a run?
   bench [NAME …] [--quick] [--out DIR]                     livetrain against limits and other programs
-  shards build|verify|demo …                               make and check shards; as `python -m shards …`
+  demo DIR                                                 generate a small labelled corpus to try it all on
+  shards build|verify|…                                    make and check shards; as `python -m shards …`
 
 `livetrain VERB --help` says more."""
 
@@ -63,6 +64,7 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "sync-check": _sync_check,
         "doctor": _doctor,
         "bench": _bench,
+        "demo": lambda arguments: _shards(["demo", *arguments]),
         "shards": _shards,
     }
     if verb not in verbs:

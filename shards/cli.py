@@ -5,7 +5,7 @@
     python -m shards split DIR --protocol NAME                          other splits for a shard folder, in place
     python -m shards faces DIR                                          find the face of each clip, into faces.arrow
     python -m shards verify DIR                                         read all of it again, name what is damaged
-    python -m shards demo --out DIR                                     generate a small labelled corpus to try it on
+    python -m shards demo DIR                                           generate a small labelled corpus to try it on
 
 Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or options, 130 interrupted.
 """
@@ -124,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = verbs.add_parser("demo", help="generate a small labelled corpus of videos")
     demo.set_defaults(verb=_demo)
-    demo.add_argument("--out", type=_local, required=True, metavar="DIR", help="folder for videos/ and label.csv")
-    demo.add_argument("--num-groups", type=int, default=16, metavar="N", help="people (default 16)")
+    demo.add_argument("out", type=_local, metavar="DIR", help="folder for videos/ and label.csv")
+    demo.add_argument("--num-groups", type=int, default=12, metavar="N", help="people, of 10 clips each (default 12)")
     demo.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -1,4 +1,4 @@
-"""A small liveness corpus from nothing: `python -m shards demo --out DIR` writes DIR/videos/*.mp4 and DIR/label.csv.
+"""A small liveness corpus from nothing: `livetrain demo DIR` writes DIR/videos/*.mp4 and DIR/label.csv.
 
 Procedural people in procedural rooms, filmed live or attacked with a print or a screen. The cues are the real ones
 (parallax and non-rigid motion against a plane that moves as one piece, halftone, moire, refresh bands, glare, edges of
@@ -31,6 +31,7 @@ from shards import pool
 
 KINDS = ("live", "print", "replay")
 NUM_ROOMS = 7
+MAX_SECONDS = 4.0
 TAG_FACE, TAG_ROOM, TAG_SESSION, TAG_CLIP, TAG_ENCODER = range(5)
 
 # x264's look-ahead (in PyAV 18.1's build) now and then gives other bits for the same frames, single-threaded too: 14 of
@@ -65,7 +66,7 @@ FORMATS = (
 class Clip:
     """One video of the corpus: which person, session and kind. `seed` is the corpus's.
 
-    `camera`: another format than the corpus has.
+    It lasts 1 to `max_seconds` seconds, short ones being more frequent. `camera`: another format than the corpus has.
     """
 
     seed: int
@@ -73,6 +74,7 @@ class Clip:
     session: int
     kind: str
     camera: Format | None = None
+    max_seconds: float = MAX_SECONDS
 
     @property
     def name(self) -> str:
@@ -99,18 +101,25 @@ class Clip:
 
 
 def generate(
-    out: Path, *, num_groups: int = 16, clips_per_group: int = 9, seed: int = 0, workers: int | None = None
+    out: Path,
+    *,
+    num_groups: int = 12,
+    clips_per_group: int = 10,
+    max_seconds: float = MAX_SECONDS,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> None:
-    """Write `out`/videos/*.mp4 and, last, `out`/label.csv (fname,liveness_score,attack_type,subject,session).
+    """Write `out`/videos/*.mp4 and, last, `out`/label.csv (fname,liveness_score,subject,attack_type,session).
 
-    Each of `num_groups` people has `clips_per_group` clips: live, print and replay in turn, three to a session.
-    `workers` processes share the work (default: the cores this process may use). Raises UserError for counts below 1 or
-    when `out`/videos holds files that are not of this corpus.
+    Each of `num_groups` people has `clips_per_group` clips: live, print and replay in turn, three to a session; the
+    first kind is another for the next person, so that a last session with less than three favours none. `workers`
+    processes share the work (default: the cores this process may use). Raises UserError for counts below 1, clips
+    below 1 s, or when `out`/videos holds files that are not of this corpus.
     """
-    if min(num_groups, clips_per_group, 1 if workers is None else workers) < 1 or seed < 0:
-        raise UserError("the demo corpus needs at least 1 group, 1 clip a group and 1 worker, and a seed of 0 or more")
+    if min(num_groups, clips_per_group, max_seconds, 1 if workers is None else workers) < 1 or seed < 0:
+        raise UserError("the demo corpus needs at least 1 group, clip a group, second and worker, and a seed from 0 on")
     clips = [
-        Clip(seed, group, index // len(KINDS), KINDS[index % len(KINDS)])
+        Clip(seed, group, index // len(KINDS), KINDS[(index + group) % len(KINDS)], max_seconds=max_seconds)
         for group in range(num_groups)
         for index in range(clips_per_group)
     ]
@@ -119,7 +128,7 @@ def generate(
         sorted({path.name for path in videos.glob("*")} - {clip.name for clip in clips}) if videos.is_dir() else []
     )
     if strangers:
-        raise UserError(f"{videos} holds other files ({strangers[0]}); remove the folder or choose another --out")
+        raise UserError(f"{videos} holds other files ({strangers[0]}); remove the folder or choose another")
 
     workers = min(workers or len(os.sched_getaffinity(0)), len(clips))
     write = functools.partial(write_clip, folder=videos)
@@ -131,9 +140,9 @@ def generate(
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("fname", "liveness_score", "attack_type", "subject", "session"))
+    writer.writerow(("fname", "liveness_score", "subject", "attack_type", "session"))
     for clip in clips:
-        writer.writerow((clip.name, int(clip.kind == "live"), clip.kind, f"id{clip.group:02d}", f"room{clip.room}"))
+        writer.writerow((clip.name, int(clip.kind == "live"), f"id{clip.group:02d}", clip.kind, f"room{clip.room}"))
     write_text(Path(out) / "label.csv", table.getvalue())
 
 
@@ -187,10 +196,11 @@ def with_rotation(mp4: bytes, rotation: int, width: int, height: int) -> bytes:
 
 
 def render(clip: Clip, num_frames: int | None = None) -> Iterator[np.ndarray]:
-    """The clip's frames in display order: uint8 RGB [height, width, 3], upright. 1.0 to 1.6 s, or `num_frames`."""
+    """The clip's frames in display order: uint8 RGB [height, width, 3], upright; `num_frames`, where given."""
     form = clip.format
     random = clip.random(TAG_CLIP)
-    num_frames = round(float(form.fps) * random.uniform(1.0, 1.6)) if num_frames is None else num_frames
+    drawn = round(float(form.fps) * clip.max_seconds ** random.random())
+    num_frames = drawn if num_frames is None else num_frames
     seconds = np.arange(num_frames) / float(form.fps)
     draw = {"live": _live_frames, "print": _print_frames, "replay": _replay_frames}[clip.kind]
     yield from _film(clip, random, draw(clip, random, seconds))

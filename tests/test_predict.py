@@ -139,6 +139,7 @@ def test_a_stopped_prediction_goes_on(
     assert run_predict(packed, folder, out, "--fresh") == whole
 
 
+@pytest.mark.launch
 def test_two_processes_write_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
     run_predict(packed, folder, tmp_path / "one.csv")
     out = tmp_path / "two.csv"

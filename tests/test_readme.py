@@ -116,7 +116,7 @@ def test_makefile_runs_what_it_says() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     plan = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
     lines = plan.strip().splitlines()
-    steps = ["setup.sh", "shards demo", "shards build", "livetrain/train.py configs/quickstart.yaml"]
+    steps = ["setup.sh", "livetrain demo", "shards build", "livetrain/train.py configs/quickstart.yaml"]
     assert [step for line in lines for step in steps if step in line] == steps
     assert lines[-1] == "echo runs/quickstart/report.html"
     config = load_config([ROOT / "configs" / "quickstart.yaml"], [], warn=lambda line: None)

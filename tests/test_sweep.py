@@ -127,6 +127,7 @@ def test_shipped_sweeps_load_here_and_in_wandb(path: Path) -> None:
     assert load_sweep_config(str(path))
 
 
+@pytest.mark.launch
 def test_trials_run_rank_and_go_on(demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real trials, of which the first was done before: it stays as it is."""
     from tests.runs import SMALL

@@ -39,10 +39,12 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
     same_run(one, ranks.train(demo_shards, tmp_path / "run", *OPTIONS))
 
 
+@pytest.mark.launch
 def test_accelerate_launches_two_processes(one: Path, demo_shards: Path, tmp_path: Path) -> None:
     """The launcher itself, with launch/two_cpus.yaml, and gradients accumulated."""
     done = launch(demo_shards, tmp_path / "run", *OPTIONS, "train.accumulation=2", processes=2)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(tmp_path / "run" / "report.html")
     same_run(one, tmp_path / "run")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from livetrain.errors import UserError
 from shards import demo
 
 NUM_GROUPS = 7
+MAX_SECONDS = 1.6  # enough to look at
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "corpus"
-    demo.generate(out, num_groups=NUM_GROUPS, clips_per_group=3, workers=2)
+    demo.generate(out, num_groups=NUM_GROUPS, clips_per_group=3, max_seconds=MAX_SECONDS, workers=2)
     return out
 
 
@@ -56,10 +58,20 @@ def videos(corpus: Path) -> dict[str, list[av.VideoFrame]]:
 
 
 def test_same_bytes_for_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
-    demo.generate(tmp_path, num_groups=2, clips_per_group=3, workers=1)
+    demo.generate(tmp_path, num_groups=2, clips_per_group=3, max_seconds=MAX_SECONDS, workers=1)
     for path in sorted((tmp_path / "videos").iterdir()):
         mine, theirs = (hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, corpus / "videos" / path.name))
         assert mine == theirs, path.name
+
+
+def test_the_default_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 clips of 12 people, as many of each kind, up to 4 s; nothing is filmed here."""
+    filmed: list[demo.Clip] = []
+    monkeypatch.setattr(demo.pool, "unordered", lambda work, clips, *_, **__: filmed.extend(clips) or [])
+    demo.generate(tmp_path)
+    assert len({clip.name for clip in filmed}) == 120 and len({clip.group for clip in filmed}) == 12
+    assert Counter(clip.kind for clip in filmed) == dict.fromkeys(demo.KINDS, 40)
+    assert {clip.max_seconds for clip in filmed} == {4.0}
 
 
 def test_seed_changes_the_videos(tmp_path: Path) -> None:
@@ -71,7 +83,7 @@ def test_seed_changes_the_videos(tmp_path: Path) -> None:
 
 def test_labels_cover_the_videos_and_every_person_has_every_kind(corpus: Path) -> None:
     rows = read_labels(corpus)
-    assert list(rows[0]) == ["fname", "liveness_score", "attack_type", "subject", "session"]
+    assert list(rows[0]) == ["fname", "liveness_score", "subject", "attack_type", "session"]
     assert sorted(row["fname"] for row in rows) == sorted(path.name for path in (corpus / "videos").iterdir())
     assert all((row["liveness_score"] == "1") == (row["attack_type"] == "live") for row in rows)
     for subject, theirs in itertools.groupby(rows, key=lambda row: row["subject"]):
@@ -88,7 +100,7 @@ def test_videos_decode_to_what_was_filmed(corpus: Path, videos: dict[str, list[a
             assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
             assert stream.frames == len(frames)
         assert fps is not None and 15 <= fps <= 30
-        assert 0.9 <= len(frames) / fps <= 1.7, name
+        assert 0.95 <= len(frames) / fps <= MAX_SECONDS + 0.05, name
         assert [frame.time for frame in frames] == pytest.approx([i / float(fps) for i in range(len(frames))], abs=1e-3)
 
 
@@ -152,7 +164,9 @@ def test_foreign_files_are_not_mixed_in(tmp_path: Path) -> None:
         demo.generate(tmp_path, num_groups=1, clips_per_group=1, workers=1)
 
 
-@pytest.mark.parametrize("wrong", [{"num_groups": 0}, {"clips_per_group": 0}, {"workers": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_groups": 0}, {"clips_per_group": 0}, {"max_seconds": 0.5}, {"workers": 0}, {"seed": -1}]
+)
 def test_counts_below_one_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1"):
         demo.generate(tmp_path, **wrong)
