@@ -18,6 +18,7 @@ HELP = """livetrain VERB …
   package RUN [--out DIR]                                  a trained model as one folder that needs nothing else
   export SOURCE --format onnx|torch|hub [--check DATA]     the same for other programs, compared with the model
   plan CONFIG.yaml … [key=value …] --gpus N                clips/s, days and the bottleneck on N GPUs, predicted
+  plan DIR                                                 which way the clips of a shard folder take, and its cost
   ensemble RUN RUN … --out DIR                             several models as one, weights fitted on dev
   soup CHECKPOINT CHECKPOINT … --out DIR                   one model, the mean of their weights
   ablate RUN                                               accuracy against cost: frames, views, precision, members

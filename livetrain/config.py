@@ -82,6 +82,8 @@ class DataConfig:
     """Go on with people who are in two of the splits; the verdict says so in its first line."""
     fit: str = _choice("stretch", "center")
     """How a frame becomes square in evaluation: stretch the whole of it, or cut its centre."""
+    apply_sar: bool = True
+    """Cut a square of what a player shows: with pixels as wide as the video says (sample aspect ratio), not square."""
     on_error: str = _choice("skip", "stop")
     """A clip that cannot be read or decoded: go on without it and count it, or end the run."""
     prefetch: int = _number(2, 1)
@@ -488,6 +490,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
         not any(map(is_url, places)),
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )
+    yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
     yield ["data.frame_interval_seconds"], config.data.sampling != "interval", f"data.sampling={config.data.sampling}"
     yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]

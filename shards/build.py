@@ -31,6 +31,7 @@ from livetrain.progress import progress
 from shards import manifest, plan, pool, sidecar, split
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
 from shards.probe import MAX_SECONDS, Probe, RejectedVideo, probe
+from shards.stores import Media
 from shards.write import BUILD_FOLDER, ShardTask, record_path, shard_name, write_shard
 
 REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
@@ -46,21 +47,21 @@ OUR_FILES = (
 class Options:
     """What decides the content of the shard folder, besides the videos and labels."""
 
-    media: plan.Media = plan.Media()
+    media: Media = Media()
     shard_mb: float = 256  # 10^6 bytes of samples a shard; a larger video gets a shard of its own
     seed: int = 0
     fractions: str = "0.6,0.2,0.2"  # train, dev, test
     folds: int = 0  # above 0: splits fold0, fold1, … of equal size in their place
     columns: Columns = field(default_factory=Columns)
-    probe: str = "full"  # "quick": see probe.probe
+    check: str = "decode"  # "probe": see probe.probe's `quick`
     domain: str = ""  # of all videos; empty: as the label file says
     skip_unlabelled: bool = False
     allow_leak: bool = False  # a split column that has a person in two splits
 
     def as_dict(self) -> dict[str, Any]:
-        columns = {f"{name}_column": value for name, value in asdict(self.columns).items()}
+        columns = {f"columns_{name}": value for name, value in asdict(self.columns).items()}
         rest = {"shard_mb": self.shard_mb, "seed": self.seed, "fractions": self.fractions, "folds": self.folds}
-        rest |= {"probe": self.probe, "domain": self.domain}
+        rest |= {"check": self.check, "domain": self.domain}
         return {**asdict(self.media), **columns, **rest}
 
 
@@ -83,6 +84,8 @@ def build(
     """
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
     fractions = split.fold_fractions(options.folds) if options.folds else split.parse_fractions(options.fractions)
+    for notice in labels.notices:
+        _warn(notice)
     _warn_without_groups(labels, labels_file)
     splits = split.assign(labels, fractions, options.seed, allow_leak=options.allow_leak)
     sizes = [_size(videos / row.video) for row in labels.rows]
@@ -95,7 +98,7 @@ def build(
             if "resplit" in finished:
                 print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
             return finished
-        probed = _probe_all(videos, labels.rows, out, num_workers, quick=options.probe == "quick")
+        probed = _probe_all(videos, labels.rows, out, num_workers, quick=options.check == "probe")
         keys = plan.keys(row.video for row in labels.rows)
         samples, rejected = [], []
         for row, name, size, result in zip(labels.rows, splits, sizes, probed, strict=True):
@@ -313,7 +316,7 @@ def _warn(text: str) -> None:
 def _warn_without_groups(labels: Labels, path: Path) -> None:
     if not labels.group_column:
         _warn(
-            f"{path} names no people (no column subject or group, no --group-column). Clips of one person may be "
+            f"{path} names no people (no column subject or group, no --columns group=…). Clips of one person may be "
             "in train AND test: the test result will look better than the model is. Add the column if you can."
         )
 

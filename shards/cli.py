@@ -13,6 +13,7 @@ Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or option
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -22,11 +23,18 @@ from typing import Any
 
 from livetrain.errors import EXIT_USER_ERROR, UserError
 from livetrain.fileio import is_url
-from shards.plan import Media
+from shards.stores import STORES, Media
 
 EXIT_DAMAGE = 1
 EXIT_INTERRUPTED = 130
-MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
+# Options of the stores: those that each has a use for, with the value it takes where none is given.
+STORE_OPTIONS: dict[str, dict[str, Any]] = {
+    "original": {},
+    "remux": {},
+    "transcode": {"size": 0, "long_side": 0, "gop": 8, "codec": "h264", "quality": 0},
+    "frames": {"num_frames": 0, "frames_per_second": 0.0, "size": 0, "long_side": 0, "quality": 0},
+}
+DEFAULT_FRAMES = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,13 +68,20 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=_local, required=True, metavar="DIR", help="shard folder to write")
     build.add_argument(
         "--store",
-        choices=["video", "frames", "transcode"],
-        default="video",
-        help="what to keep: the videos untouched (default), a few JPEG frames of each, or H.264 encoded anew",
+        choices=STORES,
+        default="original",
+        help="what to keep: the videos untouched (default), their packets in a new MP4, H.264 or HEVC encoded anew, or "
+        "a few JPEG frames of each",
     )
     build.add_argument("--num-frames", type=int, metavar="K", help="--store frames: frames a video (default 16)")
+    build.add_argument("--frames-per-second", type=float, metavar="R", help="--store frames: so many a second instead")
     build.add_argument("--size", type=int, metavar="S", help="frames, transcode: shrink the short side to S pixels")
+    build.add_argument("--long-side", type=int, metavar="S", help="frames, transcode: shrink the long side to S pixels")
     build.add_argument("--gop", type=int, metavar="N", help="--store transcode: a key frame every N frames (default 8)")
+    build.add_argument("--codec", choices=["h264", "hevc"], help="--store transcode: (default h264)")
+    build.add_argument(
+        "--quality", type=int, metavar="Q", help="frames: of JPEGs (default 95); transcode: CRF (default 18, hevc 20)"
+    )
     build.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default 256)")
     build.add_argument(
         "--workers",
@@ -76,20 +91,20 @@ def _parser() -> argparse.ArgumentParser:
         "video on which the decoder crashes ends the build",
     )
     build.add_argument(
-        "--probe",
-        choices=["full", "quick"],
-        default="full",
-        help="full: decode every video to its end (default); quick: the first frame of H.264 and HEVC in MP4, and its "
+        "--check",
+        choices=["decode", "probe"],
+        default="decode",
+        help="decode: every video to its end (default); probe: the first frame of H.264 and HEVC in MP4, and its "
         "packets; damage inside is found in training",
     )
     build.add_argument("--seed", type=int, default=0, help="of the splits and the order of samples (default 0)")
     build.add_argument("--fractions", default="0.6,0.2,0.2", help="of train, dev, test (default 0.6,0.2,0.2)")
     build.add_argument("--folds", type=int, default=0, metavar="K", help="splits fold0 … instead, for cross-validation")
-    build.add_argument("--name-column", default="fname", help="column of the video's name (default fname)")
-    build.add_argument("--label-column", default="liveness_score", help="column of the label, 1 = live")
-    build.add_argument("--group-column", help='column of the person (default: subject or group if there; "" = none)')
-    build.add_argument("--attack-column", help='column of the attack type (default: attack_type if there; "" = none)')
-    build.add_argument("--split-column", help='column of the split (default: split if there; "" = split anew)')
+    build.add_argument(
+        "--columns", default="", metavar="FIELD=COLUMN,…", help="which column holds what: name (default fname), label "
+        "(liveness_score), attack (attack_type), group (subject or group), split (split); group=, split=: use none",
+    )  # fmt: skip
+    build.add_argument("--invert", action="store_true", help="the label is 1 for attacks")
     build.add_argument(
         "--domain", default="", metavar="NAME", help="data set that all videos are of (default: column domain)"
     )
@@ -192,13 +207,13 @@ def _build(arguments: argparse.Namespace) -> int:
     from shards.build import Options, build
     from shards.labels import Columns
 
-    columns = Columns(
-        name=arguments.name_column,
-        label=arguments.label_column,
-        attack=arguments.attack_column,
-        group=arguments.group_column,
-        split=arguments.split_column,
-    )
+    given = dict(item.partition("=")[::2] for item in arguments.columns.split(",") if item)
+    fields = ("name", "label", "attack", "group", "split")
+    if unknown := sorted(set(given) - set(fields)):
+        raise UserError(
+            f"--columns {unknown[0]}=…: there are {', '.join(fields)}, as in --columns label=spoof,group=id"
+        )
+    columns = Columns(**given, invert=arguments.invert)
     if not 0 < arguments.shard_mb < float("inf"):
         raise UserError(f"--shard-mb {arguments.shard_mb:g}: give a size above 0")
     options = Options(
@@ -208,7 +223,7 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.fractions,
         arguments.folds,
         columns,
-        arguments.probe,
+        arguments.check,
         arguments.domain,
         arguments.skip_unlabelled,
         arguments.allow_leak,
@@ -228,24 +243,33 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _media(arguments: argparse.Namespace) -> Media:
     """The options of the store, checked; an option that the store has no use for is refused."""
-    useful = {"video": (), "frames": ("num_frames", "size"), "transcode": ("size", "gop")}[arguments.store]
-    for name in ("num_frames", "size", "gop"):
-        if getattr(arguments, name) is not None and name not in useful:
-            raise UserError(f"--{name.replace('_', '-')} has no effect with --store {arguments.store}; leave it out")
-    num_frames = _default(arguments.num_frames, 16 if "num_frames" in useful else 0)
-    size = _default(arguments.size, 0)
-    gop = _default(arguments.gop, 8 if "gop" in useful else 0)
-    if "num_frames" in useful and not 1 <= num_frames <= MAX_FRAMES:
-        raise UserError(f"--num-frames {num_frames}: give 1 to {MAX_FRAMES}")
-    if arguments.size is not None and size < 16:
-        raise UserError(f"--size {size}: give 16 pixels or more, or leave it out to keep the size")
-    if "gop" in useful and gop < 1:
-        raise UserError(f"--gop {gop}: give 1 or more")
-    return Media(arguments.store, num_frames, size, gop)
+    values = dict(STORE_OPTIONS[arguments.store])
+    for name in {name: None for options in STORE_OPTIONS.values() for name in options}:
+        if (given := getattr(arguments, name)) is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name not in values:
+            raise UserError(f"{option} has no effect with --store {arguments.store}; leave it out")
+        least, most = _bounds(name, arguments.store)
+        if not (name == "codec" or least <= given <= most):
+            raise UserError(f"{option} {given:g}: give {least:g} {'or more' if most == math.inf else f'to {most:g}'}")
+        values[name] = given
+    if arguments.store == "frames" and not values["frames_per_second"]:
+        values["num_frames"] = values["num_frames"] or DEFAULT_FRAMES
+    if values.get("num_frames") and values["frames_per_second"]:
+        raise UserError("--num-frames and --frames-per-second: give one of them")
+    return Media(arguments.store, short_side=values.pop("size", 0), **values)
 
 
-def _default(value: int | None, default: int) -> int:
-    return default if value is None else value
+def _bounds(name: str, store: str) -> tuple[float, float]:
+    """The least and the most that an option of a store may be."""
+    from shards.stores.frames import MAX_FRAMES
+
+    if name == "quality":
+        return (1, 100) if store == "frames" else (1, 51)
+    return {"num_frames": (1, MAX_FRAMES), "frames_per_second": (0.01, 1000), "gop": (1, math.inf)}.get(
+        name, (16, math.inf)
+    )
 
 
 def _workers(number: int | None) -> int:

@@ -28,8 +28,8 @@ from livetrain.progress import progress
 from shards import face_index, manifest, pool, sidecar
 from shards.face_model import open_face_model
 from shards.face_track import Track, find_face
-from shards.media import evenly_spaced
 from shards.probe import RejectedVideo, decode, open_video
+from shards.stores.pictures import evenly_spaced
 from shards.verify import payload_offsets
 
 STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
@@ -48,11 +48,13 @@ class Options:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One clip: its tar, (offset, size) of its media there, its store, the frames to look at, and its rotation."""
+    """One clip: its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames
+    to look at, and its rotation."""
 
     tar: Path
     media: tuple[tuple[int, int], ...]
     store: str
+    size: tuple[int, int]
     frames: tuple[int, ...]
     rotation: int
     upsample: int
@@ -170,12 +172,13 @@ def _look(
 
 
 def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Options) -> list[ClipTask]:
-    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "rotation")
+    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation")
     return [
         ClipTask(
             folder / content["shards"][row["shard"]]["name"],
             tuple(payload_offsets(row)),
             row["store"],
+            (row["height"], row["width"]),
             tuple(evenly_spaced(row["num_frames"], options.num_frames)),
             row["rotation"],
             options.upsample,
@@ -201,8 +204,8 @@ def _pictures(task: ClipTask) -> Iterator[NDArray[np.uint8]]:
         wanted = set(task.frames)
         for number, frame in enumerate(decode(container, container.streams.best("video"))):
             if number in wanted:
-                # np.rot90 turns counter-clockwise.
-                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), -task.rotation // 90))
+                picture = frame.to_ndarray(format="rgb24")[: task.size[0], : task.size[1]]
+                yield np.ascontiguousarray(np.rot90(picture, -task.rotation // 90))  # counter-clockwise
             if number == task.frames[-1]:
                 return
     raise RejectedVideo(f"it has fewer frames than the index says ({task.frames[-1] + 1} were wanted)")

@@ -1,4 +1,4 @@
-"""Reading label.csv and matching it with the videos of a folder.
+"""Reading label.csv (or a Parquet file of the same columns) and matching it with the videos of a folder.
 
 The file is the one of the Zalo AI Challenge (`fname,liveness_score`, 1 = live) with optional columns: attack_type,
 subject (or group), session, device, domain (data set), split. Every complaint names the file and the line, and says
@@ -15,11 +15,16 @@ from pathlib import Path
 
 from livetrain.errors import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".m4v")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".mpg", ".mpeg", ".wmv",
+    ".flv", ".ogv",
+)  # fmt: skip
 GROUP_COLUMNS = ("subject", "group")  # looked for in this order when no group column is named
 LIVE = "live"
 UNKNOWN_ATTACK = "attack"
 NUM_NAMES_SHOWN = 5
+PARQUET = (".parquet", ".pq")
+NUM_FAULTS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Columns:
     attack: str | None = None
     group: str | None = None
     split: str | None = None
+    invert: bool = False  # the label is 1 for attacks
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Labels:
-    """All labelled videos sorted by path, and which optional columns the file had ("" = none)."""
+    """All labelled videos sorted by path, which optional columns the file had ("" = none), what one should know."""
 
     rows: tuple[Label, ...]
     group_column: str
     split_column: str
+    notices: tuple[str, ...] = ()
 
 
 def find_videos(folder: Path, option: str = "--videos") -> list[str]:
@@ -93,54 +100,101 @@ def read_labels(
     """Read the label file and match its rows with `videos` (as from `find_videos`).
 
     A name in the file is a video's relative path, with or without its suffix. `domain`: of all rows, in place of the
-    file's own column. `skip_unlabelled`: leave out videos that have no row. Raises UserError for each way in which
-    file and folder disagree, and for labels that are not numbers in [0, 1] or all of one class.
+    file's own column. `skip_unlabelled`: leave out videos that have no row. A row that repeats another, cell by cell,
+    is noticed and left out. Raises UserError, with all faults of the rows in one message, for each way in which file
+    and folder disagree, and for labels that are not numbers in [0, 1] or all of one class.
     """
     columns = columns or Columns()
-    header, records = _read_csv(path)
-    group_column = _optional_column(path, header, columns.group, GROUP_COLUMNS, "--group-column")
-    attack_column = _optional_column(path, header, columns.attack, ("attack_type",), "--attack-column")
-    split_column = _optional_column(path, header, columns.split, ("split",), "--split-column")
-    _require_column(path, header, columns.name, "--name-column")
-    _require_column(path, header, columns.label, "--label-column")
+    header, records = _read_table(path)
+    group_column = _optional_column(path, header, columns.group, GROUP_COLUMNS, "group")
+    attack_column = _optional_column(path, header, columns.attack, ("attack_type",), "attack")
+    split_column = _optional_column(path, header, columns.split, ("split",), "split")
+    _require_column(path, header, columns.name, "name")
+    _require_column(path, header, columns.label, "label")
 
     names = _NameIndex(videos)
-    line_of: dict[str, int] = {}
-    rows = []
+    record_of: dict[str, tuple[int, dict[str, str]]] = {}
+    rows, faults, notices = [], [], []
     for line, record in records:
         where = f"{path}, line {line}"
-        broken = [column for column, value in record.items() if any(sign in value for sign in "\r\n\0")]
-        if broken:
-            raise UserError(f"{where}: {broken[0]} holds a line break or a NUL; is a quote missing? Correct the row")
-        name = record[columns.name]
-        video = names.match(name, where)
-        if video in line_of:
-            raise UserError(f"{where}: {name!r} is labelled already in line {line_of[video]}; keep one of the two")
-        line_of[video] = line
-        label = _label(record[columns.label], columns.label, where)
-        group = record.get(group_column, "")
-        if group_column and not group:
-            raise UserError(
-                f"{where}: {group_column} is empty; name the person (a made-up name will do), or build without groups: "
-                '--group-column ""'
-            )
-        split = record.get(split_column, "")
-        if split_column and not split:
-            raise UserError(f'{where}: {split_column} is empty; fill it in, or have it split anew: --split-column ""')
-        attack_type = record.get(attack_column, "")
-        if label < 0.5 and attack_type.lower() == LIVE:
-            raise UserError(f"{where}: {columns.label} says attack, {attack_column} says live; correct one of them")
-        session, device = record.get("session", ""), record.get("device", "")
-        where_from = domain or record.get("domain", "")
-        rows.append(Label(video, label, attack_type or UNKNOWN_ATTACK, group, session, device, split, where_from))
+        try:
+            video = _video(record, columns.name, names, where)
+            if video in record_of:
+                first, same = record_of[video]
+                if record == same:
+                    notices.append(f"{where} repeats line {first}: {record[columns.name]!r}; it is counted once")
+                    continue
+                raise UserError(
+                    f"{where}: {record[columns.name]!r} is labelled already in line {first}; keep one of the two"
+                )
+            record_of[video] = line, record
+            optional = {"group": group_column, "attack": attack_column, "split": split_column}
+            rows.append(_row(record, video, columns, optional, domain, where))
+        except UserError as fault:
+            faults.append(str(fault))
+    if faults:
+        more = len(faults) - NUM_FAULTS_SHOWN
+        raise UserError("\n".join(faults[:NUM_FAULTS_SHOWN]) + (f"\nand {more} more" if more > 0 else ""))
 
+    line_of = {video: line for video, (line, _) in record_of.items()}
     if not skip_unlabelled:
         _refuse_missing(path, videos, line_of)
     rows = _name_live_rows(path, rows, line_of)
     if len({row.is_live for row in rows}) < 2:
         only = "live (label >= 0.5)" if rows[0].is_live else "attacks (label < 0.5)"
         raise UserError(f"{path}: all {len(rows)} videos are {only}; a liveness model needs both classes")
-    return Labels(tuple(sorted(rows, key=lambda row: row.video)), group_column, split_column)
+    return Labels(tuple(sorted(rows, key=lambda row: row.video)), group_column, split_column, tuple(notices))
+
+
+def _video(record: dict[str, str], name_column: str, names: _NameIndex, where: str) -> str:
+    """The video that a row is about."""
+    broken = [column for column, value in record.items() if any(sign in value for sign in "\r\n\0")]
+    if broken:
+        raise UserError(f"{where}: {broken[0]} holds a line break or a NUL; is a quote missing? Correct the row")
+    return names.match(record[name_column], where)
+
+
+def _row(
+    record: dict[str, str], video: str, columns: Columns, optional: dict[str, str], domain: str, where: str
+) -> Label:
+    """A row of the file; `optional`: the columns of group, attack and split, "" where there is none."""
+    label = _label(record[columns.label], columns.label, where)
+    label = 1 - label if columns.invert else label
+    group, split, attack_type = (record.get(optional[field], "") for field in ("group", "split", "attack"))
+    if optional["group"] and not group:
+        raise UserError(
+            f"{where}: {optional['group']} is empty; name the person (a made-up name will do), or build without "
+            "groups: --columns group="
+        )
+    if optional["split"] and not split:
+        raise UserError(f"{where}: {optional['split']} is empty; fill it in, or have it split anew: --columns split=")
+    if label < 0.5 and attack_type.lower() == LIVE:
+        raise UserError(f"{where}: {columns.label} says attack, {optional['attack']} says live; correct one of them")
+    session, device = record.get("session", ""), record.get("device", "")
+    where_from = domain or record.get("domain", "")
+    return Label(video, label, attack_type or UNKNOWN_ATTACK, group, session, device, split, where_from)
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and (line number, cells by column) of a CSV or Parquet file; a Parquet file's first row is line 1."""
+    if path.suffix.lower() not in PARQUET:
+        return _read_csv(path)
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        cells = {name: pc.cast(table[name], pa.string()).to_pylist() for name in table.column_names}
+    except FileNotFoundError as error:
+        raise UserError(f"--labels {path}: no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"--labels {path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+    rows = zip(*cells.values(), strict=True)
+    return list(cells), [
+        (number + 1, {name: (cell or "").strip() for name, cell in zip(cells, row, strict=True)})
+        for number, row in enumerate(rows)
+    ]
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -175,17 +229,19 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     return header, records
 
 
-def _require_column(path: Path, header: list[str], column: str, option: str) -> None:
+def _require_column(path: Path, header: list[str], column: str, field: str) -> None:
     if column not in header:
-        raise UserError(f"{path}: no column {column!r} (it has: {', '.join(header)}); name yours with {option}")
+        raise UserError(
+            f"{path}: no column {column!r} (it has: {', '.join(header)}); name yours with --columns {field}=COLUMN"
+        )
 
 
-def _optional_column(path: Path, header: list[str], named: str | None, usual: Iterable[str], option: str) -> str:
+def _optional_column(path: Path, header: list[str], named: str | None, usual: Iterable[str], field: str) -> str:
     """The column to use, "" for none. A column that the user named must be there."""
     if named is None:
         return next((column for column in usual if column in header), "")
     if named:
-        _require_column(path, header, named, option)
+        _require_column(path, header, named, field)
     return named
 
 

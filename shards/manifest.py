@@ -14,7 +14,7 @@ from shards import sidecar
 from shards.write import shard_name
 
 FILE_NAME = "dataset.json"
-FORMAT = 3  # 3: the index has pixel_format, is_interlaced and is_regular
+FORMAT = 4  # 4: the index has coded sizes, pixel aspects, and what JPEGs were in the original
 
 
 def describe(

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from shards.labels import Label
-from shards.media import scaled_size
 from shards.probe import Probe
+from shards.stores import Media
+from shards.stores.frames import num_stored
+from shards.stores.pictures import scaled_size
 from shards.tar import BLOCK, MAX_KEY_CHARACTERS, padded
 
 JSON_BYTES = 512  # about what a sample's JSON takes
@@ -30,19 +32,6 @@ class Sample:
     facts: Probe
     num_bytes: int  # of the original file
     sha256: str  # of the original file
-
-
-@dataclass(frozen=True)
-class Media:
-    """What is stored of a video. `num_frames` (frames store) and `gop` (transcode) are 0 where they mean nothing.
-
-    `short_side` in pixels, 0: as in the original.
-    """
-
-    store: str = "video"  # video | frames | transcode
-    num_frames: int = 0
-    short_side: int = 0
-    gop: int = 0
 
 
 def keys(videos: Iterable[str]) -> dict[str, str]:
@@ -80,11 +69,12 @@ def assign_shards(samples: Sequence[Sample], media: Media, shard_bytes: int, see
 
 
 def stored_bytes(sample: Sample, media: Media) -> int:
-    """About how many bytes a sample takes in a tar (exact but for its JSON when videos are stored as they are)."""
+    """About how many bytes a sample takes in a tar (exact but for its JSON when videos are stored as they are;
+    remuxed ones are hardly smaller)."""
     facts = sample.facts
-    width, height = scaled_size(facts.width, facts.height, media.short_side)
+    width, height = scaled_size(facts.width, facts.height, media.short_side, media.long_side)
     if media.store == "frames":
-        num_members = min(media.num_frames, facts.num_frames)
+        num_members = num_stored(facts, media)
         size = num_members * padded(int(width * height * JPEG_BYTES_PER_PIXEL))
     elif media.store == "transcode":
         num_members, size = 1, padded(int(sample.num_bytes * width * height / (facts.width * facts.height)))

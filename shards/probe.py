@@ -6,7 +6,7 @@ import io
 import itertools
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,9 +31,12 @@ class RejectedVideo(Exception):
 class Probe:
     """Facts of one video. `width` and `height` in pixels before rotation; `rotation` clockwise degrees to upright.
 
+    coded_width, coded_height: of the frames that a decoder hands out; the picture is `width` x `height` at their upper
+    left corner (they differ in shards of the remux store alone). sample_aspect_ratio: a pixel's width over its height.
     pixel_format: of its first frame, by FFmpeg's name. is_interlaced: whether any frame is. is_regular:
     whether the decoder hands out a frame for every packet, in the order of the packets' times: then frame i is the same
-    picture to a decoder that counts packets, as NVDEC's does.
+    picture to a decoder that counts packets, as NVDEC's does. check: "decode", or "probe" where all but the first frame
+    is known from the packets alone.
     """
 
     num_frames: int
@@ -42,10 +45,14 @@ class Probe:
     width: int
     height: int
     rotation: int
+    coded_width: int
+    coded_height: int
+    sample_aspect_ratio: float
     codec: str
     pixel_format: str
     is_interlaced: bool
     is_regular: bool
+    check: str
 
     def stored(self) -> dict[str, Any]:
         """The fields as an index holds them: times to a microsecond, so that last bits of a division do not show."""
@@ -53,13 +60,15 @@ class Probe:
             **asdict(self),
             "fps": round(self.fps, 6),
             "duration_seconds": round(self.duration_seconds, 6),
+            "sample_aspect_ratio": round(self.sample_aspect_ratio, 6),
             "is_interlaced": int(self.is_interlaced),
             "is_regular": int(self.is_regular),
         }
 
 
-def probe(data: bytes, *, quick: bool = False) -> Probe:
+def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame], Any] | None = None) -> Probe:
     """Decode all of a video file's bytes and describe it; if `quick`, only its first frame where packets tell the rest.
+    `on_frame` is given each frame that is decoded.
 
     Raises RejectedVideo when it is empty, is no video, is cut short, has no frame, fails to decode, or changes its
     frame size on the way.
@@ -69,15 +78,17 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
     times: list[float] = []
     stamps: list[int | None] = []
     first = colours = None
+    turn = 0
     num_frames = disorder = 0
     pixel_format, is_interlaced = "", False
     with open_video(data) as container:
         stream = best_stream(container)
         for frame in decode(container, stream):
             if first is None:
-                first = (frame.width, frame.height, rotation(frame))
+                first = frame.width, frame.height
+                turn = rotation(frame)
                 pixel_format = frame.format.name
-            elif (frame.width, frame.height) != first[:2]:
+            elif (frame.width, frame.height) != first:
                 raise RejectedVideo(
                     f"the frame size changes from {first[0]}x{first[1]} to {frame.width}x{frame.height} "
                     f"at frame {num_frames}"
@@ -86,6 +97,8 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
                 _check_colours(frame)
                 colours = now
             num_frames += 1
+            if on_frame:
+                on_frame(frame)
             is_interlaced |= bool(frame.interlaced_frame)
             stamps.append(frame.pts)
             if frame.time is not None:
@@ -94,13 +107,17 @@ def probe(data: bytes, *, quick: bool = False) -> Probe:
         if first is None:
             raise RejectedVideo("no frame: the video stream is empty")
         rate = stream.average_rate or stream.guessed_rate
-        codec = stream.codec_context.codec.canonical_name
+        codec, pixel_aspect = stream.codec_context.codec.canonical_name, aspect(stream)
         has_b_frames = bool(stream.codec_context.has_b_frames)
     packets = _packet_times(data)
     if disorder and has_b_frames and not (None in packets or packets == sorted(packets)):
         raise RejectedVideo(f"frames {disorder - 1} and {disorder}: their times are in the wrong order")
     fps, seconds = timing(times, num_frames, float(rate) if rate else DEFAULT_FPS)
-    return Probe(num_frames, fps, seconds, *first, codec, pixel_format, is_interlaced, _is_regular(packets, stamps))
+    is_regular = _is_regular(packets, stamps)
+    return Probe(
+        num_frames, fps, seconds, *first, turn, *first, pixel_aspect, codec, pixel_format, is_interlaced, is_regular,
+        "decode",
+    )  # fmt: skip
 
 
 def _check_colours(frame: av.VideoFrame) -> None:
@@ -154,10 +171,13 @@ def _probe_packets(data: bytes) -> Probe | None:
         if len(times) != len(packets) or packets[0].pts != min(packet.pts for packet in packets):
             return None  # two at one time, or leading pictures, which refer to a frame that is not there
         first = _first_frame(stream, packets)
-        rate = stream.average_rate or stream.guessed_rate
+        rate, pixel_aspect = stream.average_rate or stream.guessed_rate, aspect(stream)
     fps, seconds = timing(times, len(times), float(rate) if rate else DEFAULT_FPS)
-    shape = (first.width, first.height, rotation(first))
-    return Probe(len(times), fps, seconds, *shape, codec, first.format.name, bool(first.interlaced_frame), True)
+    size = first.width, first.height
+    return Probe(
+        len(times), fps, seconds, *size, rotation(first), *size, pixel_aspect, codec, first.format.name,
+        bool(first.interlaced_frame), True, "probe",
+    )  # fmt: skip
 
 
 def _first_frame(stream: av.VideoStream, packets: list[av.Packet]) -> av.VideoFrame:
@@ -255,6 +275,12 @@ def decode(container: Any, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
                 raise RejectedVideo(f"decoding takes longer than {MAX_SECONDS:g} s; it was at frame {num_frames}")
     except (av.FFmpegError, ValueError) as error:
         raise RejectedVideo(f"decoding fails after frame {num_frames}: {_reason(error)}") from error
+
+
+def aspect(stream: av.VideoStream) -> float:
+    """A pixel's width over its height, by the container or else the stream; 1 where neither says."""
+    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return float(ratio) if ratio and ratio > 0 else 1.0
 
 
 def rotation(frame: av.VideoFrame) -> int:

@@ -15,7 +15,7 @@ from livetrain.errors import UserError
 from livetrain.fileio import atomic_write
 
 FILE_NAME = "index.arrow"
-FORMAT = 3
+FORMAT = 4
 
 
 def _field(name: str, kind: pa.DataType) -> pa.Field:
@@ -41,17 +41,23 @@ SCHEMA = pa.schema(
         _field("size", pa.int64()),  # bytes to the end of the last media member's payload
         _field("frame_sizes", pa.list_(pa.field("item", pa.int32(), nullable=False))),  # of JPEGs; empty for videos
         _field("crc32", pa.list_(pa.field("item", pa.uint32(), nullable=False))),  # of each media member's payload
-        _field("store", WORD),  # "video" or "frames"
+        _field("store", WORD),  # that was used: see shards.stores
         _field("num_frames", pa.int32()),  # that decoding yields, or JPEGs stored
         _field("fps", pa.float32()),  # average
         _field("duration_seconds", pa.float32()),
         _field("width", pa.int32()),  # before rotation
         _field("height", pa.int32()),
         _field("rotation", pa.int16()),  # clockwise degrees (0, 90, 180, 270) that make a frame upright
+        _field("coded_width", pa.int32()),  # of a decoded frame; the picture is width x height of it, at its upper left
+        _field("coded_height", pa.int32()),
+        _field("sample_aspect_ratio", pa.float32()),  # a pixel's width over its height, before rotation
         _field("codec", WORD),
         _field("pixel_format", WORD),  # FFmpeg's name
         _field("is_interlaced", pa.int8()),  # 1 where any frame is; Arrow's own booleans are bits, no NumPy array
         _field("is_regular", pa.int8()),  # see shards.probe.Probe
+        _field("check", WORD),  # "decode", or "probe": all but its first frame known from the packets alone
+        _field("frame_numbers", pa.list_(pa.field("item", pa.int32(), nullable=False))),  # of JPEGs, in the original
+        _field("frame_seconds", pa.list_(pa.field("item", pa.float32(), nullable=False))),  # after its first frame
         _field("sha256", pa.string()),  # of the original video file
     ],
     metadata={"livetrain_index": str(FORMAT)},

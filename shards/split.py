@@ -207,5 +207,5 @@ def _refuse_leaks(rows: Sequence[Label], labels: Labels) -> None:
         raise UserError(
             f"column {labels.split_column!r} puts {len(leaks)} {labels.group_column}s into several splits "
             f"(such as {group!r}: {', '.join(splits)}), so the test would measure memory of faces; correct the column, "
-            'let the builder split (--split-column ""), or keep it so (--allow-leak)'
+            "let the builder split (--columns split=), or keep it so (--allow-leak)"
         )

@@ -25,8 +25,8 @@ from shards.write import payload_sha256
 
 Row = Mapping[str, Any]
 # Not the split: `shards split` changes it in the index, and leaves the tars as they are.
-FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "codec",
-          "pixel_format", "is_interlaced", "is_regular")  # fmt: skip
+FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "coded_width",
+          "coded_height", "codec", "pixel_format", "is_interlaced", "is_regular")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class CheckTask:
     folder: Path
     shard: Mapping[str, Any]
     rows: Sequence[Row] | None
-    store: str
     thorough: bool
 
 
@@ -59,7 +58,7 @@ def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> lis
     for row in rows or ():
         by_shard[row["shard"]].append(row)
     tasks = [
-        CheckTask(folder, shard, None if rows is None else by_shard[number], content["store"], thorough)
+        CheckTask(folder, shard, None if rows is None else by_shard[number], thorough)
         for number, shard in enumerate(shards)
     ]
     findings: dict[int, list[str]] = {}
@@ -119,7 +118,7 @@ def check_shard(task: CheckTask) -> list[str]:
             by_key.setdefault(member.key, []).append(member)
         with path.open("rb") as file:
             for row in task.rows:
-                found = _check_sample(row, by_key.get(row["key"], []), file, task.store)
+                found = _check_sample(row, by_key.get(row["key"], []), file)
                 damage += [f"{name}: sample {row['key']}: {found}"] if found else []
     return damage
 
@@ -132,7 +131,7 @@ def _check_idx(path: Path, sha256: str, members: Sequence[Member] | None) -> lis
     return [f"{path.name}: {problem}"] if problem else []
 
 
-def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader, store: str) -> str | None:
+def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader) -> str | None:
     """What is wrong with one sample, whose members the tar says to be `members`: the first finding."""
     offsets = payload_offsets(row)
     if [(member.offset, member.size) for member in members[:-1]] != offsets:
@@ -146,7 +145,7 @@ def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader, 
         return "its JSON is damaged"
     sha256 = payload_sha256(payloads)
     as_stored = sha256 == stated["sha256"] and [zlib.crc32(payload) for payload in payloads] == row["crc32"]
-    if not as_stored or (store == "video" and sha256 != row["sha256"]):
+    if not as_stored or (row["store"] == "original" and sha256 != row["sha256"]):
         return f"its media differ from what was stored of {row['video']}"
     differing = [name for name in FIELDS if stated[name] != row[name]]
     if differing:
@@ -177,11 +176,11 @@ def _check_decoding(row: Row, payloads: Sequence[bytes]) -> str | None:
             num_frames, size = len(payloads), sizes.pop() if len(sizes) == 1 else None
         else:
             facts = probe(payloads[0])
-            num_frames, size = facts.num_frames, (facts.width, facts.height)
+            num_frames, size = facts.num_frames, (facts.coded_width, facts.coded_height)
     except (RejectedVideo, OSError, SyntaxError) as error:
         return f"it does not decode: {error}"
-    if (num_frames, size) != (row["num_frames"], (row["width"], row["height"])):
-        stated = (row["num_frames"], (row["width"], row["height"]))
+    stated = (row["num_frames"], (row["coded_width"], row["coded_height"]))
+    if (num_frames, size) != stated:
         return f"it decodes to (frames, (width, height)) {(num_frames, size)}, the index says {stated}"
     return None
 

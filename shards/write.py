@@ -7,17 +7,18 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import av
 
 from livetrain.errors import UserError
 from livetrain.fileio import HashingFile, atomic_write, write_json, write_text
-from shards import media as media_
-from shards.plan import Media, Sample
-from shards.probe import Probe, RejectedVideo, probe
+from shards import stores
+from shards.plan import Sample
+from shards.probe import Probe, RejectedVideo
+from shards.stores import Media, Stored
 from shards.tar import Member, SampleWriter, index_text
 
 BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
@@ -57,13 +58,14 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         contextlib.closing(SampleWriter(file)) as writer,
     ):
         for sample in task.samples:
-            payloads, facts = _media(_read(task.videos / sample.label.video, sample), sample, task.media)
+            stored = _stored(_read(task.videos / sample.label.video, sample), sample, task.media)
             # Untouched media were hashed when they were read.
-            sha256 = sample.sha256 if task.media.store == "video" else payload_sha256([data for _, data in payloads])
-            description = _description(sample, facts, sha256)
-            written = writer.write(sample.key, payloads, description)
+            is_untouched = stored.store == "original"
+            sha256 = sample.sha256 if is_untouched else payload_sha256([data for _, data in stored.payloads])
+            description = _description(sample, stored.facts, sha256)
+            written = writer.write(sample.key, stored.payloads, description)
             members += written
-            rows.append(_row(sample, facts, payloads, written[:-1], task))
+            rows.append(_row(sample, stored, written[:-1], task.number))
     write_text(tar.with_suffix(".idx"), index_text(members))
     record = {"request": task.request, "sha256": file.sha256, "bytes": tar.stat().st_size, "rows": rows}
     write_json(record_path(task.out, task.number), record)
@@ -88,35 +90,14 @@ def _read(path: Path, sample: Sample) -> bytes:
     return data
 
 
-def _media(data: bytes, sample: Sample, media: Media) -> tuple[list[tuple[str, bytes]], Probe]:
-    """What is stored of a video, as (extension, bytes), and the facts of what is stored."""
+def _stored(data: bytes, sample: Sample, media: Media) -> Stored:
+    """What is kept of a video."""
     try:
-        if media.store == "frames":
-            frames = media_.extract_frames(data, sample.facts, media.num_frames, media.short_side)
-            facts = replace(
-                sample.facts,
-                num_frames=len(frames.jpegs),
-                fps=len(frames.jpegs) / sample.facts.duration_seconds,
-                width=frames.width,
-                height=frames.height,
-                rotation=0,
-                codec="jpeg",
-                pixel_format="rgb24",
-                is_interlaced=False,
-                is_regular=True,
-            )
-            return [(f"{index:03d}.jpg", jpeg) for index, jpeg in enumerate(frames.jpegs)], facts
-        if media.store == "transcode":
-            encoded = media_.transcode(data, sample.facts, media.short_side, media.gop)
-            facts = probe(encoded)
-            if facts.num_frames != sample.facts.num_frames:
-                raise RejectedVideo(f"{sample.facts.num_frames} frames became {facts.num_frames} by encoding")
-            return [("mp4", encoded)], facts
+        return stores.store(sample.label.video, data, sample.facts, media)
     except (RejectedVideo, av.FFmpegError) as error:
         raise UserError(
             f"{sample.label.video}: it decodes, but cannot be stored as {media.store}: {error}; move the video away"
         ) from error
-    return [(PurePosixPath(sample.label.video).suffix[1:].lower(), data)], sample.facts
 
 
 def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
@@ -136,21 +117,20 @@ def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
     return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _row(
-    sample: Sample, facts: Probe, payloads: Sequence[tuple[str, bytes]], members: Sequence[Member], task: ShardTask
-) -> dict[str, Any]:
-    """A row of index.arrow (see sidecar.SCHEMA) for media `payloads` that were written as `members`."""
-    is_frames = task.media.store == "frames"
+def _row(sample: Sample, stored: Stored, members: Sequence[Member], shard: int) -> dict[str, Any]:
+    """A row of index.arrow (see sidecar.SCHEMA) for media that were written as `members`."""
     return {
         "key": sample.key,
         **asdict(sample.label),
         "split": sample.split,
-        "shard": task.number,
+        "shard": shard,
         "offset": members[0].offset,
         "size": members[-1].offset + members[-1].size - members[0].offset,
-        "frame_sizes": [member.size for member in members] if is_frames else [],
-        "crc32": [zlib.crc32(payload) for _, payload in payloads],
-        "store": "frames" if is_frames else "video",
-        **facts.stored(),
+        "frame_sizes": [member.size for member in members] if stored.store == "frames" else [],
+        "crc32": [zlib.crc32(payload) for _, payload in stored.payloads],
+        "store": stored.store,
+        **stored.facts.stored(),
+        "frame_numbers": list(stored.frame_numbers),
+        "frame_seconds": list(stored.frame_seconds),
         "sha256": sample.sha256,
     }

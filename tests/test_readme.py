@@ -74,7 +74,7 @@ def test_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     help_text = " ".join([capsys.readouterr().out, *(str(module.__doc__) for module in modules)])
     shards_commands = " ".join(" ".join(words) for words in commands() if "shards" in words)
     options = set(re.findall(r"`(--[a-z-]+)", README)) | set(re.findall(r" (--[a-z-]+)", shards_commands))
-    assert {"--videos", "--group-column", "--store"} <= options
+    assert {"--videos", "--columns", "--store"} <= options
     assert [option for option in options if option not in help_text] == []
     cli.main(["--help"])
     verbs = {words[words.index("shards") + 1] for words in commands() if "shards" in words}

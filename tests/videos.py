@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from livetrain.data.colour import planes_of, to_rgb
+from shards.colour import planes_of, to_rgb
 
 
 def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from livetrain.bench.report import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.fileio import write_text
 
-QUICK, FULL = "livetrain build --probe quick", "livetrain build (decodes every frame)"
+QUICK, FULL = "livetrain build --check probe", "livetrain build (decodes every frame)"
 COPY, TAR, DECODE = "cp", "tar + ffprobe", "tar + ffprobe -count_frames"
 VERIFY, SHA256SUM = "livetrain verify", "sha256sum"
 SHARD_MB = 64
@@ -118,19 +118,19 @@ def _timed(work: Callable[[Path, Path], None], home: Path) -> float:
 
 
 def build_quick(home: Path, workers: int) -> float:
-    """`shards build --probe quick`."""
-    return _timed(lambda home, out: _build(home, out, workers, "quick"), home)
+    """`shards build --check probe`."""
+    return _timed(lambda home, out: _build(home, out, workers, "probe"), home)
 
 
 def build_full(home: Path, workers: int) -> float:
     """`shards build`."""
-    return _timed(lambda home, out: _build(home, out, workers, "full"), home)
+    return _timed(lambda home, out: _build(home, out, workers, "decode"), home)
 
 
-def _build(home: Path, out: Path, workers: int, probe: str) -> None:
+def _build(home: Path, out: Path, workers: int, check: str) -> None:
     from shards import build
 
-    options = build.Options(shard_mb=SHARD_MB, probe=probe)
+    options = build.Options(shard_mb=SHARD_MB, check=check)
     build.build(home / "videos", home / "label.csv", out, options, num_workers=workers)
 
 

@@ -12,8 +12,9 @@ from livetrain.bench.options import Options
 from livetrain.bench.peers import Task, decode_pyav
 from livetrain.errors import UserError
 from livetrain.fileio import write_text
-from shards import build, plan
-from shards.media import JPEG_QUALITY
+from shards import build
+from shards.stores import Media
+from shards.stores.frames import JPEG_QUALITY
 
 STANDARD = (ClipSet(640, 480), ClipSet(1920, 1080))  # 4 s at 25 frames/s, libx264's defaults
 QUICK = (ClipSet(640, 480, seconds=2.0, num_clips=6),)
@@ -33,9 +34,9 @@ def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = Fal
     home = options.data / what.name
     videos = make_clips(options.data, what)
     shards, frame_shards, jpegs = home / "shards", home / "frame-shards", home / "jpegs"
-    _build(home, shards, plan.Media("video"))
+    _build(home, shards, Media())
     if frames:
-        _build(home, frame_shards, plan.Media("frames", num_frames=16))
+        _build(home, frame_shards, Media("frames", num_frames=16))
         _extract(videos, jpegs, what.num_frames)
     return Task(
         tuple(videos), what.num_frames, shards, frame_shards, jpegs, level, workers=options.workers,
@@ -44,7 +45,7 @@ def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = Fal
     )  # fmt: skip
 
 
-def _build(home: Path, out: Path, media: plan.Media) -> None:
+def _build(home: Path, out: Path, media: Media) -> None:
     if not (out / "dataset.json").exists():
         options = build.Options(media=media, shard_mb=16)
         build.build(home / "videos", home / "label.csv", out, options, num_workers=2, overwrite=True)

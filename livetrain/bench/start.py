@@ -134,7 +134,11 @@ def _planning(options: Options) -> Table:
         ("samples", "at step 0, ms", f"at step {FAR:,}, ms"),
     )
     for size in (10**3, 10**6, 10**9) if options.quick else [10**power for power in range(3, 10)]:
-        values = {"num_frames": 100, "duration_seconds": 4, "fps": 25, "height": 480, "width": 640, "rotation": 0}
+        values = {"num_frames": 100, "duration_seconds": 4, "fps": 25, "height": 480, "width": 640, "rotation": 0} | {
+            "coded_height": 480,
+            "coded_width": 640,
+            "sample_aspect_ratio": 1,
+        }
         columns: Mapping[str, Any] = {name: _Counted(size, value) for name, value in values.items()}
         samples = Samples(_Counted(size), columns)  # type: ignore[arg-type]
         milliseconds = []

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from livetrain.data.colour import Planes, to_rgb
+from shards.colour import Planes, to_rgb
 
 
 def pixel_box(box: NDArray[np.floating], height: NDArray[np.integer], width: NDArray[np.integer]) -> NDArray[np.int64]:

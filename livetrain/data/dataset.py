@@ -249,9 +249,9 @@ class Dataset:
                 return source.first_row + row
         return None
 
-    def pictures(self, row: int, frames: Sequence[int], height: int = 160) -> list[bytes]:
-        """Frames of a sample (indices; none: the middle one), upright, `height` pixels high, as JPEG bytes. Raises
-        FetchError, DecodeError."""
+    def pictures(self, row: int, frames: Sequence[int], shown_height: int = 160) -> list[bytes]:
+        """Frames of a sample (indices; none: the middle one), upright, `shown_height` pixels high, as JPEG bytes.
+        Raises FetchError, DecodeError."""
         from PIL import Image
 
         from livetrain.data import decode
@@ -263,8 +263,9 @@ class Dataset:
         else:
             turn = -int(self.column("rotation")[row])
             decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames)
-            found = [Image.fromarray(frame).rotate(turn, expand=True) for frame in decoded]
-        return [_jpeg(picture, height) for picture in found]
+            height, width = (int(self.column(name)[row]) for name in ("height", "width"))
+            found = [Image.fromarray(frame[:height, :width]).rotate(turn, expand=True) for frame in decoded]
+        return [_jpeg(picture, shown_height) for picture in found]
 
     @property
     def is_remote(self) -> bool:

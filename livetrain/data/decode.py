@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from livetrain.data.colour import Planes, planes_of, to_rgb
+from shards.colour import Planes, planes_of, to_rgb
 from shards.probe import best_stream, open_container
 
 

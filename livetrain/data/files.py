@@ -39,6 +39,9 @@ COLUMNS = {
     "height": np.int32,
     "width": np.int32,
     "rotation": np.int16,
+    "coded_height": np.int32,
+    "coded_width": np.int32,
+    "sample_aspect_ratio": np.float32,
     "is_interlaced": np.int8,
     "is_regular": np.int8,
 }
@@ -56,7 +59,7 @@ class VideoFiles:
         self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
         self._columns["rotation"][:] = 0
         self._columns["label"] = np.full(len(paths), math.nan, np.float32)
-        self._texts = [{"store": "video", "key": str(path)} for path in paths]
+        self._texts = [{"store": "original", "key": str(path)} for path in paths]
         self._probed: dict[int, Future[None]] = {}
         self._lock = threading.Lock()
 

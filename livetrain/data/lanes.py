@@ -24,32 +24,42 @@ class Rows(Protocol):
 
 def lane_of(rows: Rows, row: int, *, on_gpu: bool) -> Source:
     """`source_of` the clip in a row of the index."""
-    store, codec, pixel_format = (rows.text(name, row) for name in ("store", "codec", "pixel_format"))
-    facts = {name: int(rows.column(name)[row]) for name in ("is_interlaced", "is_regular", "width", "height")}
-    return source_of(store, codec, pixel_format, **facts, on_gpu=on_gpu)  # type: ignore[arg-type]
+    return source_of(**facts_of(rows, row), on_gpu=on_gpu)
 
 
-def source_of(
-    store: str,
-    codec: str,
-    pixel_format: str,
-    *,
-    is_interlaced: bool,
-    is_regular: bool,
-    width: int,
-    height: int,
-    on_gpu: bool,
-) -> Source:
+def facts_of(rows: Rows, row: int) -> dict[str, Any]:
+    """What `source_of` asks of a row of the index."""
+    numbers = {name: int(rows.column(name)[row]) for name in ("is_interlaced", "is_regular")}
+    size = {name: int(rows.column(f"coded_{name}")[row]) for name in ("width", "height")}
+    return {name: rows.text(name, row) for name in ("store", "codec", "pixel_format")} | numbers | size
+
+
+def source_of(store: str, *, on_gpu: bool, **facts: Any) -> Source:
     """`jpeg`: pictures that DALI decodes. `video`: a file that NVDEC decodes. `frames`: PyAV decodes on the CPU.
 
-    is_interlaced, is_regular: see shards.probe.Probe; of others (edit lists, AVI with B-frames) NVDEC's frame i is
-    another picture. width, height: of the coded frame, before rotation. on_gpu: whether there is an NVDEC to use.
+    on_gpu: whether there is an NVDEC to use. facts: those of `why_not_nvdec`.
     """
     if store == "frames":
         return "jpeg"
-    if not on_gpu or codec not in NVDEC_SMALLEST or pixel_format not in NVDEC_FORMATS:
-        return "frames"
-    smallest = NVDEC_SMALLEST[codec]
-    is_large = width >= smallest[0] and height >= smallest[1]
-    is_even = width % 2 == height % 2 == 0
-    return "video" if is_large and is_even and is_regular and not is_interlaced else "frames"
+    return "video" if on_gpu and not why_not_nvdec(**facts) else "frames"
+
+
+def why_not_nvdec(
+    codec: str, pixel_format: str, *, is_interlaced: bool, is_regular: bool, width: int, height: int
+) -> str:
+    """Why a video does not go to NVDEC, in a few words; empty where it does.
+
+    is_interlaced, is_regular: see shards.probe.Probe; of others (edit lists, AVI with B-frames) NVDEC's frame i is
+    another picture. width, height: of the coded frame, before rotation.
+    """
+    if codec not in NVDEC_SMALLEST:
+        return f"{codec}: not what libavcodec gives"
+    if pixel_format not in NVDEC_FORMATS:
+        return f"{pixel_format}: not 8 bits of 4:2:0"
+    if is_interlaced:
+        return "interlaced"
+    if not is_regular:
+        return "times do not tell its frames"
+    if width < NVDEC_SMALLEST[codec][0] or height < NVDEC_SMALLEST[codec][1]:
+        return "smaller than NVDEC takes"
+    return "odd size" if width % 2 or height % 2 else ""

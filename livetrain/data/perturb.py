@@ -92,10 +92,11 @@ def perturb(
     params = item.params | perturbation.parameters(len(rows), config.data.image_size)
     if perturbation.side < 1:
         height, width = (columns[name][rows].astype(np.int64) for name in ("height", "width"))
-        sides = np.stack([height, width] * 2, axis=1)
-        box = params["box"].astype(np.float64)
+        coded = np.stack([columns[f"coded_{name}"][rows] for name in ("height", "width")] * 2, axis=1)
+        shown = np.stack([height, width] * 2, axis=1)
+        box = params["box"].astype(np.float64) * coded / shown  # of the picture, not of the coded frame
         middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * perturbation.side
-        box = crop.pixel_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / sides
+        box = crop.pixel_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / coded
         params["box"] = box.astype(np.float32)
     frames = item.frames
     if perturbation.part < 1:

@@ -30,6 +30,9 @@ from livetrain.errors import UserError
 
 PADDING = -1
 
+SIZES = ("height", "width", "rotation", "coded_height", "coded_width")
+COLUMNS = ("num_frames", "duration_seconds", "fps", *SIZES, "sample_aspect_ratio")  # what planning needs of the index
+
 # Addresses of independent random numbers within one (seed, epoch, sample).
 STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT, STREAM_MIXUP = range(4)
 
@@ -53,7 +56,10 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class Facts:
-    """What planning needs to know of n clips: arrays [n], int64, and `frames_per_second` float64."""
+    """What planning needs to know of n clips: arrays [n], int64; `frames_per_second`, `sample_aspect_ratio` float64.
+
+    The picture is height x width at the upper left corner of the coded frame.
+    """
 
     rows: NDArray[np.int64]
     num_frames: NDArray[np.int64]
@@ -61,6 +67,9 @@ class Facts:
     height: NDArray[np.int64]
     width: NDArray[np.int64]
     rotation: NDArray[np.int64]
+    coded_height: NDArray[np.int64]
+    coded_width: NDArray[np.int64]
+    sample_aspect_ratio: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,7 @@ class Samples:
     @staticmethod
     def of(dataset: Dataset, split: str) -> Samples:
         """The samples of a split. Raises UserError when it is empty."""
-        names = ("num_frames", "duration_seconds", "fps", "height", "width", "rotation")
-        return Samples(dataset.rows(split), {name: dataset.column(name) for name in names})
+        return Samples(dataset.rows(split), {name: dataset.column(name) for name in COLUMNS})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,14 +115,14 @@ class Samples:
     def facts(self, samples: NDArray[np.int64]) -> Facts:
         """Of the samples numbered `samples` (int64 [n], each in [0, len(self)))."""
         rows = self.rows[samples].astype(np.int64)
-        num_frames, height, width, rotation = (
-            self.columns[name][rows].astype(np.int64) for name in ("num_frames", "height", "width", "rotation")
-        )
+        num_frames = self.columns["num_frames"][rows].astype(np.int64)
+        sizes = {name: self.columns[name][rows].astype(np.int64) for name in SIZES}
         seconds = self.columns["duration_seconds"][rows].astype(np.float64)
         known = np.isfinite(seconds) & (seconds > 0)
         # Stored JPEGs are thinner than the video they come from: frames a second of what is stored.
         rate = np.where(known, num_frames / np.where(known, seconds, 1), self.columns["fps"][rows].astype(np.float64))
-        return Facts(rows, num_frames, rate, height, width, rotation)
+        aspect = self.columns["sample_aspect_ratio"][rows].astype(np.float64)
+        return Facts(rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect)
 
 
 def micro_batch_size(config: Config, world: int) -> int:
@@ -219,7 +227,7 @@ def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: i
     size = len(inside)
     box = np.broadcast_to(np.array([0, 0, 1, 1], np.float64), (size, 4))
     if config.data.fit == "center":
-        box = _center_box(facts)
+        box = _center_box(facts, config)
     params = {
         "box": _coded_box(box, facts),
         "angle": -facts.rotation.astype(np.float32),
@@ -297,7 +305,7 @@ def coded_box(upright: NDArray[np.floating], rotation: NDArray[np.int64]) -> NDA
 
 def _coded_box(upright: NDArray[np.floating], facts: Facts) -> NDArray[np.float32]:
     boxes = crop.pixel_box(coded_box(upright, facts.rotation), facts.height, facts.width)
-    return (boxes / np.stack([facts.height, facts.width] * 2, axis=1)).astype(np.float32)
+    return (boxes / np.stack([facts.coded_height, facts.coded_width] * 2, axis=1)).astype(np.float32)
 
 
 def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
@@ -308,9 +316,11 @@ def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | N
     return interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
 
 
-def _upright_size(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _upright_size(facts: Facts, config: Config) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Height and width that a player shows, in units of a pixel's height before rotation."""
+    width = facts.width * (facts.sample_aspect_ratio if config.data.apply_sar else 1.0)
     lying = facts.rotation % 180 == 90
-    return np.where(lying, facts.width, facts.height), np.where(lying, facts.height, facts.width)
+    return np.where(lying, width, facts.height), np.where(lying, facts.height, width)
 
 
 def _random_box(u: NDArray[np.float64], facts: Facts, config: Config) -> NDArray[np.float64]:
@@ -321,12 +331,12 @@ def _random_box(u: NDArray[np.float64], facts: Facts, config: Config) -> NDArray
     """
     aug = config.augment
     if not aug.enabled:
-        return _center_box(facts) if config.data.fit == "center" else np.tile([0.0, 0.0, 1.0, 1.0], (len(u), 1))
+        return _center_box(facts, config) if config.data.fit == "center" else np.tile([0.0, 0.0, 1.0, 1.0], (len(u), 1))
     area = aug.crop_scale_min + u[:, 0] * (aug.crop_scale_max - aug.crop_scale_min)
     ratio = np.exp(np.log(aug.crop_ratio_min) + u[:, 1] * np.log(aug.crop_ratio_max / aug.crop_ratio_min))
     height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
     if config.data.fit == "center":
-        full_height, full_width = _upright_size(facts)
+        full_height, full_width = _upright_size(facts, config)
         side = np.minimum(full_height, full_width)
         height, width = height * side / full_height, width * side / full_width
     height, width = np.minimum(height, 1), np.minimum(width, 1)
@@ -334,8 +344,8 @@ def _random_box(u: NDArray[np.float64], facts: Facts, config: Config) -> NDArray
     return np.stack([top, left, top + height, left + width], axis=1)
 
 
-def _center_box(facts: Facts) -> NDArray[np.float64]:
-    height, width = _upright_size(facts)
+def _center_box(facts: Facts, config: Config) -> NDArray[np.float64]:
+    height, width = _upright_size(facts, config)
     side = np.minimum(height, width)
     margin_y, margin_x = (1 - side / height) / 2, (1 - side / width) / 2
     return np.stack([margin_y, margin_x, 1 - margin_y, 1 - margin_x], axis=1)

@@ -64,7 +64,7 @@ def decoded_pixels(config: Config, dataset: Dataset) -> float:
         if lane_of(dataset, row, on_gpu=True) != "video":
             continue
         num_frames = frames_from_keys(dataset.video_bytes(row), frames)
-        pixels.append(num_frames * int(dataset.column("width")[row]) * int(dataset.column("height")[row]))
+        pixels.append(num_frames * int(dataset.column("coded_width")[row]) * int(dataset.column("coded_height")[row]))
     return float(np.mean(pixels)) if pixels else 0.0
 
 

@@ -2,6 +2,7 @@
 
 livetrain plan CONFIG.yaml … [key=value …] --gpus N [--gpus-per-node 8] [--hardware h100|FILE.yaml] [--mfu PERCENT]
 livetrain plan --check benchmarks
+livetrain plan DIR [--frames 8]        which lane the clips of a shard folder take, why, and what each costs
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from livetrain.config import Config, load_config
 from livetrain.engine import entry
 from livetrain.errors import UserError
+from livetrain.fileio import is_url
 from livetrain.planner.predict import Demand, Prediction, predict
 
 GROWTH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         "livetrain plan",
-        usage="livetrain plan CONFIG.yaml … [key=value …] --gpus N [options]",
+        usage="livetrain plan CONFIG.yaml … [key=value …] --gpus N [options]\n       livetrain plan DIR [--frames N]",
         description="Predicts a run from its FLOPs, gradients, videos and the machine's facts; needs no GPU. "
         "`livetrain plan --check DIR` compares the formulas with measurements.",
     )
@@ -35,7 +37,13 @@ def main(arguments: list[str]) -> int:
         "--mfu", type=float, metavar="PERCENT", help="measured: mfu_percent of metrics.jsonl, of a run on one GPU"
     )
     parser.add_argument("--check", type=Path, metavar="DIR", help="against the benchmarks in DIR; exit code 1 when off")
+    parser.add_argument("--frames", type=int, default=8, metavar="N", help="of a shard folder: wanted of a clip")
     options = parser.parse_intermixed_args(arguments)
+    if len(options.items) == 1 and (is_url(options.items[0]) or Path(options.items[0]).is_dir()):
+        from livetrain.planner import shards
+
+        print(shards.describe(options.items[0], max(1, options.frames)))
+        return 0
     if options.check:
         return _check(options.check)
     if not options.gpus or options.gpus < 1 or options.gpus_per_node < 1:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from livetrain.data.colour import Planes, to_rgb
 from livetrain.data.crop import crop_and_resize, pixel_box, resize
+from shards.colour import Planes, to_rgb
 
 
 def test_boxes_lie_on_whole_pixels_and_hold_at_least_one() -> None:

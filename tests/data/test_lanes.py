@@ -6,7 +6,7 @@ import pytest
 
 from livetrain.data.lanes import source_of
 
-PLAIN = {"store": "video", "codec": "h264", "pixel_format": "yuv420p", "is_interlaced": False, "is_regular": True}
+PLAIN = {"store": "original", "codec": "h264", "pixel_format": "yuv420p", "is_interlaced": False, "is_regular": True}
 PLAIN |= {"width": 320, "height": 240}
 
 

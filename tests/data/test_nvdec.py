@@ -56,7 +56,8 @@ def test_every_kind_that_goes_to_the_gpu_shows_its_own_frames(name: str) -> None
     kind = KINDS[name]
     facts = probe(kind.data)
     way = lanes.source_of(
-        "video", facts.codec, facts.pixel_format, is_interlaced=facts.is_interlaced, is_regular=facts.is_regular,
+        "original", codec=facts.codec, pixel_format=facts.pixel_format, is_interlaced=facts.is_interlaced,
+        is_regular=facts.is_regular,
         width=facts.width, height=facts.height, on_gpu=True,
     )  # fmt: skip
     if way != "video":

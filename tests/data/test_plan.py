@@ -27,6 +27,9 @@ def make_samples(n: int) -> Samples:
         "height": np.full(3 * n, 240),
         "width": np.full(3 * n, 320),
         "rotation": (numbers % 4) * 90,
+        "coded_height": np.full(3 * n, 240),
+        "coded_width": np.full(3 * n, 320),
+        "sample_aspect_ratio": np.ones(3 * n),
     }
     return Samples(np.arange(n) * 3 + 1, columns)
 
@@ -225,3 +228,29 @@ def test_center_fit_is_the_central_square() -> None:
     config.data.fit, config.eval.batch_size = "center", 4
     boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
     assert np.allclose(boxes, np.tile([0, 0.125, 1, 0.875], (4, 1)))  # 320x240 coded, however it is turned
+
+
+def test_a_box_is_of_the_coded_frame_whose_upper_left_is_the_picture() -> None:
+    samples, config = make_samples(4), make_config()
+    plain = plan.plan_train(samples, config, 0, 0, 0, 1).params["box"]
+    samples.columns["coded_height"][:] = 256
+    samples.columns["coded_width"][:] = 336
+    coded = plan.plan_train(samples, config, 0, 0, 0, 1).params["box"]
+    assert np.allclose(coded * [256, 336, 256, 336], plain * [240, 320, 240, 320], atol=1e-3)
+    assert coded.max() < 1
+    config.eval.batch_size = 4
+    whole = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
+    assert np.allclose(whole, np.tile([0, 0, 240 / 256, 320 / 336], (4, 1)))
+
+
+def test_the_central_square_is_one_of_what_a_player_shows() -> None:
+    """Pixels of 4:3 make 320x240 a picture of 427x240; turned by a quarter, of 240x427."""
+    samples, config = make_samples(4), make_config()
+    samples.columns["sample_aspect_ratio"][:] = 4 / 3
+    config.data.fit, config.eval.batch_size = "center", 4
+    margin = 70 / 320  # 240 of 427 shown are 180 of 320 stored
+    boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
+    assert np.allclose(boxes, np.tile([0, margin, 1, 1 - margin], (4, 1)))
+    config.data.apply_sar = False
+    boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
+    assert np.allclose(boxes, np.tile([0, 0.125, 1, 0.875], (4, 1)))

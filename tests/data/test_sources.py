@@ -99,7 +99,7 @@ def test_a_folder_of_several_domains_names_its_people_apart(demo_videos: Path, t
     text = "\n".join([f"{lines[0]},domain", *(f"{line},d{i % 2}" for i, line in enumerate(lines[1:]))])
     (tmp_path / "label.csv").write_text(text)
     build = ["build", "--videos", demo_videos / "videos", "--labels", tmp_path / "label.csv", "--out", tmp_path / "s"]
-    assert cli.main([*map(str, build), "--workers", "1", "--probe", "quick"]) == 0
+    assert cli.main([*map(str, build), "--workers", "1", "--check", "probe"]) == 0
     dataset = Dataset.open(tmp_path / "s")
     assert dataset.domains == ["d0", "d1"] and dataset.text("group", 0).startswith(dataset.text("domain", 0) + "/")
     assert "/" not in dataset.text("key", 0), "one folder: its keys are its own"

@@ -55,7 +55,7 @@ class Kind:
     def data(self) -> bytes:
         """The bytes of the file, made once."""
         buffer = io.BytesIO()
-        container_format = {"mkv": "matroska", "m4v": "mp4"}.get(self.suffix, self.suffix)
+        container_format = {"mkv": "matroska", "m4v": "mp4", "mts": "mpegts"}.get(self.suffix, self.suffix)
         with av.open(buffer, "w", format=container_format, options=self.muxer) as container:
             if self.title:
                 container.metadata["title"] = self.title
@@ -166,6 +166,18 @@ def raw(frame: av.VideoFrame) -> bytes:
     return b"".join(result)
 
 
+def header_says(num_frames: int) -> Callable[[bytes], bytes]:
+    """Makes the headers of an AVI count another number of frames, as a camera that lost power leaves them."""
+
+    def patch(data: bytes) -> bytes:
+        out = bytearray(data)
+        struct.pack_into("<I", out, data.index(b"avih") + 8 + 16, num_frames)
+        struct.pack_into("<I", out, data.index(b"strh") + 8 + 32, num_frames)
+        return bytes(out)
+
+    return patch
+
+
 def with_matrix(a: int, d: int) -> Callable[[bytes], bytes]:
     """Makes the display matrix of an MP4 (a 0; 0 d): (-1, 1) mirrors left to right, as some front cameras have it."""
 
@@ -199,6 +211,10 @@ KINDS: dict[str, Kind] = {
     "h264_interlaced.mp4": Kind(
         height=64, options={"preset": "ultrafast", "x264-params": "interlaced=1:tff=1:bframes=2:keyint=6"},
         flags=INTERLACED,
+    ),
+    "h264_camcorder.mts": Kind(
+        "mts", height=64, options={"preset": "ultrafast", "x264-params": "interlaced=1:tff=1:bframes=2:keyint=6"},
+        flags=INTERLACED, tags={"sample_aspect_ratio": Fraction(4, 3)}, times=[11400 + 40 * i for i in range(14)],
     ),
     "h264_cropped.mp4": Kind(width=70, height=50, options=X264),
     "h264_fragmented.mp4": Kind(options=X264, muxer={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
@@ -251,6 +267,7 @@ KINDS: dict[str, Kind] = {
     "av1.webm": Kind("webm", "libsvtav1", width=66, height=66, options=SVT),
     "av1_10bit.mp4": Kind("mp4", "libsvtav1", "yuv420p10le", width=64, height=64, options=SVT),
     "mpeg4.avi": Kind("avi", "mpeg4", options={"g": "6"}),
+    "mpeg4_header_says_48.avi": Kind("avi", "mpeg4", options={"g": "6"}, patch=header_says(48)),
     "mpeg4_b_frames.avi": Kind("avi", "mpeg4", options={"g": "6", "bf": "2"}),
     "mpeg4_b_frames.mp4": Kind("mp4", "mpeg4", options={"g": "6", "bf": "2"}),
     "mpeg4_interlaced.mp4": Kind("mp4", "mpeg4", options={"g": "6"}, flags=INTERLACED),

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import media, probe, sidecar
+from shards import probe, sidecar
 from shards.build import probe_file
+from shards.stores import Media, transcode
 from tests.shards import clips
 
 SMALL_SHARDS = ("--shard-mb", 0.02)
@@ -73,7 +74,7 @@ def test_the_index_points_at_the_original_bytes(corpus: Path, built: Path) -> No
         assert row["sha256"] == hashlib.sha256(original).hexdigest()
         facts = probe.probe(original)
         assert (row["num_frames"], row["width"], row["height"], row["rotation"], row["codec"], row["store"]) == (
-            facts.num_frames, facts.width, facts.height, 0, facts.codec, "video",
+            facts.num_frames, facts.width, facts.height, 0, facts.codec, "original",
         )  # fmt: skip
         assert row["fps"] == pytest.approx(facts.fps, rel=1e-4)
         assert "." not in row["key"] and row["frame_sizes"] == []
@@ -138,7 +139,7 @@ def test_frames_are_upright_evenly_spaced_and_scaled(tmp_path: Path) -> None:
     assert clips.build(rotated_corpus(tmp_path / "c"), out, "--store", "frames", "--num-frames", 4, "--size", 32) == 0
     tar = (out / "shard-000000.tar").read_bytes()
     rows = {row["video"]: row for row in sidecar.read(out / "index.arrow").to_pylist()}
-    for name, size, corners in (("upright.mp4", (42, 32), (True, False)), ("turned.mp4", (32, 42), (False, True))):
+    for name, size, corners in (("upright.mp4", (43, 32), (True, False)), ("turned.mp4", (32, 43), (False, True))):
         row = rows[name]
         assert (row["store"], row["codec"], row["rotation"], row["num_frames"]) == ("frames", "jpeg", 0, 4)
         assert (row["width"], row["height"]) == size
@@ -174,9 +175,9 @@ def test_transcoded_videos_are_upright_small_and_have_the_gop(tmp_path: Path) ->
         with av.open(io.BytesIO(data)) as container:
             frames = list(container.decode(video=0))
         assert (
-            (row["width"], row["height"]) == (frames[0].width, frames[0].height) == ((32, 42) if turned else (42, 32))
+            (row["width"], row["height"]) == (frames[0].width, frames[0].height) == ((32, 48) if turned else (48, 32))
         )
-        assert (row["store"], row["codec"], row["rotation"], frames[0].rotation) == ("video", "h264", 0, 0)
+        assert (row["store"], row["codec"], row["rotation"], frames[0].rotation) == ("transcode", "h264", 0, 0)
         assert (row["num_frames"], len(frames)) == (10, 10)
         assert row["fps"] == pytest.approx(20, rel=0.01)
         assert all(
@@ -196,7 +197,7 @@ def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
         if len(litter) > 50:
             litter.pop(choice.integers(len(litter)))
         seed = int(choice.integers(len(originals)))
-        encoded = media.transcode(originals[seed], probe.probe(originals[seed]), 0, 8)
+        encoded = transcode.encode(originals[seed], probe.probe(originals[seed]), Media("transcode", gop=8))
         results.setdefault(seed, set()).add(encoded)
     assert {seed: len(found) for seed, found in results.items()} == dict.fromkeys(results, 1)
 
@@ -402,7 +403,7 @@ def test_a_video_that_changes_during_the_build(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--num-frames", 8), "--num-frames has no effect with --store video"),
+        (("--num-frames", 8), "--num-frames has no effect with --store original"),
         (("--store", "frames", "--gop", 8), "--gop has no effect with --store frames"),
         (("--store", "transcode", "--num-frames", 8), "--num-frames has no effect"),
         (("--store", "frames", "--num-frames", 0), "--num-frames 0: give 1 to 999"),

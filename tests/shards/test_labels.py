@@ -76,14 +76,14 @@ def test_named_columns_and_columns_left_out(tmp_path: Path) -> None:
     [
         ("", "holds no row"),
         ("fname,liveness_score\n", "holds no row"),
-        ("fname,score\na,1\n", "no column 'liveness_score'.*fname, score.*--label-column"),
-        ("name,liveness_score\na,1\n", "no column 'fname'.*--name-column"),
+        ("fname,score\na,1\n", "no column 'liveness_score'.*fname, score.*--columns label="),
+        ("name,liveness_score\na,1\n", "no column 'fname'.*--columns name="),
         ("fname,fname,liveness_score\na,a,1\n", "'fname' appears twice"),
         (GOOD + "d.mp4,1\n", "line 5: the video 'd.mp4' is not in the video folder"),
         (GOOD + "d.txt,1\n", "line 5: .*not one of a video"),
         (GOOD + ",1\n", "line 5: the name of the video is empty"),
         ("fname,liveness_score\na,1\nb,0\n", r"1 of 3 videos have no label \(sub/c.mp4\)"),
-        (GOOD + "a.mp4,1\n", "line 5: 'a.mp4' is labelled already in line 2"),
+        (GOOD + "a.mp4,0\n", "line 5: 'a.mp4' is labelled already in line 2"),
         (GOOD + "a,1\n", "line 5: 'a' is labelled already in line 2"),
         (GOOD.replace("a.mp4,1", "a.mp4,1.5"), r"line 2: liveness_score is 1.5, outside \[0, 1\]"),
         (GOOD.replace("a.mp4,1", "a.mp4,-1"), r"line 2: liveness_score is -1, outside"),
@@ -105,6 +105,38 @@ def test_complaints_name_the_place(tmp_path: Path, text: str, message: str) -> N
         read(tmp_path, text)
 
 
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    text = "fname,liveness_score\na,2\nx,1\nb,0\nsub/c,no\n"
+    with pytest.raises(UserError, match=r"(?s)line 2: .*outside.*line 3: .*'x' is not in.*line 5: .*'no', not a num"):
+        read(tmp_path, text)
+    with pytest.raises(UserError, match=r"(?s)line 21: .*\nand 5 more$"):
+        read(tmp_path, "fname,liveness_score\n" + "".join(f"x{number},1\n" for number in range(25)))
+
+
+def test_a_row_that_repeats_another_is_noticed_and_counted_once(tmp_path: Path) -> None:
+    labels = read(tmp_path, GOOD + "a.mp4,1\n")
+    assert len(labels.rows) == 3
+    assert [notice.rpartition("label.csv, ")[2] for notice in labels.notices] == [
+        "line 5 repeats line 2: 'a.mp4'; it is counted once"
+    ]
+
+
+def test_an_inverted_label_and_a_parquet_file(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"clip": ["a", "b.mov", "sub/c"], "spoof": [0, 1, 1], "id": [7, 8, None]})
+    parquet.write_table(table, tmp_path / "labels.parquet")
+    columns = Columns(name="clip", label="spoof", invert=True)
+    labels = read_labels(tmp_path / "labels.parquet", VIDEOS, columns)
+    assert [(row.video, row.label) for row in labels.rows] == [("a.mp4", 1.0), ("b.mov", 0.0), ("sub/c.mp4", 0.0)]
+    with pytest.raises(UserError, match="line 3: id is empty"):
+        read_labels(tmp_path / "labels.parquet", VIDEOS, Columns(**{**vars(columns), "group": "id"}))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(UserError, match="torn.parquet: cannot be read as Parquet"):
+        read_labels(tmp_path / "torn.parquet", VIDEOS, columns)
+
+
 def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'a' could be a.avi or a.mp4; write the suffix"):
         read(tmp_path, "fname,liveness_score\na,1\n", videos=["a.avi", "a.mp4"])
@@ -112,7 +144,7 @@ def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["attack", "group", "split"])
 def test_a_named_column_must_be_there(tmp_path: Path, option: str) -> None:
-    with pytest.raises(UserError, match=f"no column 'nope'.*--{option}-column"):
+    with pytest.raises(UserError, match=f"no column 'nope'.*--columns {option}="):
         read(tmp_path, GOOD, Columns(**{option: "nope"}))
 
 

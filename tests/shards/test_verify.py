@@ -18,13 +18,14 @@ from tests.shards import clips
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     clips.corpus(folder / "c", clips_per_person=2)
-    assert clips.build(folder / "c", folder / "video", "--shard-mb", 0.02) == 0
+    assert clips.build(folder / "c", folder / "original", "--shard-mb", 0.02) == 0
     assert clips.build(folder / "c", folder / "frames", "--shard-mb", 0.02, "--store", "frames", "--num-frames", 2) == 0
     assert clips.build(folder / "c", folder / "transcode", "--shard-mb", 0.02, "--store", "transcode") == 0
+    assert clips.build(folder / "c", folder / "remux", "--shard-mb", 0.02, "--store", "remux") == 0
     return folder
 
 
-@pytest.fixture(params=["video", "frames", "transcode"])
+@pytest.fixture(params=["original", "remux", "frames", "transcode"])
 def shards(request: pytest.FixtureRequest, pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine / request.param, tmp_path / "s"))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from livetrain.data.colour import BAND_ROWS, Planes, planes_of, to_rgb
+from shards.colour import BAND_ROWS, Planes, planes_of, to_rgb
 
 LIMITED = [[1.164, 0, 1.596], [1.164, -0.392, -0.813], [1.164, 2.017, 0]]  # R, G, B from Y, U, V
 FULL = [[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]]

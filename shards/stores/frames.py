@@ -1,0 +1,65 @@
+"""A few frames as JPEGs, upright, in the colours that the decoders of training give (`shards.colour`)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from shards.colour import planes_of, to_rgb
+from shards.probe import Probe, best_stream, decode, open_video
+from shards.stores import Media, Stored
+from shards.stores.pictures import evenly_spaced, scaled_size, upright_size
+
+JPEG_QUALITY = 95
+MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
+
+
+def num_stored(facts: Probe, media: Media) -> int:
+    """How many JPEGs a video becomes: `num_frames`, or as many as its seconds times `frames_per_second`."""
+    wanted = media.num_frames or round(facts.duration_seconds * media.frames_per_second)
+    return max(1, min(wanted, facts.num_frames, MAX_FRAMES))
+
+
+def store(data: bytes, facts: Probe, media: Media) -> Stored:
+    """See shards.stores. JPEGs keep chroma at full size (4:4:4): moiré and halftone live there too."""
+    from PIL import Image
+
+    wanted = evenly_spaced(facts.num_frames, num_stored(facts, media))
+    size = scaled_size(*upright_size(facts), media.short_side, media.long_side)
+    jpegs: list[tuple[str, bytes]] = []
+    times: list[float] = []
+    first = 0.0
+    converter = VideoReformatter()
+    with open_video(data) as container:
+        for number, frame in enumerate(decode(container, best_stream(container))):
+            if number == 0:
+                first = frame.time or 0.0
+            if number not in wanted:
+                continue
+            rgb = to_rgb(planes_of(frame, (facts.height, facts.width), converter)).transpose(1, 2, 0)
+            picture = Image.fromarray(np.ascontiguousarray(np.rot90(rgb, -facts.rotation // 90)))
+            if picture.size != size:
+                picture = picture.resize(size, Image.Resampling.BICUBIC)
+            buffer = io.BytesIO()
+            picture.save(buffer, format="JPEG", quality=media.quality or JPEG_QUALITY, subsampling=0)
+            times.append(round(number / facts.fps if frame.time is None else frame.time - first, 6))
+            jpegs.append((f"{len(jpegs):03d}.jpg", buffer.getvalue()))
+    described = replace(
+        facts,
+        num_frames=len(jpegs),
+        fps=len(jpegs) / facts.duration_seconds,
+        width=size[0],
+        height=size[1],
+        coded_width=size[0],
+        coded_height=size[1],
+        sample_aspect_ratio=1 / facts.sample_aspect_ratio if facts.rotation in (90, 270) else facts.sample_aspect_ratio,
+        rotation=0,
+        codec="jpeg",
+        pixel_format="rgb24",
+        is_interlaced=False,
+        is_regular=True,
+    )
+    return Stored(jpegs, described, "frames", wanted, times)

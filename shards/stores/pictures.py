@@ -1,0 +1,24 @@
+"""What the stores that change pictures share: which frames, at what size, turned how."""
+
+from __future__ import annotations
+
+from shards.probe import Probe
+
+
+def evenly_spaced(num_frames: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of a video of `num_frames` frames; all frames when there are fewer."""
+    count = min(count, num_frames)
+    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
+
+
+def scaled_size(width: int, height: int, short_side: int, long_side: int = 0, multiple: int = 1) -> tuple[int, int]:
+    """Width and height with the short and the long side at most that many pixels (0: no limit), never enlarged but to
+    the nearest `multiple`."""
+    limits = [(short_side, min(width, height)), (long_side, max(width, height))]
+    scale = min([1.0, *(limit / side for limit, side in limits if limit)])
+    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))  # type: ignore[return-value]
+
+
+def upright_size(facts: Probe) -> tuple[int, int]:
+    """Width and height of a video once its rotation is applied."""
+    return (facts.height, facts.width) if facts.rotation in (90, 270) else (facts.width, facts.height)
