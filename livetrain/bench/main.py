@@ -20,7 +20,7 @@ from livetrain.fileio import write_json
 BENCHES = {
     "decode": "the CPU decoder against libavcodec alone; frames decoded against the fewest possible",
     "loader": "the loader against the decoder's limit and against what others load videos with",
-    "build": "building and verifying shards against cp, tar + ffprobe and sha256sum",
+    "shards": "building and verifying shards against cp, tar, probing, ffmpeg, libavcodec and sha256sum",
     "checkpoint": "how long a checkpoint keeps training waiting",
     "trainer": "training against a cached batch, a plain PyTorch loop and Lightning",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",

@@ -27,7 +27,7 @@ FORMULAS: dict[str, Callable[..., float]] = {
 }
 NOT_PREDICTED = {
     "decode": "the loader's rate is predicted, decoding is a part of it",
-    "build": "shards are built before a run",
+    "shards": "shards are built before a run",
     "checkpoint": "checkpoints are written beside training",
     "start": "a start takes seconds of a run of days",
 }

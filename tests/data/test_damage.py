@@ -45,7 +45,8 @@ def check(data: bytes, quick: bool = False) -> str:
     return "decoded"
 
 
-@pytest.mark.parametrize("name", SMALL)
+# A transport stream may begin and end anywhere: what is there of it is a video.
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(".mts")])
 def test_cut_at_every_tenth(name: str) -> None:
     data = KINDS[name].data
     for tenth in range(10):

@@ -247,6 +247,13 @@ KINDS: dict[str, Kind] = {
     "h264_4k.mp4": Kind(width=3840, height=2160, num_frames=3, options=X264),
     "hevc.mp4": Kind(codec="libx265", options=X265),
     "hevc.mkv": Kind("mkv", codec="libx265", options=X265),
+    "hevc_cropped.mp4": Kind(codec="libx265", width=70, height=50, options=X265),
+    "hevc_vfr.mp4": Kind(codec="libx265", options=X265, times=VFR),
+    "hevc_late_start.mp4": Kind(codec="libx265", options=X265, times=[3000 + 40 * i for i in range(14)]),
+    "hevc_trimmed.mp4": Kind(
+        codec="libx265", options=X265, num_hidden=8, times=[40 * i - 320 for i in range(14)],
+        muxer={"avoid_negative_ts": "disabled"},
+    ),
     "hevc_10bit.mp4": Kind(codec="libx265", pixels="yuv420p10le", options=X265),
     "hevc_turned.mov": Kind("mov", codec="libx265", options=X265, rotation=90),
     "vp8.webm": Kind("webm", "libvpx", options=VPX),

@@ -288,6 +288,37 @@ def test_a_killed_build_goes_on_without_redoing_finished_shards(corpus: Path, tm
     assert clips.digests(out) == clips.digests(tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_twenty_kills_at_random_instants_change_no_byte(corpus: Path, tmp_path: Path) -> None:
+    """SIGKILL to the whole build, then the same command again: finished shards stay as they are."""
+    options = ["--shard-mb", "0.004", "--store", "transcode"]
+    assert clips.build(corpus, tmp_path / "whole", *options) == 0
+    choose = np.random.default_rng(4)
+    started = time.monotonic()
+    done = start_build(corpus, tmp_path / "timed", *options, "--workers", 2)
+    assert done.wait(60) == 0
+    seconds = time.monotonic() - started
+    killed = 0
+    for number in range(20):
+        out = tmp_path / f"killed-{number}"
+        process = start_build(corpus, out, *options, "--workers", 2)
+        time.sleep(choose.uniform(0.1, 1.0) * seconds)
+        workers = descendants(process.pid) if process.poll() is None else []
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < deadline, "workers outlive the build"
+            time.sleep(0.01)
+        tars = [out / f"{record.stem}.tar" for record in out.glob(".build/shard-*.json")]
+        before = {tar: (tar.stat().st_ino, tar.stat().st_mtime_ns) for tar in tars}
+        assert clips.build(corpus, out, *options) == 0
+        assert {tar: (tar.stat().st_ino, tar.stat().st_mtime_ns) for tar in tars} == before
+        assert clips.digests(out) == clips.digests(tmp_path / "whole")
+    print(f"\n{killed} of 20 were killed before their end")
+    assert killed >= 10
+
+
 def test_a_finished_build_is_left_alone_and_other_options_need_overwrite(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

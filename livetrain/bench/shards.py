@@ -1,0 +1,267 @@
+"""`livetrain bench shards`: building and verifying shards against the tools that do a part of it.
+
+The same files, fewest copies on disk: many hard links to a few clips. Every side ends when its bytes are on the disk
+(fsync), starts with its input in the page cache, and removes what it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from livetrain.bench.clips import ClipSet, make_clips
+from livetrain.bench.options import Options
+from livetrain.bench.report import Report, Table
+from livetrain.bench.sides import Measured, race, ratio
+from livetrain.fileio import write_text
+
+PROBED, DECODED, REMUXED = "build --check probe", "build (every frame decoded)", "build --store remux"
+COPY, TAR, PROBE = "cp", "tar + ffprobe", "probing alone"
+FFMPEG, LIBAVCODEC = "ffmpeg -f null", "libavcodec, all frames"
+VERIFY, SHA256SUM = "verify", "sha256sum"
+SHARD_MB = 64
+GROWTH = (1_000, 10_000, 50_000)
+
+
+def run(options: Options) -> Report:
+    """Rates of building and verifying, with one worker and with all, and memory as the number of videos grows."""
+    what = ClipSet(320, 240, num_clips=4) if options.quick else ClipSet(640, 480)
+    clips = make_clips(options.data, what)
+    many = _corpus(options.data / f"files-{what.height}p-{200 if options.quick else 1600}", clips)
+    few = _corpus(options.data / f"files-{what.height}p-{20 if options.quick else 100}", clips)
+    races = [
+        ("Files probed, into shards", many, {PROBED: build_probed, COPY: copy, TAR: tar_and_ffprobe, PROBE: probe}),
+        ("Every frame decoded once", few, {DECODED: build_decoded, FFMPEG: ffmpeg, LIBAVCODEC: libavcodec}),
+        ("Reading shards again", many, {VERIFY: verify, SHA256SUM: sha256sum}),
+    ]  # fmt: skip
+    tables, ratios = [], {}
+    for title, home, sides in races:
+        found = race(sides, [home, options.workers], rounds=options.rounds, title=title)
+        ours, *others = found
+        for name in others:
+            if not found[name].error:
+                ratios[f"{ours} over {name}"] = ratio(found[ours], found[name])
+        tables.append(_table(f"{title}: {_size(home) / 1e6:,.0f} MB of {what.name}.", found, ours))
+    alone = {"one worker": build_decoded}
+    one = race(alone, [few, 1], rounds=options.rounds, title="one worker")["one worker"]
+    all_of = race(
+        {"all": build_decoded, REMUXED: build_remuxed}, [few, options.workers], rounds=options.rounds, title="all"
+    )
+    ratios["all workers over one"] = ratio(all_of["all"], one)
+    ratios[f"{REMUXED} over build"] = ratio(all_of[REMUXED], all_of["all"])
+    probed = max(ratios[f"{PROBED} over {name}"] for name in (COPY, PROBE))  # over the slower one
+    summary = (
+        f"Building runs at {ratios[f'{DECODED} over {LIBAVCODEC}']:.2f} x libavcodec's own rate for all frames, with "
+        f"--check probe at {probed:.2f} x the slower of disk and probe; verifying at "
+        f"{ratios[f'{VERIFY} over {SHA256SUM}']:.2f} x sha256sum; {options.workers} workers are "
+        f"{ratios['all workers over one']:.2f} x one."
+    )
+    if not options.quick:
+        tables.append(_growth(options))
+    return Report("Building shards", summary, tables, ratios)
+
+
+def _table(title: str, found: dict[str, Measured], ours: str) -> Table:
+    table = Table(
+        f"{title} MB of videos a second until they are on the disk.",
+        ("side", "livetrain's ratio", "MB/s", "memory, MiB", "remark"),
+    )
+    for name, side in found.items():
+        table.rows.append((name, ratio(found[ours], side), side.rate, side.memory / 2**20, side.error))
+    return table
+
+
+def _corpus(home: Path, clips: Sequence[Path]) -> Path:
+    """So many links to `clips` as the folder's name says, in home/videos, and home/label.csv."""
+    count = int(home.name.rpartition("-")[2])
+    if not (home / "label.csv").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        (home / "videos").mkdir(parents=True)
+        for number in range(count):
+            os.link(clips[number % len(clips)], home / "videos" / f"{number:06d}.mp4")
+        rows = [f"{number:06d}.mp4,{number % len(clips) % 2},person{number},train" for number in range(count)]
+        write_text(home / "label.csv", "\n".join(["fname,liveness_score,subject,split", *rows, ""]))
+    return home
+
+
+def _growth(options: Options) -> Table:
+    """Of clips that are hardly there, so that only their number counts."""
+    stubs = make_clips(options.data, ClipSet(64, 48, seconds=0.2, num_clips=4))
+    table = Table("Memory of a build as the number of videos grows.", ("videos", "memory, MiB", "videos/s"))
+    for count in GROWTH:
+        home = _corpus(options.data / f"stubs-{count}", stubs)
+        sides = {PROBED: build_probed}
+        side = race(sides, [home, options.workers], rounds=1, title=f"{count:,} videos", warm_up=False)[PROBED]
+        table.rows.append((count, side.memory / 2**20, side.rate * 1e6 * count / _size(home)))
+    return table
+
+
+def _size(home: Path) -> int:
+    return sum(path.stat().st_size for path in (home / "videos").iterdir())
+
+
+def _timed(work: Callable[[Path, Path], None], home: Path) -> float:
+    """MB of videos a second that `work(home, out)` gets through."""
+    out = home / f"out-{os.getpid()}"
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        started = time.perf_counter()
+        work(home, out)
+        return _size(home) / 1e6 / (time.perf_counter() - started)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def build_probed(home: Path, workers: int) -> float:
+    """`shards build --check probe`."""
+    return _timed(lambda home, out: _build(home, out, workers, "probe"), home)
+
+
+def build_decoded(home: Path, workers: int) -> float:
+    """`shards build`."""
+    return _timed(lambda home, out: _build(home, out, workers, "decode"), home)
+
+
+def build_remuxed(home: Path, workers: int) -> float:
+    """`shards build --store remux`."""
+    return _timed(lambda home, out: _build(home, out, workers, "decode", "remux"), home)
+
+
+def _build(home: Path, out: Path, workers: int, check: str, store: str = "original") -> None:
+    from shards import build
+    from shards.stores import Media
+
+    options = build.Options(Media(store), shard_mb=SHARD_MB, check=check)
+    build.build(home / "videos", home / "label.csv", out, options, num_workers=workers)
+
+
+def probe(home: Path, workers: int) -> float:
+    """Reading, hashing and probing the packets of every file, in as many processes as a build has."""
+    from functools import partial
+
+    from shards.build import probe_file
+
+    return _each(partial(probe_file, quick=True), home, workers)
+
+
+def libavcodec(home: Path, workers: int) -> float:
+    """Every frame of every file through PyAV, and nothing else."""
+    return _each(_decode_all, home, workers)
+
+
+def _decode_all(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        return sum(1 for _ in container.decode(stream))
+
+
+def _each(task: Callable[[Path], object], home: Path, workers: int) -> float:
+    from shards import pool
+    from shards.build import PRELOAD
+
+    started = time.perf_counter()
+    paths = [Path(name) for name in _files(home)]
+    assert sum(1 for _ in pool.unordered(task, paths, workers, PRELOAD)) == len(paths)
+    return _size(home) / 1e6 / (time.perf_counter() - started)
+
+
+def ffmpeg(home: Path, workers: int) -> float:
+    """`ffmpeg -f null` of every file, one thread each, `workers` at a time."""
+    started = time.perf_counter()
+    command = [_ffmpeg(), "-v", "error", "-nostdin", "-threads", "1", "-i", "{}", "-f", "null", "-"]
+    _run(["xargs", "-P", str(workers), "-I", "{}", *command], _files(home))
+    return _size(home) / 1e6 / (time.perf_counter() - started)
+
+
+def _ffmpeg() -> str:
+    """The program on PATH, or the one that imageio-ffmpeg (extra: dev) brings."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    return str(get_ffmpeg_exe())
+
+
+def verify(home: Path, workers: int) -> float:
+    """`shards verify` of what `build_probed` wrote once."""
+    from shards import verify
+
+    shards = _kept_shards(home, workers)
+    started = time.perf_counter()
+    assert verify.verify(shards, num_workers=workers) == []
+    return _size(home) / 1e6 / (time.perf_counter() - started)
+
+
+def sha256sum(home: Path, workers: int) -> float:
+    """`sha256sum` of the same tars."""
+    tars = sorted(str(path) for path in _kept_shards(home, workers).glob("*.tar"))
+    started = time.perf_counter()
+    _parallel(["sha256sum"], tars, workers, len(tars))
+    return _size(home) / 1e6 / (time.perf_counter() - started)
+
+
+def _kept_shards(home: Path, workers: int) -> Path:
+    shards = home / "shards"
+    if not (shards / "dataset.json").exists():
+        _build(home, shards, workers, "probe")
+    return shards
+
+
+def copy(home: Path, workers: int) -> float:
+    """`cp` of the files, `workers` at a time."""
+
+    def work(home: Path, out: Path) -> None:
+        out.mkdir()
+        _parallel(["cp", "-t", str(out)], _files(home), workers, 64)
+        _sync(out)
+
+    return _timed(work, home)
+
+
+def tar_and_ffprobe(home: Path, workers: int) -> float:
+    """What a script would do: `ffprobe` of every file, and `tar`."""
+    return _timed(lambda home, out: _tar(home, out, workers), home)
+
+
+def _tar(home: Path, out: Path, workers: int) -> None:
+    if shutil.which("ffprobe") is None:
+        raise ImportError("no ffprobe on this machine (Debian: apt-get install ffmpeg)")
+    out.mkdir()
+    ffprobe = ["ffprobe", "-v", "error", "-threads", "1", "-show_streams", "-of", "json", "-i"]
+    _parallel(ffprobe, _files(home), workers, 1)
+    tars = []
+    files = _files(home)
+    for number in range(workers):
+        names = out / f"{number}.txt"
+        names.write_text("\n".join(files[number::workers]))
+        tars.append(subprocess.Popen(["tar", "-cf", str(out / f"{number}.tar"), "-P", "-h", "-T", str(names)]))
+    codes = [tar.wait() for tar in tars]
+    if any(codes):
+        raise RuntimeError("tar failed")
+    _sync(out)
+
+
+def _files(home: Path) -> list[str]:
+    return sorted(str(path) for path in (home / "videos").iterdir())
+
+
+def _parallel(command: Sequence[str], arguments: Sequence[str], workers: int, at_once: int) -> None:
+    """`command` with `at_once` of the arguments at a time, `workers` processes at a time."""
+    share = max(1, min(at_once, -(-len(arguments) // workers)))
+    _run(["xargs", "-P", str(workers), "-n", str(share), *command], arguments)
+
+
+def _run(command: Sequence[str], lines: Sequence[str]) -> None:
+    subprocess.run(command, input="\n".join(lines), text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def _sync(folder: Path) -> None:
+    """The folder's files onto the disk."""
+    subprocess.run(["sync", "-d", *(str(path) for path in folder.iterdir())], check=True)
