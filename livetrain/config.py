@@ -64,8 +64,16 @@ class DataConfig:
     """Further attempts after a failed request, with waits of 0.5, 1, 2, 4 … 30 s between them."""
     num_frames: int = _number(8, 1)
     """Frames of a clip that training sees."""
-    sampling: str = _choice("segments", "interval")
-    """segments: one frame of each of num_frames equal parts of the video. interval: frames a fixed time apart."""
+    balance: str = _choice("none", "class", "attack", "domain")
+    """Train on classes, kinds of attack (beside as many live clips as attacks in all), or domains equally often."""
+    balance_strength: float = _number(1.0, 0.0, 1.0)
+    """1: equally often; 0: as often as they are there; in between: in proportion to their number ^ (1 - this)."""
+    nvdec_lanes: int = _number(4, 1, 16)
+    """Pipelines that decode videos side by side on a GPU."""
+    sampling: str = _choice("segments", "interval", "stride")
+    """segments: a frame of each of num_frames equal parts. interval: a fixed time apart. stride: every n-th frame."""
+    frame_stride: int = _number(1, 1)
+    """Frames from one to the next when sampling=stride; 1: all, one after the other."""
     frame_interval_seconds: float = _number(0.2, 1e-3)
     """Time between frames when sampling=interval."""
     image_size: int = _number(224, 16)
@@ -98,6 +106,8 @@ class DataConfig:
 class AugmentConfig:
     """What training does to a clip; every frame of it alike. Probabilities are per clip."""
 
+    preset: str = _choice("standard", "none", "light", "strong")
+    """What the keys below are where they are not given: standard is what is listed here; none is enabled=false."""
     enabled: bool = True
     """False: whole frames, unchanged."""
     crop_scale_min: float = _number(0.6, 0.01, 1.0)
@@ -110,6 +120,18 @@ class AugmentConfig:
     """Widest crop, width over height."""
     flip: float = _probability(0.5)
     """Probability of mirroring left and right."""
+    flip_vertical: float = _probability(0.0)
+    """Probability of turning top and bottom round."""
+    affine: float = _probability(0.0)
+    """Probability of a small turn, shift, shear and change of size."""
+    affine_degrees: float = _number(10.0, 0.0, 180.0)
+    """Largest turn."""
+    affine_translate: float = _number(0.05, 0.0, 1.0)
+    """Largest shift, of the picture's side."""
+    affine_scale: float = _number(0.1, 0.0, 10.0)
+    """Largest change of size: by up to 1 + this, or down to its inverse."""
+    affine_shear_degrees: float = _number(5.0, 0.0, 80.0)
+    """Largest shear."""
     color: float = _probability(0.5)
     """Probability of changing brightness, contrast, saturation and hue."""
     brightness: float = _probability(0.2)
@@ -120,12 +142,28 @@ class AugmentConfig:
     """Largest relative change of saturation."""
     hue_degrees: float = _number(10.0, 0.0, 180.0)
     """Largest turn of the hue."""
+    temperature: float = _probability(0.0)
+    """Probability of a warmer or colder light."""
+    temperature_max: float = _number(0.15, 0.0, 0.9)
+    """Largest gain of red, taken from blue, or the other way round."""
+    gamma: float = _probability(0.0)
+    """Probability of another transfer curve."""
+    gamma_max: float = _number(1.5, 1.0, 10.0)
+    """Largest exponent; the smallest is its inverse."""
     grayscale: float = _probability(0.05)
     """Probability of taking the colour away."""
     blur: float = _probability(0.1)
     """Probability of a Gaussian blur."""
     blur_sigma_max: float = _number(2.0, 0.1, 20.0)
     """Largest sigma, in pixels of a picture 224 pixels wide."""
+    motion_blur: float = _probability(0.0)
+    """Probability of a blur along a line."""
+    motion_blur_length_max: float = _number(9.0, 1.0, 100.0)
+    """Longest line, in pixels of a picture 224 pixels wide."""
+    noise: float = _probability(0.0)
+    """Probability of a sensor's grain, the same in all frames of a clip."""
+    noise_sigma_max: float = _number(10.0, 0.0, 255.0)
+    """Largest standard deviation, in levels of 255."""
     jpeg: float = _probability(0.3)
     """Probability of JPEG compression."""
     jpeg_quality_min: int = _number(40, 1, 95)
@@ -142,6 +180,27 @@ class AugmentConfig:
     """Probability of blending two neighbouring clips of a batch, and their labels."""
     mixup_alpha: float = _number(0.2, 0.01, 100.0)
     """Both parameters of the beta distribution of a clip's share in the blend."""
+    cutmix: float = _probability(0.0)
+    """Probability of setting a rectangle of one clip into its neighbour, and blending their labels by area."""
+    cutmix_alpha: float = _number(1.0, 0.01, 100.0)
+    """Both parameters of the beta distribution of the share that stays."""
+
+
+# What a preset changes of the defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "standard": {},
+    "none": {"enabled": False},
+    "light": {
+        "crop_scale_min": 0.8, "color": 0.3, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue_degrees": 4.0,
+        "grayscale": 0.0, "blur": 0.0, "jpeg": 0.15, "jpeg_quality_min": 60, "downscale": 0.0, "erase": 0.0,
+    },
+    "strong": {
+        "crop_scale_min": 0.35, "color": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4,
+        "hue_degrees": 18.0, "grayscale": 0.1, "affine": 0.3, "temperature": 0.3, "gamma": 0.3, "blur": 0.2,
+        "motion_blur": 0.2, "noise": 0.3, "jpeg": 0.5, "jpeg_quality_min": 20, "downscale": 0.4, "downscale_min": 0.2,
+        "erase": 0.25,
+    },
+}  # fmt: skip
 
 
 @dataclass
@@ -391,6 +450,7 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
         for key in _leaf_keys(part):
             _check_known(key, origin)
             explicit[key] = origin
+    for origin, part in [_preset(parts), *parts]:
         try:
             merged = OmegaConf.merge(merged, part)
         except OmegaConfBaseException as error:
@@ -404,6 +464,13 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     for line in keys_without_effect(config, explicit):
         (warn or _to_stderr)(line)
     return config
+
+
+def _preset(parts: Sequence[tuple[str, DictConfig]]) -> tuple[str, DictConfig]:
+    """The values of the preset that is named last, to be merged before everything that is given."""
+    named = [OmegaConf.select(part, "augment.preset") for _, part in parts]
+    name = next((str(item) for item in reversed(named) if item is not None), "standard")
+    return "augment.preset", OmegaConf.create({"augment": PRESETS.get(name, {})})
 
 
 def to_yaml(config: Config) -> str:
@@ -470,7 +537,8 @@ def keys_without_effect(config: Config, explicit: Sequence[str] | dict[str, str]
 def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     """(keys, whether they are without effect, because of what)."""
     aug = config.augment
-    augmentations = [f"augment.{f.name}" for f in dataclasses.fields(AugmentConfig) if f.name != "enabled"]
+    names = [item.name for item in dataclasses.fields(AugmentConfig) if item.name not in ("enabled", "preset")]
+    augmentations = [f"augment.{name}" for name in names]
     yield augmentations, not aug.enabled, "augment.enabled=false"
     if aug.enabled:
         color = ["brightness", "contrast", "saturation", "hue_degrees"]
@@ -481,6 +549,12 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             ("downscale", "downscale_min"),
             ("erase", "erase_scale_max"),
             ("mixup", "mixup_alpha"),
+            ("cutmix", "cutmix_alpha"),
+            ("gamma", "gamma_max"),
+            ("temperature", "temperature_max"),
+            ("motion_blur", "motion_blur_length_max"),
+            ("noise", "noise_sigma_max"),
+            *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
         ]:
             yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"
     remote = [f"data.{name}" for name in ("cache_dir", "cache_gb", "download_ahead", "retries")]
@@ -491,6 +565,8 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )
     yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
+    yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"
+    yield ["data.frame_stride"], config.data.sampling != "stride", f"data.sampling={config.data.sampling}"
     yield ["data.frame_interval_seconds"], config.data.sampling != "interval", f"data.sampling={config.data.sampling}"
     yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
@@ -626,6 +702,8 @@ def _check_values(config: Config, explicit: dict[str, str]) -> None:
         )
     if config.data.shards and config.data.sources:
         raise UserError("data.shards and data.sources are both set; leave one empty (data.shards=)")
+    if config.data.weights and config.data.balance != "none":
+        raise UserError("data.weights and data.balance are both set; choose one of the two ways to mix")
     if config.data.weights and len(config.data.weights) != len(config.data.sources):
         numbers, folders = len(config.data.weights), len(config.data.sources)
         raise UserError(f"data.weights has {numbers} numbers, data.sources {folders} folders; give each a weight")

@@ -31,6 +31,7 @@ def train(config: Config, stop: StopRequest) -> None:
     from livetrain.engine.loop import Loop
     from livetrain.engine.tracking import warn_stderr
 
+    build.check_batch(config)
     accelerator = build.make_accelerator(config)
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)

@@ -148,7 +148,7 @@ def test_every_field_is_read_somewhere() -> None:
         if path.name != "config.py":
             tree = ast.parse(path.read_text(encoding="utf-8"))
             used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    unread = [key for key in known_keys() if key.split(".")[-1] not in used]
+    unread = [key for key in known_keys() if key.split(".")[-1] not in used and key != "augment.preset"]
     assert unread == []
 
 
@@ -163,3 +163,21 @@ def test_shipped_configurations_load_without_warnings(path: Path) -> None:
     assert not warnings
     changed = dataclasses.asdict(config) != dataclasses.asdict(load_config([], [SHARDS], warn=warnings.append))
     assert changed and config_module.to_dict(config)["train"]["global_batch"] > 0
+
+
+def test_presets_are_defaults_that_what_is_given_overrides(tmp_path: Path) -> None:
+    def load(*overrides: str) -> Config:
+        return load_config([], ["data.shards=x", *overrides], warn=lambda line: None)
+
+    assert load().augment == load("augment.preset=standard").augment == Config().augment
+    assert not load("augment.preset=none").augment.enabled
+    strong = load("augment.jpeg=0.9", "augment.preset=strong").augment
+    assert (strong.jpeg, strong.noise, strong.crop_scale_min) == (0.9, 0.3, 0.35)
+    (tmp_path / "a.yaml").write_text("augment: {preset: light, color: 0.7}")
+    light = load_config([tmp_path / "a.yaml"], ["data.shards=x"], warn=lambda line: None)
+    assert (light.augment.color, light.augment.erase) == (0.7, 0.0)
+    (tmp_path / "resolved.yaml").write_text(to_yaml(light))
+    again = load_config([tmp_path / "resolved.yaml"], [], warn=lambda line: None)
+    assert again == light
+    with pytest.raises(UserError, match="augment.preset='wild' is not one of standard, none, light, strong"):
+        load("augment.preset=wild")

@@ -1,9 +1,9 @@
 """The augmentations: what each one draws, and what it does to the frames.
 
 One entry of `AUGMENTATIONS` is one augmentation, whole: `draw` turns planned uniform numbers into parameters (NumPy, a
-row a clip), `apply` is the piece of the DALI graph that obeys them. To add one, append an entry (at the end: the
-position in the list is the address of its random numbers, so earlier ones keep theirs), its fields in `AugmentConfig`,
-and a test.
+row a clip), `apply` is the piece of the DALI graph that obeys them. To add one, write an entry where in the order of
+application it belongs, with the next free `slot` (the address of its random numbers, so that the others keep theirs),
+its fields in `AugmentConfig`, and a test.
 
 All frames of a clip share their parameters: a camera that changes its mind between frames would be a spoof cue of our
 own making. `apply` sees a square picture of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from nvidia.dali import fn, types
+from nvidia.dali import fn, math, types
 
 from livetrain.config import AugmentConfig
 
@@ -30,8 +30,12 @@ NUM_UNIFORMS = 8  # random numbers reserved for each augmentation
 
 @dataclass(frozen=True)
 class Augmentation:
-    """`draw(u [n, 8] in [0, 1), config, size)` → parameters [n, …]; `apply(frames, parameters, size)` → frames."""
+    """`draw(u [n, 8] in [0, 1), config, size)` → parameters [n, …]; `apply(frames, parameters, size)` → frames.
 
+    slot: which eight of a clip's random numbers are its own. name: that of its probability in `AugmentConfig`.
+    """
+
+    slot: int
     name: str
     active: Callable[[AugmentConfig], bool]
     draw: Callable[[Uniforms, AugmentConfig, int], Parameters]
@@ -45,12 +49,56 @@ def active_augmentations(config: AugmentConfig) -> list[Augmentation]:
 
 def uniform_columns(augmentation: Augmentation) -> slice:
     """Which columns of a clip's uniform numbers belong to `augmentation`."""
-    start = AUGMENTATIONS.index(augmentation) * NUM_UNIFORMS
+    start = augmentation.slot * NUM_UNIFORMS
     return slice(start, start + NUM_UNIFORMS)
 
 
 def _between(u: Uniforms, low: float, high: float) -> NDArray[np.float32]:
     return (low + u * (high - low)).astype(np.float32)
+
+
+def _beside(frames: Node, node: Node) -> Node:
+    """A parameter or constant where the frames are, for arithmetic with them."""
+    return node.gpu() if frames.device == "gpu" else node
+
+
+# --- upside down ------------------------------------------------------------------------------------------------------
+
+
+def draw_flip_vertical(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    return {"flip_vertical_on": u[:, 0] < config.flip_vertical}
+
+
+def apply_flip_vertical(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["flip_vertical_on"]:
+        frames = fn.flip(frames, vertical=1, horizontal=0)
+    return frames
+
+
+# --- affine: a camera held askew, not quite level, a little nearer or farther -----------------------------------------
+
+
+def draw_affine(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`affine_matrix`: float32 [n, 2, 3], where in the picture (pixels, column and row) each pixel comes from."""
+    angle, shear = (
+        np.deg2rad(_between(u[:, column], -limit, limit).astype(np.float64))
+        for column, limit in ((1, config.affine_degrees), (2, config.affine_shear_degrees))
+    )
+    scale = np.exp(_between(u[:, 3], -np.log1p(config.affine_scale), np.log1p(config.affine_scale)))
+    shift = _between(u[:, 4:6], -config.affine_translate, config.affine_translate) * size
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(-1, 2, 2)
+    slant = np.stack([np.ones(len(u)), np.tan(shear), np.zeros(len(u)), np.ones(len(u))], axis=1).reshape(-1, 2, 2)
+    linear = turn @ slant / scale[:, None, None]
+    middle = np.full(2, size / 2)
+    offset = middle - (linear @ (middle + shift)[:, :, None])[:, :, 0]
+    matrix = np.concatenate([linear, offset[:, :, None]], axis=2).astype(np.float32)
+    return {"affine_on": u[:, 0] < config.affine, "affine_matrix": matrix}
+
+
+def apply_affine(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["affine_on"]:
+        frames = fn.warp_affine(frames, matrix=p["affine_matrix"], interp_type=types.INTERP_LINEAR)
+    return frames
 
 
 # --- downscale and upscale: a video that was small, or far away, before it reached us ---------------------------------
@@ -92,6 +140,38 @@ def apply_color(frames: Node, p: dict[str, Node], size: int) -> Node:
     return frames
 
 
+# --- gamma: another transfer curve of camera or screen ----------------------------------------------------------------
+
+
+def draw_gamma(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`gamma_power`: float32 [n], of values in [0, 1]; as often below 1 as above."""
+    limit = np.log(config.gamma_max)
+    return {"gamma_on": u[:, 0] < config.gamma, "gamma_power": np.exp(_between(u[:, 1], -limit, limit))}
+
+
+def apply_gamma(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["gamma_on"]:
+        power = _beside(frames, p["gamma_power"])
+        frames = fn.cast(255.0 * math.pow(frames * np.float32(1 / 255), power), dtype=types.UINT8)
+    return frames
+
+
+# --- colour temperature: the light of a bulb or of a cloudy day -------------------------------------------------------
+
+
+def draw_temperature(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`temperature_gains`: float32 [n, 3], of R, G, B; red up and blue down, or the other way round."""
+    warmth = _between(u[:, 1], -config.temperature_max, config.temperature_max)
+    gains = np.stack([1 + warmth, np.ones_like(warmth), 1 - warmth], axis=1)
+    return {"temperature_on": u[:, 0] < config.temperature, "temperature_gains": gains}
+
+
+def apply_temperature(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["temperature_on"]:
+        frames = fn.cast(frames * _beside(frames, p["temperature_gains"]), dtype=types.UINT8)
+    return frames
+
+
 # --- grayscale: infrared and night modes, black-and-white prints ------------------------------------------------------
 
 
@@ -119,6 +199,64 @@ def draw_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 def apply_blur(frames: Node, p: dict[str, Node], size: int) -> Node:
     if p["blur_on"]:
         frames = fn.gaussian_blur(frames, sigma=p["blur_sigma"])
+    return frames
+
+
+# --- motion blur: the camera or the head moved while the shutter was open ---------------------------------------------
+
+
+def draw_motion_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`motion_blur_kernel`: float32 [n, k, k], a line of ones, of mean 1 / k²; k from the longest blur, odd."""
+    longest = config.motion_blur_length_max * size / 224
+    side = 2 * int(np.ceil(longest / 2)) + 1
+    on = u[:, 0] < config.motion_blur
+    length = np.where(on, _between(u[:, 1], 1.0, max(1.0, longest)), 0.0)
+    angle = np.pi * u[:, 2]
+    along = np.linspace(-0.5, 0.5, 4 * side + 1)
+    column, row = (side // 2 + along * (length * part)[:, None] for part in (np.cos(angle), np.sin(angle)))
+    kernel = np.zeros((len(u), side, side), np.float32)
+    clip = np.broadcast_to(np.arange(len(u))[:, None], column.shape)
+    # Each point of the line is shared out to the four pixels around it.
+    for below, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        rows, columns = np.floor(row).astype(int) + below, np.floor(column).astype(int) + right
+        weight = (1 - np.abs(row - rows)) * (1 - np.abs(column - columns))
+        np.add.at(kernel, (clip, rows.clip(0, side - 1), columns.clip(0, side - 1)), weight)
+    return {"motion_blur_on": on, "motion_blur_kernel": kernel / kernel.sum(axis=(1, 2), keepdims=True)}
+
+
+def apply_motion_blur(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["motion_blur_on"]:
+        frames = fn.filter(frames, _beside(frames, p["motion_blur_kernel"]))
+    return frames
+
+
+# --- noise: the grain of a sensor in poor light, the same in all frames of a clip (a camera's fixed pattern) ----------
+
+GRAIN_ROOM = 64  # so many places, in both directions, where a clip's grain can be cut from the sheet
+
+
+def draw_noise(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`noise_sigma`: float32 [n], levels of 255. `noise_anchor`: int32 [n, 2], where in the sheet of grain it lies."""
+    return {
+        "noise_on": u[:, 0] < config.noise,
+        "noise_sigma": _between(u[:, 1], 0.0, config.noise_sigma_max),
+        "noise_anchor": np.floor(u[:, 2:4] * GRAIN_ROOM).astype(np.int32),
+    }
+
+
+def grain(size: int) -> NDArray[np.float32]:
+    """The sheet that every clip's grain is cut from: standard normal, float32 [size + 64, size + 64, 3]."""
+    side = size + GRAIN_ROOM
+    return np.random.Generator(np.random.Philox(7)).standard_normal((side, side, 3), dtype=np.float32)
+
+
+def apply_noise(frames: Node, p: dict[str, Node], size: int) -> Node:
+    sheet = fn.slice(
+        types.Constant(grain(size), device="cpu"), start=p["noise_anchor"], shape=[size, size], axes=[0, 1]
+    )
+    if p["noise_on"]:
+        added = _beside(frames, sheet) * _beside(frames, p["noise_sigma"])
+        frames = fn.cast(frames + added, dtype=types.UINT8)
     return frames
 
 
@@ -160,12 +298,18 @@ def apply_erase(frames: Node, p: dict[str, Node], size: int) -> Node:
     return frames
 
 
-# In order of application: from the scene to the file. Append only (see the module's docstring).
+# In order of application: from the scene to the file. A slot is never given to another.
 AUGMENTATIONS: tuple[Augmentation, ...] = (
-    Augmentation("downscale", lambda c: c.downscale > 0 and c.downscale_min < 1, draw_downscale, apply_downscale),
-    Augmentation("color", lambda c: c.color > 0, draw_color, apply_color),
-    Augmentation("grayscale", lambda c: c.grayscale > 0, draw_grayscale, apply_grayscale),
-    Augmentation("blur", lambda c: c.blur > 0, draw_blur, apply_blur),
-    Augmentation("jpeg", lambda c: c.jpeg > 0, draw_jpeg, apply_jpeg),
-    Augmentation("erase", lambda c: c.erase > 0, draw_erase, apply_erase),
+    Augmentation(6, "flip_vertical", lambda c: c.flip_vertical > 0, draw_flip_vertical, apply_flip_vertical),
+    Augmentation(7, "affine", lambda c: c.affine > 0, draw_affine, apply_affine),
+    Augmentation(0, "downscale", lambda c: c.downscale > 0 and c.downscale_min < 1, draw_downscale, apply_downscale),
+    Augmentation(8, "temperature", lambda c: c.temperature > 0, draw_temperature, apply_temperature),
+    Augmentation(1, "color", lambda c: c.color > 0, draw_color, apply_color),
+    Augmentation(9, "gamma", lambda c: c.gamma > 0 and c.gamma_max > 1, draw_gamma, apply_gamma),
+    Augmentation(2, "grayscale", lambda c: c.grayscale > 0, draw_grayscale, apply_grayscale),
+    Augmentation(3, "blur", lambda c: c.blur > 0, draw_blur, apply_blur),
+    Augmentation(10, "motion_blur", lambda c: c.motion_blur > 0, draw_motion_blur, apply_motion_blur),
+    Augmentation(11, "noise", lambda c: c.noise > 0 and c.noise_sigma_max > 0, draw_noise, apply_noise),
+    Augmentation(4, "jpeg", lambda c: c.jpeg > 0, draw_jpeg, apply_jpeg),
+    Augmentation(5, "erase", lambda c: c.erase > 0, draw_erase, apply_erase),
 )

@@ -17,7 +17,7 @@ import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import augment, perturb, plan
+from livetrain.data import augment, blend, perturb, plan
 from livetrain.data.crop import crop_and_resize
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError, decode_video
@@ -36,6 +36,8 @@ from livetrain.data.graph import DEPTH, Graph, GraphError, Params
 from livetrain.data.lanes import Source, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.errors import UserError
+
+Lane = tuple[Source, int]  # one of the graphs of a source
 
 # So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
@@ -91,12 +93,12 @@ class Batch:
 class _Prepared:
     """A planned micro-batch on its way through the graphs.
 
-    parts: for each source the positions in the batch it decodes and their media. failures: positions that could not be
+    parts: for each lane the positions in the batch it decodes and their media. failures: positions that could not be
     had.
     """
 
     plan: ClipPlan
-    parts: dict[Source, tuple[list[int], list[Any]]] = field(default_factory=dict)
+    parts: dict[Lane, tuple[list[int], list[Any]]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
 
 
@@ -218,7 +220,7 @@ class Loader:
         self._cache_share = 1 / local_world
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
         self._threads = config.data.threads or max(1, (os.cpu_count() or 1) // local_world)
-        self._graphs: dict[Source, Graph] = {}
+        self._graphs: dict[Lane, Graph] = {}
         self._graph_options: dict[str, Any] = {
             "image_size": config.data.image_size,
             "num_frames": example.frames.shape[1],
@@ -293,8 +295,8 @@ class Loader:
                 preparing.append((item, [pool.submit(self._medium, item, i) for i in range(len(item.rows))]))
             if preparing and len(in_graph) < DEPTH:
                 prepared = self._collect(*preparing.popleft())
-                for source in prepared.parts:
-                    self._push(prepared, source)
+                for lane in prepared.parts:
+                    self._push(prepared, lane)
                 in_graph.append(prepared)
             elif in_graph:
                 yield self._finish(in_graph.popleft())
@@ -339,6 +341,7 @@ class Loader:
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)
+        counts: Counter[Source] = Counter()
         for position, future in enumerate(media):
             try:
                 medium = future.result()
@@ -346,25 +349,33 @@ class Loader:
                 prepared.failures[position] = str(error)
                 continue
             if medium is not None:
-                positions, ready = prepared.parts.setdefault(medium[0], ([], []))
+                source, content = medium
+                # In turn, whatever the lanes are at: which graph a clip takes changes none of its pixels.
+                lane = source, counts[source] % self._num_lanes(source)
+                counts[source] += 1
+                positions, ready = prepared.parts.setdefault(lane, ([], []))
                 positions.append(position)
-                ready.append(medium[1])
+                ready.append(content)
         return prepared
 
-    def _push(self, prepared: _Prepared, source: Source) -> None:
-        positions, media = prepared.parts[source]
-        self._graph(source).push(media, prepared.plan.frames[positions], _take(prepared.plan.params, positions))
+    def _num_lanes(self, source: Source) -> int:
+        """Graphs of a source side by side: NVDEC waits for its pipeline's one CUDA stream at every frame wanted."""
+        return self._config.data.nvdec_lanes if source == "video" else 1
+
+    def _push(self, prepared: _Prepared, lane: Lane) -> None:
+        positions, media = prepared.parts[lane]
+        self._graph(lane).push(media, prepared.plan.frames[positions], _take(prepared.plan.params, positions))
 
     def _finish(self, prepared: _Prepared) -> Batch:
         """Pull a batch out of the graphs and join its parts."""
         size = len(prepared.plan.rows)
         options = self._graph_options
         clips: torch.Tensor | None = None
-        for source, (positions, _) in prepared.parts.items():
+        for lane, (positions, _) in prepared.parts.items():
             try:
-                part = self._graph(source).pull()
+                part = self._graph(lane).pull()
             except GraphError:
-                part = self._one_by_one(prepared, source)
+                part = self._one_by_one(prepared, lane)
             if len(positions) == size:
                 clips = part
             else:
@@ -377,9 +388,10 @@ class Loader:
             clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
         return self._batch(prepared, clips)
 
-    def _one_by_one(self, prepared: _Prepared, source: Source) -> torch.Tensor:
+    def _one_by_one(self, prepared: _Prepared, lane: Lane) -> torch.Tensor:
         """A batch that DALI refused, clip by clip: what is whole comes through, what is damaged is known by name."""
-        positions, media = prepared.parts[source]
+        positions, media = prepared.parts[lane]
+        source = lane[0]
         options = self._graph_options
         graph = self._make_graph(source)  # the usual one may hold the batches behind this
         second: Graph | None = None  # for what the GPU's decoder refuses
@@ -420,7 +432,7 @@ class Loader:
         valid[list(prepared.failures)] = False
         # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
         labels = np.where(valid, self._dataset.column("label")[rows], 0).astype(np.float32)
-        clips, labels = _mixup(clips, labels, valid, prepared.plan.shares)
+        clips, labels = blend.apply(clips, labels, valid, prepared.plan.blend)
         return Batch(
             clips,
             torch.from_numpy(labels).to(self._device),
@@ -448,26 +460,13 @@ class Loader:
     def _key(self, row: int) -> str:
         return "" if row == PADDING else self._dataset.text("key", row)
 
-    def _graph(self, source: Source) -> Graph:
-        if source not in self._graphs:
-            self._graphs[source] = self._make_graph(source)
-        return self._graphs[source]
+    def _graph(self, lane: Lane) -> Graph:
+        if lane not in self._graphs:
+            self._graphs[lane] = self._make_graph(lane[0])
+        return self._graphs[lane]
 
     def _make_graph(self, source: Source) -> Graph:
         return Graph(source, self._augmentations, self._example.params, **self._graph_options)
-
-
-def _mixup(
-    clips: torch.Tensor, labels: NDArray[np.float32], valid: NDArray[np.bool_], shares: NDArray[np.float32]
-) -> tuple[torch.Tensor, NDArray[np.float32]]:
-    """Clips and labels blended with their partners'; a pair stays as it is where one of the two could not be had."""
-    if (shares == 1).all():
-        return clips, labels
-    other = plan.partners(len(shares))
-    shares = np.where(valid & valid[other], shares, np.float32(1))
-    weights = torch.from_numpy(shares).to(clips.device, clips.dtype).view(-1, 1, 1, 1, 1)
-    blended = clips * weights + clips[torch.from_numpy(other).to(clips.device)] * (1 - weights)
-    return blended, shares * labels + (1 - shares) * labels[other]
 
 
 def _take(params: Params, positions: list[int]) -> Params:

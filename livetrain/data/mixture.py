@@ -1,4 +1,4 @@
-"""Weighted mixing of several sources: which sample of which source stands at a position of the run's stream.
+"""Weighted mixing: which sample of which source (or class, kind of attack, domain) stands at a position of the run.
 
 The stream is cut into blocks of `BLOCK` positions. In every block each source has its quota, a fixed number of
 positions that its weight is worth, in an order drawn anew for each block (a keyed permutation). The k-th clip of a
@@ -26,11 +26,12 @@ STREAM_ORDER = 2**31  # of the permutations within blocks; sources have 1, 2, â€
 @dataclass(frozen=True)
 class Mixture:
     """Sources of a split: source i has the samples first[i] â€¦ first[i] + count[i] - 1 of it, and quota[i] of each BLOCK
-    positions. int64 [num_sources]."""
+    positions. int64 [num_sources]. order: int32 [n], the samples in the order of their sources; None: as they are."""
 
     first: NDArray[np.int64]
     count: NDArray[np.int64]
     quota: NDArray[np.int64]
+    order: NDArray[np.int32] | None = None
 
     def at(self, positions: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(epochs of the source, samples) at `positions` of the stream, int64 [n] each."""
@@ -43,7 +44,8 @@ class Mixture:
         source = np.searchsorted(ends, slots, side="right")
         number = blocks * self.quota[source] + slots - (ends - self.quota)[source]
         epochs, offsets = np.divmod(number, self.count[source])
-        return epochs, self.first[source] + permute_each(offsets, self.count[source], seed, epochs, source + 1)
+        samples = self.first[source] + permute_each(offsets, self.count[source], seed, epochs, source + 1)
+        return epochs, samples if self.order is None else self.order[samples].astype(np.int64)
 
 
 @functools.lru_cache(maxsize=8)  # a block is many batches long
@@ -63,11 +65,39 @@ def mixture_of(rows: NDArray[np.integer], first_rows: Sequence[int], weights: Se
     shares = np.where(count > 0, np.asarray(weights, np.float64), 0.0)
     if not (np.isfinite(shares).all() and (np.asarray(weights) > 0).all()):
         raise UserError(f"data.weights={list(weights)}: every weight must be a number above 0")
-    shares = shares / shares.sum()
-    quota = np.floor(shares * BLOCK + 1e-9).astype(np.int64)
-    rest = np.argsort(-(shares * BLOCK - quota), kind="stable")[: BLOCK - int(quota.sum())]
-    quota[rest] += 1
+    quota = _quotas(shares)
     if (quota[count > 0] == 0).any():
         raise UserError(f"data.weights={list(weights)}: a weight is below 1/{BLOCK} of their sum; leave the source out")
     used = count > 0
     return Mixture(first[used], count[used], quota[used])
+
+
+def balanced(groups: NDArray[np.integer], parents: NDArray[np.integer], strength: float) -> Mixture:
+    """The mixture that lets groups of samples come equally often, within each parent, and the parents too.
+
+    groups: int [n], the group of each sample. parents: int [num_groups], what each group is a part of (its class; all
+    zeros for no such thing). strength: 1 for equal shares, 0 for those that the groups have, in between for shares in
+    proportion to n^(1 - strength). Raises UserError for a group that would have less than 1/BLOCK of the stream.
+    """
+    count = np.bincount(groups, minlength=len(parents)).astype(np.int64)
+    within = np.where(count > 0, count.astype(np.float64) ** (1 - strength), 0.0)
+    total = np.bincount(parents, within)[parents]
+    whole = np.bincount(parents, count).astype(np.float64)
+    between = np.where(whole > 0, whole ** (1 - strength), 0.0)[parents]
+    quota = _quotas(np.divide(within * between, total, out=np.zeros_like(within), where=total > 0))
+    used = count > 0
+    if (quota[used] == 0).any():
+        raise UserError(
+            f"data.balance: a group would have less than 1/{BLOCK} of the clips; raise data.balance_strength"
+        )
+    order = np.argsort(groups, kind="stable").astype(np.int32)
+    first = np.cumsum(count) - count
+    return Mixture(first[used], count[used], quota[used], order)
+
+
+def _quotas(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of a block for each share, int64, their sum BLOCK: the largest remainders get what is left."""
+    parts = shares / shares.sum() * BLOCK
+    quota = np.floor(parts + 1e-9).astype(np.int64)
+    quota[np.argsort(-(parts - quota), kind="stable")[: BLOCK - int(quota.sum())]] += 1
+    return quota

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import augment, crop
+from livetrain.data import augment, blend, crop
+from livetrain.data.blend import Blend
 from livetrain.data.dataset import Dataset
-from livetrain.data.mixture import Mixture, mixture_of
+from livetrain.data.mixture import Mixture, balanced, mixture_of
 from livetrain.data.permutation import permute
 from livetrain.data.philox import uniforms
 from livetrain.errors import UserError
@@ -34,7 +35,7 @@ SIZES = ("height", "width", "rotation", "coded_height", "coded_width")
 COLUMNS = ("num_frames", "duration_seconds", "fps", *SIZES, "sample_aspect_ratio")  # what planning needs of the index
 
 # Addresses of independent random numbers within one (seed, epoch, sample).
-STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT, STREAM_MIXUP = range(4)
+STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is blend.py's
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class ClipPlan:
     rows: int64 [n], row of the index, or `PADDING`. frames: int64 [n, F], indices in display order. params: inputs of
     the graph by name, each [n, …]: `box` float32 [n, 4] (top, left, bottom, right in [0, 1] of the coded frame,
     on borders of pixels), `angle` float32 [n] (degrees counter-clockwise), `flip` int32 [n], and what the augmentations
-    drew. shares: float32 [n], each clip's share in the blend with its partner (`partners`), 1 for none.
+    drew. blend: what neighbours take from each other.
     """
 
     step: int
     rows: NDArray[np.int64]
     frames: NDArray[np.int64]
     params: dict[str, NDArray[Any]]
-    shares: NDArray[np.float32]
+    blend: Blend
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,12 @@ class Samples:
 
     @staticmethod
     def of_training(dataset: Dataset, config: Config) -> Samples:
-        """The samples of the training split, mixed by `data.weights`. Raises UserError when it is empty."""
+        """The samples of the training split, mixed by `data.weights` or `data.balance`. Raises UserError when it is
+        empty."""
         found = Samples.of(dataset, config.data.train_split)
+        if config.data.balance != "none":
+            groups, parents = _groups(dataset, found.rows, config.data.balance)
+            return dataclasses.replace(found, mixture=balanced(groups, parents, config.data.balance_strength))
         if not config.data.weights:
             return found
         first_rows = [source.first_row for source in dataset.sources]
@@ -125,6 +130,18 @@ class Samples:
         return Facts(rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect)
 
 
+def _groups(dataset: Dataset, rows: NDArray[np.integer], by: str) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """The group of each of `rows`, and the parent of each group (see mixture.balanced), for `data.balance`."""
+    is_live = (dataset.column("label")[rows] >= 0.5).astype(np.int64)
+    if by == "class":
+        return is_live, np.zeros(2, np.int64)
+    codes, words = dataset.codes("domain" if by == "domain" else "attack_type")
+    if by == "domain":
+        return codes[rows], np.zeros(len(words), np.int64)
+    # A kind of attack is a part of the attacks, whatever live clips are called.
+    return codes[rows] * 2 + is_live, np.tile([0, 1], len(words))
+
+
 def micro_batch_size(config: Config, world: int) -> int:
     """Clips a process handles at once. Raises UserError when the global batch does not divide."""
     parts = world * config.train.accumulation
@@ -137,35 +154,14 @@ def micro_batch_size(config: Config, world: int) -> int:
             f"{', '.join(map(str, good)) or 'none'}"
         )
     size = config.train.global_batch // parts
-    if size % 2 and config.augment.enabled and config.augment.mixup:
+    if size % 2 and config.augment.enabled and (config.augment.mixup or config.augment.cutmix):
         raise UserError(
-            f"augment.mixup blends pairs of clips, but a process has {size} of them at once (train.global_batch="
-            f"{config.train.global_batch} over {world} processes x train.accumulation={config.train.accumulation}); "
+            f"augment.mixup and augment.cutmix blend pairs of clips, but a process has {size} of them at once "
+            f"(train.global_batch={config.train.global_batch} over {world} processes x "
+            f"train.accumulation={config.train.accumulation}); "
             "choose a batch that gives each an even number"
         )
     return size
-
-
-def mixup_shares(config: Config, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Shares of the clips at `positions` of the run's stream in the blend with their partners, float32 [n].
-
-    Positions 2k and 2k+1 are partners with the same share, drawn from Beta(alpha, alpha) (Zhang et al., "mixup", ICLR
-    2018). A pair never parts: it is in one process's micro-batch whatever their number.
-    """
-    shares = np.ones(len(positions), np.float32)
-    if config.augment.enabled and config.augment.mixup:
-        for index, pair in enumerate((positions // 2).tolist()):
-            key = np.array([config.seed, 0], np.uint64)
-            bits = np.random.Philox(key=key, counter=np.array([0, STREAM_MIXUP, pair, 0], np.uint64))
-            random = np.random.Generator(bits)
-            if random.random() < config.augment.mixup:
-                shares[index] = random.beta(config.augment.mixup_alpha, config.augment.mixup_alpha)
-    return shares
-
-
-def partners(size: int) -> NDArray[np.int64]:
-    """Position of each clip's partner in a micro-batch of `size` clips: 1, 0, 3, 2, …"""
-    return np.arange(size) ^ 1
 
 
 def num_train_steps(num_samples: int, config: Config) -> int:
@@ -206,7 +202,7 @@ def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int,
     for item in active:
         params |= item.draw(u_augment[:, augment.uniform_columns(item)], config.augment, config.data.image_size)
     frames = _frames(facts, config, config.data.num_frames, u_frames)
-    return ClipPlan(step, facts.rows, frames, params, mixup_shares(config, positions))
+    return ClipPlan(step, facts.rows, frames, params, blend.planned(config, positions))
 
 
 def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world: int) -> ClipPlan:
@@ -234,7 +230,7 @@ def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: i
         "flip": np.zeros(size, np.int32),
     }
     frames = evaluation_frames(facts, config)
-    return ClipPlan(batch, np.where(inside, facts.rows, PADDING), frames, params, np.ones(size, np.float32))
+    return ClipPlan(batch, np.where(inside, facts.rows, PADDING), frames, params, Blend.none(size))
 
 
 def evaluation_frames(facts: Facts, config: Config) -> NDArray[np.int64]:
@@ -276,7 +272,16 @@ def interval_frames(
 
     Returns int64 [n, count], ascending. A video too short for the span repeats its last frame.
     """
-    offsets = np.arange(count) * seconds * frames_per_second[:, None]
+    return spaced_frames(num_frames, np.arange(count) * seconds * frames_per_second[:, None], u)
+
+
+def spaced_frames(
+    num_frames: NDArray[np.int64], offsets: NDArray[np.floating], u: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """The frames `offsets` ([n, count], ascending from 0) after a start: at u [n] of the room there is, or centred.
+
+    Returns int64 [n, count], ascending. A video too short for the span repeats its last frame.
+    """
     room = np.maximum(0.0, num_frames - 1 - offsets[:, -1])
     start = room * (0.5 if u is None else u)
     # Half a frame of rounding: 0.2 s at 29.97 fps is frame 6, not 5.
@@ -312,6 +317,9 @@ def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | N
     if config.data.sampling == "segments":
         return segment_frames(facts.num_frames, count, u)
     start = None if u is None else u[:, 0]
+    if config.data.sampling == "stride":
+        offsets = np.arange(count) * float(config.data.frame_stride)
+        return spaced_frames(facts.num_frames, np.broadcast_to(offsets, (len(facts.rows), count)), start)
     seconds = config.data.frame_interval_seconds
     return interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
 

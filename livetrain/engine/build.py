@@ -51,6 +51,12 @@ class Parts:
     flops_per_clip: float
 
 
+def check_batch(config: Config) -> None:
+    """Raises UserError when the global batch does not divide over the processes; call it before they meet: each tells
+    by itself, and none waits for one that has ended."""
+    micro_batch_size(config, int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def make_accelerator(config: Config) -> Accelerator:
     """Accelerate's view of the processes and the device. Raises UserError for arithmetic the device does not have."""
     if config.train.precision == "fp16" and not torch.cuda.is_available():

@@ -119,5 +119,5 @@ def _small(config: Config, batch: int) -> Config:
         config,
         train=dataclasses.replace(config.train, global_batch=batch, accumulation=1),
         data=dataclasses.replace(config.data, prefetch=1, decoder="cpu"),
-        augment=dataclasses.replace(config.augment, mixup=0.0),
+        augment=dataclasses.replace(config.augment, mixup=0.0, cutmix=0.0),
     )

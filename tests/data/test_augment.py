@@ -37,6 +37,12 @@ ON: dict[str, dict[str, np.ndarray]] = {
     "blur": {"blur_sigma": np.float32(2)},
     "jpeg": {"jpeg_quality": np.int32(10)},
     "erase": {"erase_anchor": np.float32([4, 6]), "erase_shape": np.float32([10, 5])},
+    "flip_vertical": {},
+    "affine": {"affine_matrix": np.float32([[1, 0, 3], [0, 1, -2]])},
+    "gamma": {"gamma_power": np.float32(2)},
+    "temperature": {"temperature_gains": np.float32([1.2, 1, 0.8])},
+    "motion_blur": {"motion_blur_kernel": np.full((1, 5), 0.2, np.float32)},
+    "noise": {"noise_sigma": np.float32(10), "noise_anchor": np.int32([5, 60])},
 }
 
 
@@ -49,6 +55,7 @@ def test_off_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_a_probability_of_zero_leaves_the_graph(name: str) -> None:
     config = AugmentConfig()
+    setattr(config, name, 0.5)
     assert BY_NAME[name] in augment.active_augmentations(config)
     setattr(config, name, 0.0)
     assert BY_NAME[name] not in augment.active_augmentations(config)
@@ -81,6 +88,17 @@ def erased(before: np.ndarray, after: np.ndarray) -> bool:
     return bool((after[:, changed] == 128).all() and (after[:, ~changed] == before[:, ~changed]).all())
 
 
+def grainy(before: np.ndarray, after: np.ndarray) -> bool:
+    """The sheet's grain at its place, the same in every frame, where no value is at an end of its range."""
+    expected = np.clip(before + 10 * augment.grain(SIZE)[5 : 5 + SIZE, 60 : 60 + SIZE], 0, 255)
+    return bool(np.abs(after - expected).max() <= 0.51)
+
+
+def moved(before: np.ndarray, after: np.ndarray) -> bool:
+    """What was 3 to the right and 2 above."""
+    return bool((after[:, 2:, :-3] == before[:, :-2, 3:]).all())
+
+
 EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
     "downscale": lambda before, after: high_frequencies(after) < 0.9 * high_frequencies(before),
     "color": lambda before, after: bool(np.abs(after - before / 2).max() <= 1),
@@ -88,6 +106,16 @@ EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
     "blur": lambda before, after: high_frequencies(after) < 0.8 * high_frequencies(before),
     "jpeg": like_pillow_jpeg,
     "erase": erased,
+    "flip_vertical": lambda before, after: bool((after == before[:, ::-1]).all()),
+    "affine": moved,
+    "gamma": lambda before, after: bool(np.abs(after - 255 * (before / 255) ** 2).max() <= 0.51),
+    "temperature": lambda before, after: bool(
+        np.abs(after - np.clip(before * np.float32([1.2, 1, 0.8]), 0, 255)).max() <= 0.51
+    ),
+    "motion_blur": lambda before, after: bool(
+        np.abs(after[:, :, 2:-2] - sum(before[:, :, i : i + SIZE - 4] for i in range(5)) / 5).max() <= 0.6
+    ),
+    "noise": grainy,
 }
 
 
@@ -95,6 +123,37 @@ EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
 def test_on_does_what_the_name_says(name: str) -> None:
     before, after = apply(name, **ON[name], **{f"{name}_on": np.bool_(True)})
     assert before.shape == after.shape and EFFECTS[name](before, after)
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_clips_of_a_batch_are_treated_each_by_its_own_parameters(name: str) -> None:
+    frames = [clip(7), clip(8), clip(7)]
+    on = np.array([True, False, True])
+    inputs = params(3) | {key: np.stack([value] * 3) for key, value in ON[name].items()} | {f"{name}_on": on}
+    out = make_graph(augmentations=[BY_NAME[name]], example=inputs).run(frames, np.repeat(FRAMES[:1], 3, 0), inputs)
+    clips = out.numpy().transpose(0, 1, 3, 4, 2)
+    assert (clips[0] == apply(name, **ON[name], **{f"{name}_on": np.bool_(True)})[1]).all()
+    assert (clips[1] == frames[1]).all() and (clips[2] == clips[0]).all()
+
+
+def test_slots_are_nobody_elses() -> None:
+    """The first six are those of runs that were begun before there were others."""
+    slots = {item.name: item.slot for item in augment.AUGMENTATIONS}
+    assert sorted(slots.values()) == list(range(len(slots)))
+    assert [slots[name] for name in ("downscale", "color", "grayscale", "blur", "jpeg", "erase")] == list(range(6))
+
+
+def test_a_motion_blur_is_a_line_of_its_length() -> None:
+    config = AugmentConfig(motion_blur=1.0, motion_blur_length_max=9.0)
+    u = np.zeros((3, augment.NUM_UNIFORMS))
+    u[:, 1], u[:, 2] = 0.999, [0.0, 0.5, 0.25]
+    kernels = augment.draw_motion_blur(u, config, 224)["motion_blur_kernel"]
+    assert kernels.shape == (3, 11, 11) and np.allclose(kernels.sum(axis=(1, 2)), 1)
+    assert np.allclose(kernels[0, [4, 6]], 0, atol=1e-6) and (kernels[0, 5, 1:10] > 0.08).all()
+    assert np.allclose(kernels[1], kernels[0].T, atol=1e-6)
+    assert (np.diag(kernels[2])[2:9] > 0.05).all()
+    off = augment.draw_motion_blur(u, AugmentConfig(motion_blur=0.0), 224)["motion_blur_kernel"]
+    assert (off[:, off.shape[1] // 2, off.shape[2] // 2] == 1).all()
 
 
 def test_contrast_saturation_and_hue_each_act() -> None:
@@ -122,4 +181,13 @@ def test_drawn_parameters_keep_their_ranges() -> None:
     assert drawn["blur_sigma"].min() > 0 and drawn["blur_sigma"].max() <= config.blur_sigma_max
     corner = drawn["erase_anchor"] + drawn["erase_shape"]
     assert drawn["erase_anchor"].min() >= 0 and corner.max() <= 224
+    assert np.abs(np.log(drawn["gamma_power"])).max() <= np.log(config.gamma_max) + 1e-6
+    assert np.abs(drawn["temperature_gains"] - 1).max() <= config.temperature_max + 1e-6
+    assert drawn["noise_anchor"].min() >= 0 and drawn["noise_anchor"].max() < augment.GRAIN_ROOM
+    assert drawn["noise_sigma"].max() <= config.noise_sigma_max
+    linear = drawn["affine_matrix"][:, :, :2].astype(np.float64)
+    assert np.abs(np.log(np.linalg.det(linear)) / 2).max() <= np.log1p(config.affine_scale) + 1e-5
+    middle = (linear @ np.full(2, 112.0)) + drawn["affine_matrix"][:, :, 2]
+    limit = 224 * config.affine_translate * (1 + config.affine_scale) * 1.5
+    assert np.abs(middle - 112).max() <= limit
     assert (drawn["erase_shape"].prod(axis=1) <= config.erase_scale_max * 224**2).all()

@@ -117,8 +117,8 @@ def test_half_precision() -> None:
 def augmented(n: int, seed: int) -> tuple[AugmentConfig, dict[str, np.ndarray]]:
     """Parameters of all augmentations for n clips, about half of them on."""
     config = AugmentConfig()
-    for name in ("color", "grayscale", "blur", "jpeg", "downscale", "erase"):
-        setattr(config, name, 0.5)
+    for item in augment.AUGMENTATIONS:
+        setattr(config, item.name, 0.5)
     u = np.random.default_rng(seed).random((n, augment.NUM_UNIFORMS * len(augment.AUGMENTATIONS)))
     drawn = params(n)
     for item in augment.AUGMENTATIONS:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from livetrain.config import Config
-from livetrain.data import PADDING, Batch, Dataset, Loader, eval_loader, plan, train_loader
+from livetrain.data import PADDING, Batch, Dataset, Loader, blend, eval_loader, train_loader
 from livetrain.errors import UserError
 from shards import cli
 from tests.shards import clips
@@ -285,19 +285,50 @@ def test_mixup_blends_neighbours_and_their_labels(demo_shards: Path, reference: 
     labels = Dataset.open(broken).column("label")
     seen_bad = 0
     for batch in read(make_loader(config)):
-        shares = plan.mixup_shares(config, np.arange(12) + 12 * batch.step)
+        shares = blend.planned(config, np.arange(12) + 12 * batch.step).shares
         bad = np.isin(batch.rows, rows)
         seen_bad += int(bad.sum())
-        shares[bad | bad[plan.partners(12)]] = 1
+        shares[bad | bad[blend.partners(12)]] = 1
         plain = reference[batch.step][1].clone()
         plain[torch.from_numpy(bad)] = 0
         own = torch.from_numpy(shares).view(-1, 1, 1, 1, 1)
-        expected = own * plain + (1 - own) * plain[torch.from_numpy(plan.partners(12))]
+        expected = own * plain + (1 - own) * plain[torch.from_numpy(blend.partners(12))]
         torch.testing.assert_close(batch.clips, expected)
         given = np.where(bad, 0, labels[batch.rows])
-        wanted = shares * given + (1 - shares) * given[plan.partners(12)]
+        wanted = shares * given + (1 - shares) * given[blend.partners(12)]
         np.testing.assert_allclose(batch.labels.numpy(), wanted, rtol=1e-6)
     assert seen_bad >= 1
+
+
+def test_cutmix_sets_a_rectangle_of_the_neighbour_in(demo_shards: Path, reference: dict) -> None:
+    config = make_config(demo_shards)
+    config.augment.cutmix = 1.0
+    labels, other = Dataset.open(demo_shards).column("label"), blend.partners(12)
+    seen = 0
+    for batch in read(make_loader(config)):
+        planned = blend.planned(config, np.arange(12) + 12 * batch.step)
+        plain = reference[batch.step][1]
+        for index, (top, left, bottom, right) in enumerate(planned.cuts.tolist()):
+            expected = plain[index].clone()
+            expected[..., top:bottom, left:right] = plain[other[index], ..., top:bottom, left:right]
+            assert torch.equal(batch.clips[index], expected)
+            area = (bottom - top) * (right - left) / config.data.image_size**2
+            own, theirs = labels[batch.rows[index]], labels[batch.rows[other[index]]]
+            assert float(batch.labels[index]) == pytest.approx((1 - area) * own + area * theirs)
+            seen += area > 0.05
+    assert seen > 6
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 8])
+def test_lanes_of_one_source_change_no_byte(
+    demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    """By the graph of frames decoded on the CPU, of which there is one otherwise; test_nvdec.py has NVDEC's."""
+    monkeypatch.setattr(Loader, "_num_lanes", lambda self, source: lanes)
+    with make_loader(make_config(demo_shards)) as loader:
+        for batch in loader:
+            assert torch.equal(batch.clips, reference[batch.step][1])
+        assert sorted(loader._graphs) == [("frames", lane) for lane in range(lanes)]
 
 
 def test_close_while_data_is_coming(demo_shards: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livetrain.data.mixture import BLOCK, mixture_of
+from livetrain.data import Dataset
+from livetrain.data.mixture import BLOCK, balanced, mixture_of
 from livetrain.data.plan import Samples
 from livetrain.errors import UserError
 from tests.data.test_plan import assert_same, make_config, make_samples, step_plan
@@ -71,3 +75,41 @@ def test_a_source_without_samples_takes_no_part_and_odd_weights_are_rounded_toge
 def test_weights_that_are_no_shares(weights: list[float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         mixture_of(np.arange(10), [0, 5], weights)
+
+
+def test_balance_gives_groups_and_their_parents_equal_shares() -> None:
+    """Live 1 of 11 clips, print 9, replay 1: half of the stream is live, a quarter each print and replay."""
+    groups = np.array([0, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1])
+    mixture = balanced(groups, np.array([0, 1, 1]), 1.0)
+    assert (mixture.quota / BLOCK).tolist() == [0.5, 0.25, 0.25]
+    samples = make_samples(11)
+    samples = Samples(samples.rows, samples.columns, mixture)
+    epochs, found = samples.at(np.arange(2 * BLOCK), 3)
+    assert np.bincount(groups[found]).tolist() == [BLOCK, BLOCK // 2, BLOCK // 2]
+    seen = np.bincount(found, minlength=11)
+    assert np.ptp(seen[groups == 1]) <= 1, "a group's samples come in turn"
+    assert len(set(zip(epochs.tolist(), found.tolist(), strict=True))) == 2 * BLOCK
+    assert_same(step_plan(samples, make_config(24), 9, 4), step_plan(samples, make_config(24), 9, 1))
+
+
+def test_balance_in_between_and_none() -> None:
+    groups = np.repeat([0, 1], [100, 900])
+    assert balanced(groups, np.zeros(2, int), 0.0).quota.tolist() == [252, 2268]
+    assert balanced(groups, np.zeros(2, int), 0.5).quota.tolist() == [630, 1890]  # 10 to 30
+    assert balanced(groups, np.zeros(2, int), 1.0).quota.tolist() == [1260, 1260]
+    assert balanced(groups * 2, np.zeros(3, int), 1.0).quota.tolist() == [1260, 1260], "nobody in the middle"
+    with pytest.raises(UserError, match="less than 1/2520"):
+        balanced(np.repeat([0, 1], [1, 10**6]), np.zeros(2, int), 0.0)
+
+
+@pytest.mark.parametrize("by", ["class", "attack", "domain"])
+def test_balance_of_a_data_set(demo_shards: Path, by: str) -> None:
+    dataset, config = Dataset.open(demo_shards), make_config(24)
+    config.data.balance = by
+    samples = Samples.of_training(dataset, config)
+    rows = samples.rows[samples.at(np.arange(BLOCK), 0)[1]]
+    kinds = Counter(dataset.text("attack_type", int(row)) for row in rows)
+    if by == "domain":  # there is but one
+        return
+    assert kinds["live"] == BLOCK // 2
+    assert by == "class" or kinds["print"] == kinds["replay"] == BLOCK // 4

@@ -106,6 +106,15 @@ def test_a_batch_of_mixed_lanes_is_its_clips_one_by_one(mixed: Path) -> None:
     assert torch.equal(clips, torch.cat([batch.clips for batch in alone]))
 
 
+def test_any_number_of_lanes_gives_the_same_bytes(mixed: Path) -> None:
+    clips = []
+    for lanes_ in (1, 4, 8):
+        config = make_config(mixed, global_batch=6)
+        config.data.nvdec_lanes = lanes_
+        clips.append(torch.cat([batch.clips for batch in read(make_loader(config, steps=4, device=GPU))]))
+    assert torch.equal(clips[0], clips[1]) and torch.equal(clips[0], clips[2])
+
+
 def test_a_batch_on_the_gpu_is_the_cpus(mixed: Path) -> None:
     """Without the augmentations whose operators differ (nvJPEG and libjpeg): decode, crop, resize, normalise."""
     config = make_config(mixed, global_batch=6)

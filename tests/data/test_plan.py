@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livetrain.config import Config
-from livetrain.data import plan
+from livetrain.data import blend, plan
+from livetrain.data.blend import Blend
 from livetrain.data.plan import ClipPlan, Samples
 from livetrain.errors import UserError
 
@@ -49,13 +50,16 @@ def step_plan(samples: Samples, config: Config, step: int, world: int) -> ClipPl
     ]
     params = {name: np.concatenate([part.params[name] for part in parts]) for name in parts[0].params}
     frames = np.concatenate([part.frames for part in parts])
-    shares = np.concatenate([part.shares for part in parts])
-    return ClipPlan(step, np.concatenate([part.rows for part in parts]), frames, params, shares)
+    shares, cuts = (np.concatenate([getattr(part.blend, name) for part in parts]) for name in ("shares", "cuts"))
+    return ClipPlan(step, np.concatenate([part.rows for part in parts]), frames, params, Blend(shares, cuts))
 
 
 def assert_same(a: ClipPlan, b: ClipPlan) -> None:
     assert (a.rows == b.rows).all() and (a.frames == b.frames).all() and a.params.keys() == b.params.keys()
-    assert all((a.params[name] == b.params[name]).all() for name in a.params) and (a.shares == b.shares).all()
+    assert (
+        all((a.params[name] == b.params[name]).all() for name in a.params) and (a.blend.shares == b.blend.shares).all()
+    )
+    assert (a.blend.cuts == b.blend.cuts).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,22 +126,38 @@ def test_mixup_pairs_are_the_same_for_any_number_of_processes() -> None:
     whole = step_plan(samples, config, 7, 1)
     for world in (2, 3, 4, 6):
         assert_same(step_plan(samples, config, 7, world), whole)
-    assert (whole.shares[0::2] == whole.shares[1::2]).all() and ((whole.shares > 0) & (whole.shares <= 1)).all()
-    assert not (step_plan(samples, config, 8, 1).shares == whole.shares).all()
-    with pytest.raises(UserError, match="augment.mixup blends pairs"):
+    assert (whole.blend.shares[0::2] == whole.blend.shares[1::2]).all()
+    assert ((whole.blend.shares > 0) & (whole.blend.shares <= 1)).all()
+    assert not (step_plan(samples, config, 8, 1).blend.shares == whole.blend.shares).all()
+    with pytest.raises(UserError, match="augment.mixup and augment.cutmix blend pairs"):
         step_plan(samples, config, 7, 8)
+
+
+def test_cutmix_cuts_what_its_share_leaves() -> None:
+    config = make_config()
+    config.augment.mixup, config.augment.cutmix = 0.3, 0.5
+    drawn = blend.planned(config, np.arange(0, 8000, 2))
+    cut = drawn.cuts.any(axis=1)
+    assert cut.mean() == pytest.approx(0.7 * 0.5, abs=0.03) and ((drawn.shares < 1) & ~cut).mean() > 0.2
+    top, left, bottom, right = drawn.cuts[cut].T
+    size = config.data.image_size
+    assert ((top >= 0) & (left >= 0) & (bottom <= size) & (right <= size)).all()
+    assert drawn.shares[cut] == pytest.approx(1 - (bottom - top) * (right - left) / size**2)
+    samples, config = make_samples(50), make_config(24)
+    config.augment.cutmix = 1.0
+    assert_same(step_plan(samples, config, 7, 3), step_plan(samples, config, 7, 1))
 
 
 def test_mixup_shares_are_beta_distributed() -> None:
     config = make_config()
-    assert (plan.mixup_shares(config, np.arange(10)) == 1).all(), "off by default"
+    assert (blend.planned(config, np.arange(10)).shares == 1).all(), "off by default"
     config.augment.mixup, config.augment.mixup_alpha = 0.25, 2.0
-    shares = plan.mixup_shares(config, np.arange(0, 8000, 2))
+    shares = blend.planned(config, np.arange(0, 8000, 2)).shares
     mixed = shares[shares < 1]
     assert len(mixed) / len(shares) == pytest.approx(0.25, abs=0.03)
     assert mixed.mean() == pytest.approx(0.5, abs=0.02) and mixed.var() == pytest.approx(1 / 20, rel=0.1)  # Beta(2, 2)
     config.augment.enabled = False
-    assert (plan.mixup_shares(config, np.arange(10)) == 1).all()
+    assert (blend.planned(config, np.arange(10)).shares == 1).all()
 
 
 def test_steps_and_epochs() -> None:
@@ -172,6 +192,21 @@ def test_segments_are_one_frame_each() -> None:
     assert frames[0].tolist() == list(range(8))
     assert plan.segment_frames(np.array([80]), 8, None)[0].tolist() == list(range(5, 80, 10))
     assert plan.segment_frames(np.array([3]), 4, np.full((1, 4), 0.999))[0].max() == 2
+
+
+def test_strides_are_every_nth_frame() -> None:
+    samples, config = make_samples(40), make_config(40)
+    config.data.sampling, config.data.frame_stride, config.data.num_frames = "stride", 3, 4
+    drawn = plan.plan_train(samples, config, 0, 0, 0, 1)
+    lengths = samples.columns["num_frames"][drawn.rows]
+    assert (np.diff(drawn.frames) == 3).all() and (drawn.frames[:, -1] < lengths).all()
+    assert len(set(drawn.frames[lengths > 30, 0].tolist())) > 3, "they begin anywhere"
+    config.data.frame_stride = 20
+    assert (plan.plan_train(samples, config, 0, 0, 0, 1).frames <= lengths[:, None] - 1).all(), "the last is repeated"
+    config.eval.num_frames, config.eval.batch_size, config.data.frame_stride = 3, 1, 1
+    middle = plan.plan_evaluation(samples, config, 0, 0, 1).frames[0]
+    length = samples.columns["num_frames"][samples.rows[0]]
+    assert np.diff(middle).tolist() == [1, 1] and abs(middle.mean() - (length - 1) / 2) <= 0.5
 
 
 def test_intervals_are_seconds_apart() -> None:
