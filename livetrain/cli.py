@@ -19,10 +19,12 @@ HELP = """livetrain VERB …
   export SOURCE --format onnx|torch|hub [--check DATA]     the same for other programs, compared with the model
   plan CONFIG.yaml … [key=value …] --gpus N                clips/s, days and the bottleneck on N GPUs, predicted
   plan DIR                                                 which way the clips of a shard folder take, and its cost
+  browse CONFIG.yaml … | DIR | RUN --step N                what the model sees at an update, as a page
   ensemble RUN RUN … --out DIR                             several models as one, weights fitted on dev
   soup CHECKPOINT CHECKPOINT … --out DIR                   one model, the mean of their weights
   ablate RUN                                               accuracy against cost: frames, views, precision, members
   submit CONFIG.yaml … --nodes N --gpus-per-node G …       the same as a SLURM job that survives preemption
+  cv CONFIG.yaml … [key=value …]                           each fold tested by a run that has not seen its people
   sweep SWEEP.yaml CONFIG.yaml … [--count N]               many runs over some options, into one table
   report RUN                                               write RUN/report.html again, from what is in RUN
   compare RUN RUN … | FOLDER                               can the data tell runs apart? the sheet of all runs
@@ -54,10 +56,12 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "package": _package,
         "export": _export,
         "plan": _plan,
+        "browse": _browse,
         "ensemble": _ensemble,
         "soup": _soup,
         "ablate": _ablate,
         "submit": _submit,
+        "cv": _cv,
         "sweep": _sweep,
         "report": _report,
         "compare": _compare,
@@ -129,6 +133,12 @@ def _plan(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def _browse(arguments: list[str]) -> int:
+    from livetrain import browse
+
+    return browse.main(arguments)
+
+
 def _ensemble(arguments: list[str]) -> int:
     from livetrain import ensemble
 
@@ -151,6 +161,12 @@ def _submit(arguments: list[str]) -> int:
     from livetrain import submit
 
     return submit.main(arguments)
+
+
+def _cv(arguments: list[str]) -> int:
+    from livetrain import cv
+
+    return cv.main(arguments)
 
 
 def _sweep(arguments: list[str]) -> int:

@@ -84,6 +84,8 @@ class DataConfig:
     """Split that chooses the checkpoint and the threshold."""
     test_split: str = "test"
     """Split that is looked at once, at the end; all is every split."""
+    fold: str = ""
+    """2/5: test on fold2 of shards built with --folds 5, choose on the next, train on the others; 0/5 to 4/5."""
     leave_out: str = ""
     """Domains (A+B) that are tested alone: puts @-A+B behind train_split and dev_split, and @A+B behind test_split."""
     allow_leak: bool = False
@@ -213,7 +215,7 @@ class ModelConfig:
     """Take timm's weights from the hub (a download)."""
     weights: str = ""
     """Local file of backbone weights, .safetensors or .pth."""
-    pool: str = _choice("mean", "max", "attention")
+    pool: str = _choice("mean", "max", "attention", "transformer")
     """How the features of a clip's frames become one vector."""
     dropout: float = _number(0.0, 0.0, 0.99)
     """Dropout before the head."""
@@ -459,6 +461,7 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     config.run_dir = config.run_dir or _default_run_dir(config.name)
+    _fold(config.data, explicit)
     _leave_out(config.data)
     _check_values(config, explicit)
     for line in keys_without_effect(config, explicit):
@@ -586,6 +589,23 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield ["eval.use_ema"], config.train.ema_decay == 0, "train.ema_decay=0"
     wandb = [f"tracking.{name}" for name in ("project", "entity", "group")]
     yield wandb, config.tracking.wandb == "disabled", "tracking.wandb=disabled"
+
+
+def _fold(data: DataConfig, explicit: Mapping[str, str]) -> None:
+    """Write `fold` into the splits. Raises UserError when it is none, or when they are given too, and otherwise."""
+    if not data.fold:
+        return
+    number, slash, count = data.fold.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count) >= 3):
+        raise UserError(
+            f"data.fold={data.fold} is no fold; write 0/5 to 4/5 for shards built with --folds 5 (3 or more)"
+        )
+    test, dev = int(number), (int(number) + 1) % int(count)
+    train = "+".join(f"fold{other}" for other in range(int(count)) if other not in (test, dev))
+    for name, split in (("train_split", train), ("dev_split", f"fold{dev}"), ("test_split", f"fold{test}")):
+        if f"data.{name}" in explicit and getattr(data, name).partition("@")[0] != split:
+            raise UserError(f"data.fold={data.fold} does not go with data.{name}={getattr(data, name)}; leave one out")
+        setattr(data, name, split)
 
 
 def _leave_out(data: DataConfig) -> None:

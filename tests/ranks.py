@@ -9,6 +9,7 @@ tests/conftest.py calls `prepare` where a test module imports this one as `ranks
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -78,10 +79,15 @@ class Ranks:
 
 def start(shards: Path, run_dir: Path, *overrides: str, log: Path, processes: int = 2) -> Ranks:
     """livetrain/train.py on CPU processes with one thread each; what they print goes to the end of `log`."""
-    store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     arguments = [f"data.shards={shards}", f"run_dir={run_dir}", *SMALL, *overrides]
+    return start_script("livetrain.train", arguments, log=log, processes=processes)
+
+
+def start_script(module: str, arguments: list[str], *, log: Path, processes: int = 2) -> Ranks:
+    """The same for the `main` of another script."""
+    store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     children = [
-        CONTEXT.Process(target=_rank, args=(rank, processes, store.port, arguments, str(log)), daemon=True)
+        CONTEXT.Process(target=_rank, args=(rank, processes, store.port, module, arguments, str(log)), daemon=True)
         for rank in range(processes)
     ]
     for child in children:
@@ -97,7 +103,7 @@ def train(shards: Path, run_dir: Path, *overrides: str, processes: int = 2) -> P
     return run_dir
 
 
-def _rank(rank: int, world: int, port: int, arguments: list[str], log: str) -> None:
+def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], log: str) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -108,7 +114,5 @@ def _rank(rank: int, world: int, port: int, arguments: list[str], log: str) -> N
     os.dup2(file, 2)
     import torch
 
-    from livetrain.train import main
-
     torch.set_num_threads(1)
-    sys.exit(main(arguments))
+    sys.exit(importlib.import_module(module).main(arguments))

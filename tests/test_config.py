@@ -154,7 +154,13 @@ def test_every_field_is_read_somewhere() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*(REPO / "configs").glob("*.yaml"), *(REPO / "configs" / "protocols").glob("*.yaml")]),
+    sorted(
+        [
+            *(REPO / "configs").glob("*.yaml"),
+            *(REPO / "configs" / "protocols").glob("*.yaml"),
+            *(REPO / "configs" / "backbones").glob("*.yaml"),
+        ]
+    ),
     ids=lambda path: path.name,
 )
 def test_shipped_configurations_load_without_warnings(path: Path) -> None:

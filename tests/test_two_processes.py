@@ -10,12 +10,16 @@ within these updates.
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
+from shards import cli
 from tests import ranks
 from tests.runs import launch, losses, records
+from tests.shards import clips
 
 OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2")
 
@@ -73,3 +77,33 @@ def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path,
     if "compression" in option:
         norms = [[record["grad_norm"] for record in records(run)] for run in (one, two)]
         assert norms[1][0] == pytest.approx(norms[0][0], rel=2e-2) and norms[1][0] != norms[0][0]
+
+
+@pytest.mark.parametrize("num_test", [11, 1])
+def test_evaluation_over_processes_that_do_not_divide(demo_videos: Path, tmp_path: Path, num_test: int) -> None:
+    """Three clips a process and step: each clip of the score file once, and every figure to the last digit; with one
+    clip the second process has none, and nobody waits."""
+    with (demo_videos / "label.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits = ["test"] * num_test + ["dev"] * 9
+    for row, split in zip(rows, splits + ["train"] * (len(rows) - len(splits)), strict=True):
+        row["split"] = split
+    clips.write_labels(tmp_path / "label.csv", rows, rows[0])
+    arguments = ["--videos", demo_videos / "videos", "--labels", tmp_path / "label.csv", "--out", tmp_path / "s"]
+    assert cli.main(["build", *map(str, arguments), "--allow-leak", "--workers", "1"]) == 0
+    options = ("data.allow_leak=true", "eval.batch_size=3", "train.max_steps=2")
+    run = ranks.train(tmp_path / "s", tmp_path / "run", *options, processes=1)
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / f"of-{processes}"
+        shutil.copytree(run, folder)
+        (folder / "verdict.json").unlink()
+        log = tmp_path / f"log-{processes}"
+        script = [str(folder), f"run_dir={folder}"]
+        with ranks.start_script("livetrain.evaluate", script, log=log, processes=processes) as started:
+            assert started.wait() == [0] * processes, log.read_text()
+        with (folder / "scores" / "test.csv").open(newline="") as file:
+            scores = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        found.append((scores, (folder / "verdict.json").read_text()))
+    assert found[0] == found[1]
+    assert len(found[1][0]) == num_test == len({row["video"] for row in found[1][0]})

@@ -24,9 +24,9 @@ BENCHES = {
     "checkpoint": "how long a checkpoint keeps training waiting",
     "trainer": "training against a cached batch, a plain PyTorch loop and Lightning",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
-    "start": "opening shards, the first batch and planning, from a thousand samples to a billion",
+    "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }
-QUICK = ("decode", "loader", "start")  # what --quick measures when no name is given: under three minutes
+QUICK = ("decode", "loader", "plan")  # what --quick measures when no name is given: under three minutes
 FALL = 0.5  # of a ratio, that is no noise
 
 

@@ -150,7 +150,8 @@ class Loop:
                 for failure in loader.failures[num_failures:]:
                     warn_stderr(f"warning: skipped {failure.shard}, key {failure.key}: {failure.reason}")
                 num_failures = len(loader.failures)
-                advance(1, self._after(step + 1, result, num_failures, stopping))
+                counts = num_failures, len(loader.refused)
+                advance(1, self._after(step + 1, result, counts, stopping))
                 profiled()
                 collect(step)
                 self.heartbeat.beat(step + 1, "training")
@@ -194,7 +195,7 @@ class Loop:
         self.pending = None
         return figures.num_stopping > 0
 
-    def _after(self, done: int, result: StepResult, num_failures: int, stopping: bool) -> str:
+    def _after(self, done: int, result: StepResult, counts: tuple[int, int], stopping: bool) -> str:
         """What is due when `done` updates are finished. Returns a note for the progress line."""
         config, last = self.config, done == self.parts.num_steps
         due_log = done % config.train.log_every == 0 or last
@@ -204,7 +205,7 @@ class Loop:
         note = ""
         if due_log or due_eval or due_save:
             self._settle()
-            note = self._write_train_line(done, result, num_failures, due_log)
+            note = self._write_train_line(done, result, counts, due_log)
         started = time.perf_counter()
         if due_eval:
             try:
@@ -225,12 +226,14 @@ class Loop:
         before, now = (epoch_of_step(n, self.parts.num_samples, self.config) for n in (done - 1, done))
         return math.floor(now / every + 1e-9) > math.floor(before / every + 1e-9)
 
-    def _write_train_line(self, done: int, result: StepResult, num_failures: int, due_log: bool) -> str:
+    def _write_train_line(self, done: int, result: StepResult, counts: tuple[int, int], due_log: bool) -> str:
+        """counts: clips skipped, and those that the GPU's decoder refused, of this process in this attempt."""
         self.carry.window_loss += self.window_loss
         self.carry.window_clips += self.window_clips
         self.window_loss = self.window_clips = 0.0
-        skipped = self.accelerator.reduce(torch.tensor(num_failures, device=self.accelerator.device), reduction="sum")
-        self.carry.num_skipped = self.skipped_before + int(skipped)
+        of_all = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), reduction="sum")
+        skipped, refused = of_all.tolist()
+        self.carry.num_skipped = self.skipped_before + skipped
         loss = self.carry.window_loss / self.carry.window_clips if self.carry.window_clips else math.nan
         if due_log:
             record = {
@@ -241,6 +244,7 @@ class Loop:
                 "lr": result.learning_rate,
                 "grad_norm": result.figures().grad_norm,
                 "num_skipped": self.carry.num_skipped,
+                "num_refused": refused,
                 **self.meter.read(),
                 "time": time.time(),
             }

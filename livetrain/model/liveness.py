@@ -72,8 +72,9 @@ class LivenessModel(nn.Module):
         """Clips [B,F,3,H,W] → logits [B] or [B,2]; per_frame: with those of each frame, [B,F] or [B,F,2], and shares
         [B,F].
 
-        A frame's logits are those of a clip of that frame alone. With mean and attention pooling the clip's logits are
-        their mean weighted by the shares (1/F; the attention), which sum to 1. With max pooling no frame has a share of
+        A frame's logits are those of its features alone. With mean and attention pooling the clip's logits are their
+        mean weighted by the shares (1/F; the attention), which sum to 1; a transformer adds to them what it makes of
+        the frames together. With max pooling no frame has a share of
         its own: each feature is that of the frame where it is largest, and the share is how many features a frame gave.
         """
         features = self.features(clips)

@@ -1,8 +1,14 @@
-"""From the features of a clip's frames [B,F,D] to one vector a clip [B,D]. None of them knows the frames' order."""
+"""From the features of a clip's frames [B,F,D] to one vector a clip [B,D].
+
+The transformer alone knows the frames' order.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from livetrain.errors import UserError
@@ -57,12 +63,46 @@ class AttentionPool(nn.Module):
         return (weights.unsqueeze(-1) * features).sum(dim=1)
 
 
+class TransformerPool(MeanPool):
+    """The frames' mean, and what a class token learns of their order through two transformer blocks.
+
+    Frames have sinusoidal positions (Vaswani et al., NeurIPS 2017, section 3.5). The projection that adds the token
+    starts at zero: the pool starts as the mean. The token has no shares: `shares` are those of the mean.
+    """
+
+    def __init__(self, dim: int, depth: int = 2) -> None:
+        super().__init__()
+        heads = next(count for count in (8, 6, 4, 3, 2, 1) if dim % count == 0)
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = nn.Sequential(*(Block(dim, heads, mlp_ratio=2.0, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.token, std=0.02)
+        nn.init.zeros_(self.project.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B,F,D] → [B,D]."""
+        num_frames, dim = features.shape[1:]
+        frames = features + _positions(num_frames, dim, features.device).to(features.dtype)
+        tokens = torch.cat([self.token.to(features.dtype).expand(len(features), -1, -1), frames], dim=1)
+        return features.mean(dim=1) + self.project(self.norm(self.blocks(tokens)[:, 0]))
+
+
+def _positions(num_frames: int, dim: int, device: torch.device) -> Tensor:
+    """Sinusoidal positions, float32 [num_frames, dim]; an odd last feature has none."""
+    rate = torch.exp(torch.arange(dim // 2, device=device) * (-2 * math.log(10_000.0) / dim))
+    phase = torch.arange(num_frames, device=device)[:, None] * rate
+    return nn.functional.pad(torch.cat([phase.sin(), phase.cos()], dim=1), (0, dim % 2))
+
+
 def build_pool(name: str, dim: int) -> nn.Module:
-    """The pooling called mean, max or attention, for features of length `dim`."""
+    """The pooling called mean, max, attention or transformer, for features of length `dim`."""
     if name == "mean":
         return MeanPool()
     if name == "max":
         return MaxPool()
     if name == "attention":
         return AttentionPool(dim)
-    raise UserError(f"model.pool={name!r} is not one of mean, max, attention")
+    if name == "transformer":
+        return TransformerPool(dim)
+    raise UserError(f"model.pool={name!r} is not one of mean, max, attention, transformer")

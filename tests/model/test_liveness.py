@@ -110,6 +110,38 @@ def test_attention_pool_weighs_frames_whatever_their_order() -> None:
     assert torch.allclose(pool(features)[0], sum(weights[0, f] * features[0, f] for f in range(5)), atol=1e-6)
 
 
+def test_transformer_pool_starts_as_the_mean_and_knows_the_order() -> None:
+    torch.manual_seed(0)
+    pool = build_pool("transformer", 10)
+    features = torch.randn(4, 5, 10)
+    assert torch.equal(pool(features), features.mean(dim=1))
+    nn.init.eye_(pool.project.weight)
+    found = pool(features)
+    assert not torch.allclose(found, pool(features.flip(1)), atol=1e-3), "another order is another clip"
+    assert torch.allclose(found, torch.cat([pool(one[None]) for one in features]), atol=1e-5)
+    assert pool(features[:, :1]).shape == (4, 10) and torch.allclose(pool.shares(features).sum(dim=1), torch.ones(4))
+    assert build_pool("transformer", 7)(torch.randn(2, 3, 7)).shape == (2, 7)
+
+
+def test_transformer_pool_learns_what_the_mean_cannot() -> None:
+    """Whether a feature rises or falls over the frames."""
+    torch.manual_seed(0)
+    rises = (torch.arange(64) % 2).float()
+    clips = torch.randn(64, 6, 8) * 0.1
+    clips[..., 0] += torch.linspace(-1, 1, 6) * (2 * rises[:, None] - 1)
+    losses = {}
+    for name in ("mean", "transformer"):
+        pool, head = build_pool(name, 8), nn.Linear(8, 1)
+        optimizer = torch.optim.AdamW([*pool.parameters(), *head.parameters()], lr=5e-3)
+        for _ in range(80):
+            loss = nn.functional.binary_cross_entropy_with_logits(head(pool(clips))[:, 0], rises)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses[name] = loss.item()
+    assert losses["transformer"] < 0.1 and losses["mean"] > 0.3
+
+
 def test_attention_pool_learns() -> None:
     """It finds the one frame in which the class shows; the mean cannot."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""`livetrain bench start`: what opening shards, the first batch and planning cost as a data set grows.
+"""`livetrain bench plan`: what opening shards, the first batch and planning cost as a data set grows.
 
 Every size is a fresh process that imports everything first; then the clock runs: open the folder, find the split's
 rows, start the loader, wait for the first batch. At step 0, and as a run that goes on at step one million.

@@ -1,0 +1,134 @@
+"""Cross-validation: every fold of a data set tested by a model that has not seen its people.
+
+    livetrain cv CONFIG.yaml … [key=value …] [--config_file FILE]
+
+The shards must have been built, or split anew, into folds (`--folds 5`; `livetrain shards split DIR --protocol kfold`).
+For each fold a run is trained into run_dir/fold-<n> (`data.fold=n/K`), one after the other; those that have a verdict
+are not trained again, so that the same command goes on. Then all test scores together, each clip once and by the run
+that did not know it, become run_dir/scores/test.csv, verdict.json and report.html.
+
+Each run has a threshold of its own, chosen on its own dev fold. So that one figure can be given for all, the log-odds
+of each run's scores are shifted until its threshold is 0.5: every decision stays what it was. --config_file is
+Accelerate's, as for `livetrain train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livetrain.config import Config, load_config, to_yaml
+from livetrain.engine import entry
+from livetrain.engine.run import CHECKPOINTS, VERDICT
+from livetrain.errors import UserError
+from livetrain.fileio import write_json, write_text
+from livetrain.verdict import report, scores, threshold, verdict
+from livetrain.verdict.scores import Scores
+
+CERTAIN = 1e-12  # scores are kept so far from 0 and 1 before their log-odds are taken
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    if not arguments or "--help" in arguments:
+        print(__doc__)
+        return 0
+    parser = argparse.ArgumentParser(prog="livetrain cv", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config_file", default="")
+    options, base = parser.parse_known_args(list(arguments))
+    config = load_config(*entry.split_arguments(base))
+    launcher = ["--config_file", options.config_file] if options.config_file else []
+    count = num_folds(config)
+    for fold in range(count):
+        run_dir = Path(config.run_dir) / f"fold-{fold}"
+        if not (run_dir / VERDICT).exists():
+            print(f"fold {fold} of {count}: {run_dir}", flush=True)
+            own = [f"data.fold={fold}/{count}", f"run_dir={run_dir}", f"name={config.name}-fold-{fold}"]
+            if code := train([*launcher, *base, *own]):
+                return code
+    print(verdict.format_text(gather(config, count)))
+    print(Path(config.run_dir) / report.FILE_NAME)
+    return 0
+
+
+def num_folds(config: Config) -> int:
+    """Folds of the shards. Raises UserError where there are none, or data.fold is given."""
+    from livetrain.data import Dataset
+
+    if config.data.fold:
+        raise UserError(f"data.fold={config.data.fold}: `livetrain cv` trains every fold; leave it out")
+    dataset = Dataset.of(config.data)
+    names = set(dataset.columns["split"].unique().to_pylist())
+    count = sum(f"fold{number}" in names for number in range(len(names)))
+    if count < 3:
+        raise UserError(
+            f"{dataset.root} has the splits {', '.join(sorted(names))}; make folds of it: "
+            f"livetrain shards split {dataset.root} --protocol kfold"
+        )
+    return count
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`livetrain train` in a process of its own; its exit code."""
+    return subprocess.run([sys.executable, "-m", "livetrain.cli", "train", *arguments]).returncode
+
+
+def gather(config: Config, count: int) -> dict[str, object]:
+    """Write the scores, verdict and report of all folds together into the run directory; returns the verdict."""
+    from livetrain.data import Dataset
+    from livetrain.engine import checkpoint
+    from livetrain.engine.conclude import clip_pictures
+
+    folder = Path(config.run_dir)
+    parts: dict[str, list[Scores]] = {"dev": [], "test": []}
+    frozen = []
+    for fold in range(count):
+        run_dir = folder / f"fold-{fold}"
+        best = checkpoint.best_folder(run_dir / CHECKPOINTS)
+        chosen = threshold.read(best) if best else None
+        if chosen is None:
+            raise UserError(f"{run_dir} has no best checkpoint with a threshold; remove the folder, and train it again")
+        frozen.append(chosen)
+        for split, found in parts.items():
+            found.append(aligned(scores.read(run_dir / "scores" / f"{split}.csv"), chosen.threshold))
+    joined = {split: _joined(found) for split, found in parts.items()}
+    if len(set(joined["test"].key.tolist())) < len(joined["test"]):
+        raise UserError(f"{folder}: a clip was tested in two folds; the shards changed between them: train them again")
+    one = dataclasses.replace(
+        frozen[0], threshold=0.5, temperature=1.0, dev_split=f"the dev fold of each of {count} runs",
+        dev_sha256="", dev_num_clips=len(joined["dev"]), dev_num_people=sum(item.dev_num_people for item in frozen),
+    )  # fmt: skip
+    told = f"{count}-fold cross-validation: each clip is scored by the run that has not seen its person"
+    figures = verdict.build(joined["dev"], joined["test"], one, config.verdict, notices=[told], seed=config.seed)
+    for split, found_scores in joined.items():
+        scores.write(folder / "scores" / f"{split}.csv", found_scores)
+    write_text(folder / "config.yaml", to_yaml(config))
+    write_json(folder / VERDICT, figures)
+    report.write(folder, pictures=clip_pictures(Dataset.of(config.data)), worst_clips=config.tracking.worst_clips)
+    return figures
+
+
+def aligned(of: Scores, at: float) -> Scores:
+    """The scores with their log-odds shifted so that `at` becomes 0.5; no decision at the threshold changes."""
+    p = of.p_live
+    shifted = np.where(np.isnan(p), np.nan, 1 / (1 + np.exp(_log_odds(np.array([at])) - _log_odds(p))))
+    # Rounding must not turn a decision at the threshold itself.
+    shifted = np.where(p >= at, np.maximum(shifted, 0.5), np.minimum(shifted, np.nextafter(0.5, 0)))
+    return dataclasses.replace(of, p_live=np.where(np.isnan(p), np.nan, shifted))
+
+
+def _log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = np.clip(p, CERTAIN, 1 - CERTAIN)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    columns = [item.name for item in dataclasses.fields(Scores)]
+    return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
