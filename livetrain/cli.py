@@ -27,7 +27,8 @@ HELP = """livetrain VERB …
   cv CONFIG.yaml … [key=value …]                           each fold tested by a run that has not seen its people
   sweep SWEEP.yaml CONFIG.yaml … [--count N]               many runs over some options, into one table
   report RUN                                               write RUN/report.html again, from what is in RUN
-  compare RUN RUN … | FOLDER                               can the data tell runs apart? the sheet of all runs
+  compare RUN RUN …                                        can the data tell runs apart?
+  leaderboard FOLDER                                       all its runs: what differs, cost, figures with intervals
   saliency RUN [clips=8]                                   what the network saw in the worst clips, into the report
   sync-check RUN                                           does W&B show what RUN/metrics.jsonl holds?
   doctor                                                   is this machine fit for a run?
@@ -65,6 +66,7 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "sweep": _sweep,
         "report": _report,
         "compare": _compare,
+        "leaderboard": _leaderboard,
         "saliency": _saliency,
         "sync-check": _sync_check,
         "doctor": _doctor,
@@ -196,6 +198,12 @@ def _compare(arguments: list[str]) -> int:
     from livetrain import compare
 
     return compare.main(arguments)
+
+
+def _leaderboard(arguments: list[str]) -> int:
+    from livetrain import compare
+
+    return compare.leaderboard(arguments)
 
 
 def _saliency(arguments: list[str]) -> int:

@@ -1,14 +1,14 @@
 """Compare runs on the same test videos, or list all runs of a folder.
 
     livetrain compare RUN RUN … [--out DIR]
-    livetrain compare FOLDER [--out DIR] [--wandb PROJECT]
+    livetrain leaderboard FOLDER [--out DIR] [--wandb PROJECT]
 
 Runs: each is compared with the first: differences with intervals (paired bootstrap over people), whether the data can
 tell them apart and how many more people it would take, and the videos they decide differently about, with pictures:
 comparison.html and comparison.json in DIR (default: the first run's folder).
 
-A folder of runs: the sheet of experiments, sheet.csv and sheet.html in DIR (default: the folder), and with --wandb a
-table in that W&B project.
+A folder of runs: what differs in their configurations, their cost, and their figures with intervals, best first:
+leaderboard.csv and leaderboard.html in DIR (default: the folder), and with --wandb a table in that W&B project.
 """
 
 from __future__ import annotations
@@ -26,28 +26,46 @@ MAX_CLIPS = 24
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line. Returns the exit code."""
+    """`livetrain compare`. Returns the exit code."""
+    options = _options("compare", arguments)
+    if options is None:
+        return 0
+    runs = options.folders
+    if len(runs) < 2:
+        raise UserError(f"livetrain compare needs two runs; for all runs of a folder: livetrain leaderboard {runs[0]}")
+    if options.wandb:
+        raise UserError("--wandb takes the table of a folder of runs: livetrain leaderboard FOLDER --wandb PROJECT")
+    print(compare_runs(runs, options.out or runs[0]))
+    return 0
+
+
+def leaderboard(arguments: Sequence[str]) -> int:
+    """`livetrain leaderboard`. Returns the exit code."""
+    options = _options("leaderboard", arguments)
+    if options is None:
+        return 0
+    if len(options.folders) != 1:
+        raise UserError("livetrain leaderboard takes one folder of runs; to compare some: livetrain compare RUN RUN …")
+    print(sheet_of(options.folders[0], options.out or options.folders[0], options.wandb))
+    return 0
+
+
+def _options(verb: str, arguments: Sequence[str]) -> argparse.Namespace | None:
+    """What was asked for; None when it was help, which is printed."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
-        return 0
-    parser = argparse.ArgumentParser(prog="livetrain compare", add_help=False, allow_abbrev=False, exit_on_error=False)
+        return None
+    parser = argparse.ArgumentParser(prog=f"livetrain {verb}", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--wandb", default="")
     try:
         options, unknown = parser.parse_known_args(list(arguments))  # parse_args of Python 3.11 would end the process
     except argparse.ArgumentError as error:
-        raise UserError(f"livetrain compare: {error}") from None
+        raise UserError(f"livetrain {verb}: {error}") from None
     if unknown:
-        raise UserError(f"livetrain compare: unknown option {unknown[0]}; livetrain compare --help lists them")
-    folders = options.folders
-    if len(folders) == 1:
-        print(sheet_of(folders[0], options.out or folders[0], options.wandb))
-    elif options.wandb:
-        raise UserError("--wandb takes the table of one folder of runs: livetrain compare FOLDER --wandb PROJECT")
-    else:
-        print(compare_runs(folders, options.out or folders[0]))
-    return 0
+        raise UserError(f"livetrain {verb}: unknown option {unknown[0]}; livetrain {verb} --help lists them")
+    return options
 
 
 def compare_runs(runs: Sequence[Path], out: Path) -> str:
@@ -67,19 +85,19 @@ def compare_runs(runs: Sequence[Path], out: Path) -> str:
 
 
 def sheet_of(folder: Path, out: Path, project: str = "") -> str:
-    """Write sheet.csv and sheet.html of the runs in `folder` into `out`. Returns what to print."""
+    """Write leaderboard.csv and leaderboard.html of the runs in `folder` into `out`. Returns what to print."""
     from livetrain.verdict import sheet
 
     table = sheet.rows(folder)
     columns, lines = sheet.cells(table)
-    write_text(out / "sheet.csv", sheet.to_csv(table))
-    _write_page(out / "sheet.html", f"Runs in {folder.name}", (columns, lines), [])
+    write_text(out / "leaderboard.csv", sheet.to_csv(table))
+    _write_page(out / "leaderboard.html", f"Runs in {folder.name}", (columns, lines), [])
     if project:
         _to_wandb(table, project, out)
     cells = [columns, *lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*text, str(out / "sheet.html")])
+    return "\n".join([*text, str(out / "leaderboard.html")])
 
 
 def _judged(run: Path) -> Any:
@@ -130,6 +148,6 @@ def _to_wandb(table: list[dict[str, Any]], project: str, out: Path) -> None:
     from livetrain.engine.tracking import wandb_mode
 
     mode: Any = wandb_mode("auto")
-    with wandb.init(project=project, job_type="sheet", mode=mode, dir=str(out)) as run:
+    with wandb.init(project=project, job_type="leaderboard", mode=mode, dir=str(out)) as run:
         columns: list[str | int] = list(table[0])
-        run.log({"sheet": wandb.Table(columns=columns, data=[list(row.values()) for row in table])})
+        run.log({"leaderboard": wandb.Table(columns=columns, data=[list(row.values()) for row in table])})

@@ -116,23 +116,27 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     pairs = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"]
     assert len(pairs) == 1 and len(pairs[0]["discordant"]) == 8
 
-    assert cli.main(["compare", str(tmp_path / "runs")]) == 0
+    assert cli.main(["leaderboard", str(tmp_path / "runs")]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("a<b>"), "the lowest HTER comes first"
-    rows = list(csv.DictReader((tmp_path / "runs" / "sheet.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "runs" / "leaderboard.csv").open()))
     assert [row["run"] for row in rows] == ["a<b>", "c"] and [row["optim.lr"] for row in rows] == ["0.1", "0.2"]
     assert "optim.name" not in rows[0] and "name" not in rows[0]
     assert float(rows[0]["train_hours"]) == pytest.approx(1) and float(rows[0]["device_hours"]) == pytest.approx(4)
     for row in rows:
         assert float(row["bpcer_low"]) <= float(row["bpcer"]) <= float(row["bpcer_high"])
-    assert "sheet.html" in [path.name for path in (tmp_path / "runs").iterdir()]
+    assert "leaderboard.html" in [path.name for path in (tmp_path / "runs").iterdir()]
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, says in [
-        ([str(tmp_path)], "holds no evaluated runs"),
+        ([str(tmp_path)], "needs two runs; for all runs of a folder: livetrain leaderboard"),
         ([str(tmp_path), str(tmp_path)], "livetrain evaluate"),
         ([str(tmp_path), str(tmp_path), "--wandb", "p"], "--wandb takes"),
         ([str(tmp_path), "--nonsense"], "--nonsense"),
     ]:
         assert cli.main(["compare", *arguments]) == 2
         assert says in capsys.readouterr().err
+    assert cli.main(["leaderboard", str(tmp_path)]) == 2
+    assert "holds no evaluated runs" in capsys.readouterr().err
+    assert cli.main(["leaderboard", str(tmp_path), str(tmp_path)]) == 2
+    assert "takes one folder" in capsys.readouterr().err
