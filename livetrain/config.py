@@ -223,6 +223,8 @@ class ModelConfig:
     """Stochastic depth of the backbone."""
     freeze_backbone: bool = False
     """Train pooling and head alone."""
+    freeze: list[str] = field(default_factory=list)
+    """Parts of the backbone that are not trained, by the beginnings of their names: [patch_embed, blocks.0.]."""
     channels_last: bool = True
     """Memory format of the weights and pictures; faster convolutions."""
     grad_checkpointing: bool = False
@@ -271,6 +273,10 @@ class OptimConfig:
     """Learning rate of each layer over that of the next one nearer to the head; 1: all alike."""
     clip_grad_norm: float = _number(0.0, 0.0)
     """Largest norm of the gradient; 0: no clipping."""
+    clip_grad_value: float = _number(0.0, 0.0)
+    """Largest value in the gradient, after that; 0: no clipping."""
+    clip_agc: float = _number(0.0, 0.0)
+    """Largest norm of a unit's gradient over that of its weights (Brock et al., 2021), after that; 0: no clipping."""
     schedule: str = "cosine"
     """constant, or the name of a timm scheduler: cosine, tanh, step, multistep, poly."""
     warmup_steps: int = _number(0, 0)
@@ -305,8 +311,8 @@ class TrainConfig:
     """Checkpoints kept besides the best."""
     keep_every_steps: int = _number(0, 0)
     """Checkpoints whose step is a multiple of it are kept for good; 0: none."""
-    hang_timeout_seconds: float = _number(1800.0, 1.0)
-    """A process without progress for so long ends the run, naming the rank that is behind."""
+    hang_timeout_seconds: float = _number(300.0, 1.0)
+    """A process without progress for so long ends the run, naming the rank that is behind; more for a long compile."""
 
 
 @dataclass
@@ -574,6 +580,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
     yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["model.freeze"], config.model.freeze_backbone, "model.freeze_backbone=true"
     yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"
     sgd = any(word in config.optim.name.lower() for word in ("sgd", "momentum", "nesterov", "rmsprop", "lars", "muon"))
     yield ["optim.momentum"], not sgd, f"optim.name={config.optim.name}"

@@ -136,6 +136,27 @@ def test_clipping_bounds_the_update(demo_shards: Path, tmp_path: Path) -> None:
     )  # logged before clipping
 
 
+def test_clipping_by_value_and_by_the_weights_norm(demo_shards: Path, tmp_path: Path) -> None:
+    """Plain SGD with rate 1 moves each weight by its clipped gradient: by no more than the value; each unit by no more
+    than its share of its own norm."""
+    common = ("optim.name=momentum", "optim.momentum=0", "optim.lr=1", "optim.weight_decay=0", "train.max_steps=1")
+    common = (*common, "optim.schedule=constant")
+    found = {}
+    for name, option in (
+        ("start", "optim.lr=0"),
+        ("value", "optim.clip_grad_value=1e-3"),
+        ("agc", "optim.clip_agc=0.01"),
+    ):
+        train_here(small_config(demo_shards, tmp_path / name, *common, option))
+        found[name] = weights(tmp_path / name)
+    largest = max(float((found["value"][key] - found["start"][key]).abs().max()) for key in found["start"])
+    assert largest == pytest.approx(1e-3, rel=1e-2)
+    key = "backbone.blocks.0.mlp.fc1.weight"
+    start, moved = found["start"][key], found["agc"][key] - found["start"][key]
+    share = moved.norm(dim=1) / start.norm(dim=1).clamp(min=1e-3)
+    assert 0.005 < float(share.max()) <= 0.01 * 1.01
+
+
 def test_bf16_computes_in_16_bits(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     again = run_again(plain, demo_shards, tmp_path, "train.precision=bf16")
     assert losses(again) != losses(plain) and losses(again) == pytest.approx(losses(plain), abs=0.15)

@@ -20,7 +20,7 @@ import psutil
 from livetrain.config import load_config
 from livetrain.engine import entry, heartbeat
 from livetrain.engine.stop import EXIT_STOPPED, SIGNALS
-from livetrain.errors import UserError
+from livetrain.errors import UserError, first_line
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -53,6 +53,7 @@ def launch_processes(script: str, num_processes: int, arguments: list[str]) -> i
 def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
     with _Passing(str(PACKAGE / script)) as passing:
         from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed import DistError
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
         options = launch_command_parser().parse_args([*accelerates, str(PACKAGE / script), *scripts])
@@ -66,6 +67,8 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
             returncode = failure.exitcode
             if returncode < 0 and -returncode not in passing.passed:
                 _tell_of_death(rank, returncode, scripts)
+        except DistError as error:
+            raise UserError(_not_met(options, error)) from None
         else:
             return 0
     if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
@@ -114,6 +117,18 @@ class _Passing:
             self._waiting = threading.Timer(0.5, self._pass_on, [number])
             self._waiting.daemon = True
             self._waiting.start()
+
+
+def _not_met(options: Any, error: Exception) -> str:
+    """Why the nodes of a run did not come together, and what to look at."""
+    where = f"{options.main_process_ip}:{options.main_process_port}"
+    if "EADDRINUSE" in str(error):
+        return f"port {options.main_process_port} is taken on this machine; choose another on all nodes (PORT)"
+    return (
+        f"node {options.machine_rank} of {options.num_machines} did not meet the others at {where} "
+        f"({first_line(error)}); is that the address of node 0, can it be reached from here, and were all nodes "
+        "started within a minute?"
+    )
 
 
 def _tell_of_death(rank: int, exitcode: int, arguments: list[str]) -> None:

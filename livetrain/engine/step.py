@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from timm.utils.agc import adaptive_clip_grad
 from torch.distributed.tensor import DTensor
 
 from livetrain.config import Config
@@ -121,11 +122,16 @@ class Updater:
 
     def _clip(self) -> torch.Tensor:
         """Clip the gradient; its norm before. Without clipping there is a norm and no second pass over gradients."""
-        if self.config.optim.clip_grad_norm:
-            norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.optim.clip_grad_norm)
+        options = self.config.optim
+        if options.clip_grad_norm:
+            norm = self.accelerator.clip_grad_norm_(self.parameters, options.clip_grad_norm)
         else:
             self.accelerator.unscale_gradients()
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if options.clip_grad_value:
+            torch.nn.utils.clip_grad_value_(self.parameters, options.clip_grad_value)
+        if options.clip_agc:
+            adaptive_clip_grad(self.parameters, options.clip_agc)
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
     def check(self, result: StepResult) -> None:

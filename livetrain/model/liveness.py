@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -39,7 +40,9 @@ class LivenessModel(nn.Module):
         channels_last: bool,
         mean: Triple,
         std: Triple,
+        frozen_parts: Sequence[str] = (),
     ) -> None:
+        """frozen_parts: beginnings of names in the backbone. Raises UserError for one that names nothing."""
         super().__init__()
         dim = num_features(backbone)
         self.backbone = backbone
@@ -49,6 +52,7 @@ class LivenessModel(nn.Module):
         self.frozen, self.channels_last, self.mean, self.std = frozen, channels_last, mean, std
         if frozen:
             backbone.requires_grad_(False).eval()
+        self.frozen_modules = _freeze(backbone, frozen_parts)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -56,6 +60,8 @@ class LivenessModel(nn.Module):
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        for name in self.frozen_modules:
+            self.backbone.get_submodule(name).eval()
         return self
 
     def features(self, clips: Tensor) -> Tensor:
@@ -103,10 +109,25 @@ def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> L
         num_outputs=2 if loss.name == "ce" else 1,
         dropout=cfg.dropout,
         frozen=cfg.freeze_backbone,
+        frozen_parts=cfg.freeze,
         channels_last=cfg.channels_last,
         mean=mean,
         std=std,
     ).train()
+
+
+def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:
+    """Have parameters whose names begin so not trained. Returns the modules that lie wholly within: their batch
+    statistics and drop path stay as in evaluation. Raises UserError for a beginning that no parameter has."""
+    names = [name for name, _ in backbone.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise UserError(f"model.freeze: no parameter of the backbone begins with {prefix!r}; there are: {there}")
+    for name, parameter in backbone.named_parameters():
+        if name.startswith(tuple(prefixes)):
+            parameter.requires_grad_(False)
+    return [name for name, _ in backbone.named_modules() if name and f"{name}.".startswith(tuple(prefixes))]
 
 
 def prepare_model(

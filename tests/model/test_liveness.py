@@ -40,6 +40,7 @@ def clips(*shape: int) -> torch.Tensor:
         ("test_vit2", 64),
         ("test_convnext", 64),
         ("test_efficientnet", 64),
+        ("mobilenetv2_035", 64),
         ("mobilenetv3_small_050", 64),
         ("swin_tiny_patch4_window7_224", 96),
         ("test_maxvit", 128),
@@ -108,6 +109,21 @@ def test_attention_pool_weighs_frames_whatever_their_order() -> None:
     assert torch.allclose(pool.shares(features[:, order]), weights[:, order], atol=1e-6)
     assert torch.allclose(pool(features[:, order]), pool(features), atol=1e-6)
     assert torch.allclose(pool(features)[0], sum(weights[0, f] * features[0, f] for f in range(5)), atol=1e-6)
+
+
+def test_parts_of_the_backbone_are_frozen_by_their_names() -> None:
+    model = make("test_vit", 96, freeze=["patch_embed", "pos_embed", "blocks.0."], drop_path=0.5)
+    still = {name for name, parameter in model.backbone.named_parameters() if not parameter.requires_grad}
+    assert still and all(name.startswith(("patch_embed", "pos_embed", "blocks.0.")) for name in still)
+    assert any(name.startswith("blocks.1.") for name in {n for n, _ in model.backbone.named_parameters()} - still)
+    model.train()
+    assert not model.backbone.blocks[0].training and model.backbone.blocks[1].training and model.training
+    torch.nn.functional.softplus(model(clips(2, 2, 3, 96, 96))).sum().backward()
+    assert {n for n, parameter in model.backbone.named_parameters() if parameter.grad is None} == still
+    norms = make(freeze=["conv1", "bn1", "layer1"]).train().backbone
+    assert not norms.bn1.training and not norms.layer1.training and norms.layer2.training
+    with pytest.raises(UserError, match="begins with 'block.0'; there are: .*blocks"):
+        make("test_vit", 96, freeze=["block.0"])
 
 
 def test_transformer_pool_starts_as_the_mean_and_knows_the_order() -> None:
