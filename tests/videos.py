@@ -27,7 +27,7 @@ def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[
 
 
 def rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame in the colours that livetrain gives it (tests/data/test_colour.py): uint8 [height, width, 3]."""
+    """A decoded frame in livetrain's colours (tests/shards/test_colour.py): uint8 [height, width, 3]."""
     return to_rgb(planes_of(frame, (frame.height, frame.width), VideoReformatter())).transpose(1, 2, 0)
 
 

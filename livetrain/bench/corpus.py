@@ -12,7 +12,7 @@ from livetrain.bench.options import Options
 from livetrain.bench.peers import Task, decode_pyav
 from livetrain.errors import UserError
 from livetrain.fileio import write_text
-from shards import build
+from shards import build, manifest
 from shards.stores import Media
 from shards.stores.frames import JPEG_QUALITY
 
@@ -45,8 +45,17 @@ def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = Fal
     )  # fmt: skip
 
 
+def is_built(shards: Path) -> bool:
+    """Whether there are shards of the format of this version: what an older one left is built again."""
+    try:
+        manifest.read(shards)
+    except (UserError, ValueError):
+        return False
+    return True
+
+
 def _build(home: Path, out: Path, media: Media) -> None:
-    if not (out / "dataset.json").exists():
+    if not is_built(out):
         options = build.Options(media=media, shard_mb=16)
         build.build(home / "videos", home / "label.csv", out, options, num_workers=2, overwrite=True)
 

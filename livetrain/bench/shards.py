@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from livetrain.bench.clips import ClipSet, make_clips
+from livetrain.bench.corpus import is_built
 from livetrain.bench.options import Options
 from livetrain.bench.report import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
@@ -209,7 +210,8 @@ def sha256sum(home: Path, workers: int) -> float:
 
 def _kept_shards(home: Path, workers: int) -> Path:
     shards = home / "shards"
-    if not (shards / "dataset.json").exists():
+    if not is_built(shards):
+        shutil.rmtree(shards, ignore_errors=True)
         _build(home, shards, workers, "probe")
     return shards
 
