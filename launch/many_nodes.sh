@@ -11,12 +11,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${HEAD:?set HEAD, the address of node 0}" "${NODES:?set NODES, how many there are}" "${NODE:?set NODE, from 0}"
 PYTHON=.venv/bin/python
 [[ -x $PYTHON ]] || PYTHON=python3
-GPUS=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+GPUS=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l) # no GPU, no such program
 if ((GPUS == 0)); then
     export ACCELERATE_USE_CPU=1
 fi
 PROCESSES=${PROCESSES:-$((GPUS > 0 ? GPUS : 1))}
 
+# Node 0 waits for the others; these try twice to reach it.
+WAIT=$((NODE == 0 ? 45 : 20))
+
 exec "$PYTHON" -m livetrain.cli train --config_file launch/many_nodes.yaml \
     --num_machines "$NODES" --machine_rank "$NODE" --num_processes $((NODES * PROCESSES)) \
-    --main_process_ip "$HEAD" --main_process_port "${PORT:-29500}" --rdzv_conf "timeout=45" "$@"
+    --main_process_ip "$HEAD" --main_process_port "${PORT:-29500}" --rdzv_conf "timeout=$WAIT" "$@"

@@ -67,7 +67,7 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
             returncode = failure.exitcode
             if returncode < 0 and -returncode not in passing.passed:
                 _tell_of_death(rank, returncode, scripts)
-        except DistError as error:
+        except (DistError, ConnectionError) as error:  # the second is Accelerate's, of a port that is taken
             raise UserError(_not_met(options, error)) from None
         else:
             return 0
@@ -122,7 +122,7 @@ class _Passing:
 def _not_met(options: Any, error: Exception) -> str:
     """Why the nodes of a run did not come together, and what to look at."""
     where = f"{options.main_process_ip}:{options.main_process_port}"
-    if "EADDRINUSE" in str(error):
+    if "EADDRINUSE" in str(error) or isinstance(error, ConnectionError):
         return f"port {options.main_process_port} is taken on this machine; choose another on all nodes (PORT)"
     return (
         f"node {options.machine_rank} of {options.num_machines} did not meet the others at {where} "
