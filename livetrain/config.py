@@ -573,6 +573,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
         not any(map(is_url, places)),
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )
+    yield ["data.nvdec_lanes"], config.data.decoder == "cpu", "data.decoder=cpu"
     yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
     yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"
     yield ["data.frame_stride"], config.data.sampling != "stride", f"data.sampling={config.data.sampling}"
@@ -610,8 +611,10 @@ def _fold(data: DataConfig, explicit: Mapping[str, str]) -> None:
     test, dev = int(number), (int(number) + 1) % int(count)
     train = "+".join(f"fold{other}" for other in range(int(count)) if other not in (test, dev))
     for name, split in (("train_split", train), ("dev_split", f"fold{dev}"), ("test_split", f"fold{test}")):
-        if f"data.{name}" in explicit and getattr(data, name).partition("@")[0] != split:
-            raise UserError(f"data.fold={data.fold} does not go with data.{name}={getattr(data, name)}; leave one out")
+        given, at, domains = getattr(data, name).partition("@")
+        # What leave_out wrote behind a split is in a configuration that was resolved before.
+        if f"data.{name}" in explicit and (given != split or (at and not data.leave_out)):
+            raise UserError(f"data.fold={data.fold} does not go with data.{name}={given}{at}{domains}; leave one out")
         setattr(data, name, split)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -105,14 +106,21 @@ def gather(config: Config, count: int) -> dict[str, object]:
         frozen[0], threshold=0.5, temperature=1.0, dev_split=f"the dev fold of each of {count} runs",
         dev_sha256="", dev_num_clips=len(joined["dev"]), dev_num_people=sum(item.dev_num_people for item in frozen),
     )  # fmt: skip
-    told = f"{count}-fold cross-validation: each clip is scored by the run that has not seen its person"
-    figures = verdict.build(joined["dev"], joined["test"], one, config.verdict, notices=[told], seed=config.seed)
+    told = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
+    notices = list(dict.fromkeys([*_notices(folder, count), told]))
+    figures = verdict.build(joined["dev"], joined["test"], one, config.verdict, notices=notices, seed=config.seed)
     for split, found_scores in joined.items():
         scores.write(folder / "scores" / f"{split}.csv", found_scores)
     write_text(folder / "config.yaml", to_yaml(config))
     write_json(folder / VERDICT, figures)
     report.write(folder, pictures=clip_pictures(Dataset.of(config.data)), worst_clips=config.tracking.worst_clips)
     return figures
+
+
+def _notices(folder: Path, count: int) -> list[str]:
+    """What the folds' own verdicts begin with: leaks come first here too."""
+    found = [json.loads((folder / f"fold-{fold}" / VERDICT).read_text(encoding="utf-8")) for fold in range(count)]
+    return [f"fold {fold}: {line}" for fold, item in enumerate(found) for line in item["notices"]]
 
 
 def aligned(of: Scores, at: float) -> Scores:

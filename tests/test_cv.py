@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,14 @@ def test_decisions_are_those_of_the_folds_own_thresholds(done: Path) -> None:
         assert [accepted[key] for key in own.key.tolist()] == (own.p_live >= at).tolist()
 
 
+def test_a_leak_in_a_fold_comes_first(done: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = Path(shutil.copytree(done, tmp_path / "run"))
+    path = run_dir / "fold-1" / "verdict.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"notices": ["a leak"]}))
+    assert cli.main(["cv", *SMALL, f"data.shards={folds}", f"run_dir={run_dir}"]) == 0
+    assert json.loads((run_dir / "verdict.json").read_text())["notices"][0] == "fold 1: a leak"
+
+
 def test_folds_that_are_done_are_not_trained_again(done: Path, folds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(cv, "train", lambda arguments: asked.extend(arguments) or 1)
@@ -83,6 +92,13 @@ def test_alignment_keeps_order_and_decisions() -> None:
     assert np.isnan(found[-1]) and (np.diff(found[:-1]) >= 0).all()
     assert (found[:-1] >= 0.5).tolist() == [False, False, False, True, True, True, True]
     assert found[2] == pytest.approx(1 / (1 + (0.3 / 0.7) / (0.2 / 0.8)))
+
+
+def test_a_fold_keeps_no_domains_that_were_given_and_takes_those_left_out() -> None:
+    with pytest.raises(UserError, match="does not go with data.test_split=fold2@a"):
+        load_config([], ["data.shards=x", "data.fold=2/5", "data.test_split=fold2@a"], warn=lambda line: None)
+    config = load_config([], ["data.shards=x", "data.fold=2/5", "data.leave_out=a"], warn=lambda line: None)
+    assert (config.data.test_split, config.data.dev_split) == ("fold2@a", "fold3@-a")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from livetrain.config import Config
-from livetrain.data import Dataset
+from livetrain.data import Dataset, Loader
 from livetrain.engine import entry
 from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss, Updater
 from livetrain.errors import UserError
@@ -200,6 +200,19 @@ def test_damaged_clips_are_skipped_and_counted(
     assert f"key {key}:" in errors
     with pytest.raises(UserError, match="data.on_error=skip"):
         train_here(small_config(broken, tmp_path / "stop", "data.on_error=stop"))
+
+
+def test_clips_that_the_gpus_decoder_refuses_are_counted(
+    demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DALI's decoder on the CPU takes no H.264: it stands in for NVDEC and what that does not take."""
+    train_here(small_config(demo_shards, tmp_path / "plain", "train.max_steps=3"))
+    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refused else "video")
+    train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=3"))
+    assert [record["num_refused"] for record in records(tmp_path / "plain")] == [0, 0, 0]
+    counts = [record["num_refused"] for record in records(tmp_path / "run")]
+    assert counts == sorted(counts) and counts[-1] == 24, "the loader is ahead: all of the split"
+    assert losses(tmp_path / "run") == losses(tmp_path / "plain")
 
 
 def test_damaged_test_clips_are_failures_to_acquire(demo_shards: Path, tmp_path: Path) -> None:

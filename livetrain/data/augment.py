@@ -251,11 +251,10 @@ def grain(size: int) -> NDArray[np.float32]:
 
 
 def apply_noise(frames: Node, p: dict[str, Node], size: int) -> Node:
-    sheet = fn.slice(
-        types.Constant(grain(size), device="cpu"), start=p["noise_anchor"], shape=[size, size], axes=[0, 1]
-    )
+    sheet = types.Constant(grain(size), device="cpu")
     if p["noise_on"]:
-        added = _beside(frames, sheet) * _beside(frames, p["noise_sigma"])
+        own = fn.slice(sheet, start=p["noise_anchor"], shape=[size, size], axes=[0, 1])
+        added = _beside(frames, own) * _beside(frames, p["noise_sigma"])
         frames = fn.cast(frames + added, dtype=types.UINT8)
     return frames
 

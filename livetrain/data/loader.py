@@ -466,7 +466,11 @@ class Loader:
         return self._graphs[lane]
 
     def _make_graph(self, source: Source) -> Graph:
-        return Graph(source, self._augmentations, self._example.params, **self._graph_options)
+        """A lane of `source`: with its share of the batch, and of the threads."""
+        lanes, options = self._num_lanes(source), dict(self._graph_options)
+        options["max_clips"] = -(-options["max_clips"] // lanes)
+        options["num_threads"] = max(1, options["num_threads"] // lanes)
+        return Graph(source, self._augmentations, self._example.params, **options)
 
 
 def _take(params: Params, positions: list[int]) -> Params:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from livetrain.config import DataConfig
 from livetrain.data import Dataset
@@ -32,10 +33,10 @@ class Way:
 def ways(dataset: Dataset, num_frames: int) -> list[Way]:
     """The ways of all clips, for `num_frames` wanted of each; the most frequent first."""
     # Clips alike in everything that is asked of them are asked about once: few kinds, be there millions of clips.
-    codes = [dataset.codes(name)[0] for name in COLUMNS[:3]] + [dataset.column(name) for name in COLUMNS[3:]]
-    _, first, counts = np.unique(np.stack(codes).astype(np.int64), axis=1, return_index=True, return_counts=True)
+    columns = dataset.columns.select(list(COLUMNS)).append_column("row", pa.array(np.arange(len(dataset))))
+    kinds = columns.group_by(list(COLUMNS)).aggregate([("row", "min"), ("row", "count")])
     found: dict[tuple[str, str, str, str], list[tuple[int, float]]] = defaultdict(list)
-    for row, count in zip(first.tolist(), counts.tolist(), strict=True):
+    for row, count in zip(kinds["row_min"].to_pylist(), kinds["row_count"].to_pylist(), strict=True):
         facts = facts_of(dataset, row)
         store, codec = facts.pop("store"), facts["codec"]
         source = source_of(store, **facts, on_gpu=True)

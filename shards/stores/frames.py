@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from shards.colour import planes_of, to_rgb
 from shards.probe import Probe, best_stream, decode, open_video
 from shards.stores import Media, Stored
-from shards.stores.pictures import evenly_spaced, scaled_size, upright_size
+from shards.stores.pictures import aspect_at, evenly_spaced, scaled_size, upright_size
 
 JPEG_QUALITY = 95
 MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
@@ -31,13 +31,14 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
     size = scaled_size(*upright_size(facts), media.short_side, media.long_side)
     jpegs: list[tuple[str, bytes]] = []
     times: list[float] = []
+    chosen = set(wanted)
     first = 0.0
     converter = VideoReformatter()
     with open_video(data) as container:
         for number, frame in enumerate(decode(container, best_stream(container))):
             if number == 0:
                 first = frame.time or 0.0
-            if number not in wanted:
+            if number not in chosen:
                 continue
             rgb = to_rgb(planes_of(frame, (facts.height, facts.width), converter)).transpose(1, 2, 0)
             picture = Image.fromarray(np.ascontiguousarray(np.rot90(rgb, -facts.rotation // 90)))
@@ -55,7 +56,7 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
         height=size[1],
         coded_width=size[0],
         coded_height=size[1],
-        sample_aspect_ratio=1 / facts.sample_aspect_ratio if facts.rotation in (90, 270) else facts.sample_aspect_ratio,
+        sample_aspect_ratio=aspect_at(facts, *size),
         rotation=0,
         codec="jpeg",
         pixel_format="rgb24",

@@ -19,6 +19,13 @@ def scaled_size(width: int, height: int, short_side: int, long_side: int = 0, mu
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))  # type: ignore[return-value]
 
 
+def aspect_at(facts: Probe, width: int, height: int) -> float:
+    """A pixel's width over its height in an upright picture of `width` x `height`, so that a player shows the same
+    shape as of the video."""
+    shape = facts.width * facts.sample_aspect_ratio / facts.height
+    return (1 / shape if facts.rotation in (90, 270) else shape) * height / width
+
+
 def upright_size(facts: Probe) -> tuple[int, int]:
     """Width and height of a video once its rotation is applied."""
     return (facts.height, facts.width) if facts.rotation in (90, 270) else (facts.width, facts.height)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +18,7 @@ import av.filter
 
 from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
 from shards.stores import Media, Stored
-from shards.stores.pictures import scaled_size, upright_size
+from shards.stores.pictures import aspect_at, scaled_size, upright_size
 
 BLOCK = 16  # of pixels: H.264's macroblock
 QUALITY = {"h264": 18, "hevc": 20}  # visually lossless for most content; liveness cues are faint
@@ -40,7 +41,8 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
     found = probe(encoded)
     if found.num_frames != facts.num_frames:
         raise RejectedVideo(f"{facts.num_frames} frames became {found.num_frames} by encoding")
-    return Stored([("mp4", encoded)], found, "transcode")
+    aspect = aspect_at(facts, found.width, found.height)  # the file itself says nothing of it
+    return Stored([("mp4", encoded)], replace(found, sample_aspect_ratio=aspect), "transcode")
 
 
 def encode(data: bytes, facts: Probe, media: Media) -> bytes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from livetrain.config import Config, DataConfig
+from livetrain.config import Config, DataConfig, load_config
 from livetrain.data import Dataset, plan
+from livetrain.data.mixture import BLOCK
+from livetrain.data.plan import Samples
 from livetrain.errors import UserError
 from shards import cli
 
@@ -46,6 +50,19 @@ def test_rows_follow_each_other(both: Dataset, folders: list[Path]) -> None:
     assert both.manifest["num_samples"] == 2 * n and len(both.manifest["shards"]) == 2 * len(one.manifest["shards"])
     both.prefetch(every.astype(np.int64))
     both.close()
+
+
+def test_domains_come_equally_often(both: Dataset) -> None:
+    """Of one domain all of the training clips, of the other the live ones alone."""
+    config = load_config([], ["data.shards=x", "data.balance=domain"], warn=lambda line: None)
+    n, live = len(both) // 2, both.column("label") >= 0.5
+    samples = Samples.of_training(both, config)
+    few = Dataset(both.sources, both.columns.filter(pa.array((np.arange(2 * n) < n) | live)))
+    uneven = Samples.of_training(few, config)
+    for found, dataset in ((samples, both), (uneven, few)):
+        rows = found.rows[found.at(np.arange(BLOCK), 0)[1]]
+        assert Counter(dataset.text("domain", int(row)) for row in rows) == {"casia": BLOCK // 2, "msu": BLOCK // 2}
+    assert np.ptp(np.bincount(uneven.rows < n)) > 0, "they are not equally many"
 
 
 def test_domains_choose_rows(both: Dataset) -> None:

@@ -186,6 +186,32 @@ def test_transcoded_videos_are_upright_small_and_have_the_gop(tmp_path: Path) ->
         )
 
 
+def test_options_of_labels_and_stores_reach_the_build(tmp_path: Path) -> None:
+    """Another name for each column, and a label that is 1 for attacks; sizes, rate, codec and quality."""
+    folder = clips.corpus(tmp_path / "c", clips_per_person=2)
+    assert clips.build(folder, tmp_path / "plain") == 0
+    known = {row["video"]: row for row in sidecar.read(tmp_path / "plain" / "index.arrow").to_pylist()}
+    text = (folder / "label.csv").read_text().splitlines()
+    rows = [line.split(",") for line in text[1:]]
+    lines = ["clip,spoof,kind,id", *(f"{name},{1 - int(label)},{kind},{who}" for name, label, kind, who in rows)]
+    (folder / "label.csv").write_text("\n".join(lines))
+    columns = ("--columns", "name=clip,label=spoof,attack=kind,group=id", "--invert")
+    assert clips.build(folder, tmp_path / "s", *columns) == 0
+    for row in sidecar.read(tmp_path / "s" / "index.arrow").to_pylist():
+        same = ("label", "attack_type", "group", "split")
+        assert [row[name] for name in same] == [known[row["video"]][name] for name in same]
+    hevc = ("--store", "transcode", "--codec", "hevc", "--long-side", 32, "--quality", 40)
+    assert clips.build(folder, tmp_path / "h", *columns, *hevc) == 0
+    found = sidecar.read(tmp_path / "h" / "index.arrow").to_pylist()
+    assert {row["codec"] for row in found} == {"hevc"} and {max(row["width"], row["height"]) for row in found} == {32}
+    rate = ("--store", "frames", "--frames-per-second", 10, "--quality", 30)
+    assert clips.build(folder, tmp_path / "f", *columns, *rate) == 0
+    for row in sidecar.read(tmp_path / "f" / "index.arrow").to_pylist():
+        assert len(row["frame_numbers"]) == max(1, round(10 * row["duration_seconds"])) == row["num_frames"]
+    options = json.loads((tmp_path / "f" / "dataset.json").read_text())["options"]
+    assert (options["quality"], options["frames_per_second"], options["num_frames"]) == (30, 10, 0)
+
+
 def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
     """x264's mbtree lets the result depend on what the memory held before: this test fails with it."""
     originals = [clips.video(4 + seed % 5, 48, 64, seed=seed) for seed in range(8)]
@@ -441,6 +467,11 @@ def test_a_video_that_changes_during_the_build(
         (("--store", "frames", "--size", 0), "--size 0: give 16"),
         (("--store", "transcode", "--gop", 0), "--gop 0: give 1"),
         (("--store", "webp"), "invalid choice"),
+        (("--store", "remux", "--quality", 5), "--quality has no effect with --store remux"),
+        (("--store", "transcode", "--quality", 60), "--quality 60: give 1 to 51"),
+        (("--store", "frames", "--num-frames", 4, "--frames-per-second", 2), "give one of them"),
+        (("--columns", "labl=x"), "--columns labl=…: there are name, label"),
+        (("--check", "full"), "invalid choice"),
         (("--shard-mb", 0), "--shard-mb 0: give a size above 0"),
         (("--shard-mb", "nan"), "--shard-mb nan: give a size above 0"),
         (("--workers", 0), "--workers 0: give 1"),

@@ -121,6 +121,7 @@ def test_pixels_that_are_not_square() -> None:
         assert probe(kind.data).sample_aspect_ratio == pytest.approx(4 / 3)
         assert probe(kind.data, quick=True).sample_aspect_ratio == pytest.approx(4 / 3)
         assert stored(kind, Media("frames", num_frames=2))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
+        assert stored(kind, Media("transcode", gop=4))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
         assert stored(kind, REMUX)[1].facts.sample_aspect_ratio == pytest.approx(4 / 3)
 
 
@@ -142,6 +143,14 @@ def test_transcoded_sides_are_whole_macroblocks(media: Media, size: tuple[int, i
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert keys == [number % 4 == 0 for number in range(14)]
     assert {stored(kind, media)[0] for _ in range(5)} == {data}
+
+
+def test_rounded_sides_keep_the_shape_that_is_shown() -> None:
+    kind = Kind(width=162, height=130, options=X264, rotation=90)
+    for media in (Media("transcode", gop=4, short_side=40), Media("frames", num_frames=1, short_side=40)):
+        facts = stored(kind, media)[1].facts
+        assert facts.width * facts.sample_aspect_ratio / facts.height == pytest.approx(130 / 162)
+    assert (facts.width, facts.height) == (40, 50) and facts.sample_aspect_ratio != 1
 
 
 def test_quality_is_heard() -> None:
