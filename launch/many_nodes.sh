@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One node of several, without SLURM. Start it on each of them, with the same HEAD and NODES, within a minute:
+# One node of several, without SLURM. Start it on each of them, with the same HEAD and NODES, within half a minute:
 #
 #   HEAD=10.0.0.1 NODES=2 NODE=0 launch/many_nodes.sh configs/base.yaml data.shards=DIR     # on 10.0.0.1
 #   HEAD=10.0.0.1 NODES=2 NODE=1 launch/many_nodes.sh configs/base.yaml data.shards=DIR     # on the other

@@ -68,7 +68,9 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
             if returncode < 0 and -returncode not in passing.passed:
                 _tell_of_death(rank, returncode, scripts)
         except (DistError, ConnectionError) as error:  # the second is Accelerate's, of a port that is taken
-            raise UserError(_not_met(options, error)) from None
+            # No mistake in what was asked, for which a cluster would not start the job again: nodes die, and come late.
+            print(f"error: {_not_met(options, error)}", file=sys.stderr, flush=True)
+            return 1
         else:
             return 0
     if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
@@ -120,14 +122,14 @@ class _Passing:
 
 
 def _not_met(options: Any, error: Exception) -> str:
-    """Why the nodes of a run did not come together, and what to look at."""
+    """Why the nodes of a run are not together, and what to look at."""
     where = f"{options.main_process_ip}:{options.main_process_port}"
-    if "EADDRINUSE" in str(error) or isinstance(error, ConnectionError):
+    if "EADDRINUSE" in str(error) or type(error) is ConnectionError:
         return f"port {options.main_process_port} is taken on this machine; choose another on all nodes (PORT)"
     return (
-        f"node {options.machine_rank} of {options.num_machines} did not meet the others at {where} "
-        f"({first_line(error)}); is that the address of node 0, can it be reached from here, and were all nodes "
-        "started within a minute?"
+        f"node {options.machine_rank} of {options.num_machines} did not meet the others at {where}, or lost them "
+        f"({first_line(error)}); is that the address of node 0, can it be reached from here, are all nodes alive, and "
+        "were they started within half a minute?"
     )
 
 
