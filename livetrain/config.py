@@ -251,6 +251,10 @@ class LossConfig:
     """Weight of live clips."""
     attack_weight: float = _number(1.0, 0.0)
     """Weight of attack clips."""
+    attack_types: list[str] = field(default_factory=list)
+    """Attack types that a second head learns to name beside live, in training alone: [print, replay]; empty: none."""
+    attack_types_weight: float = _number(0.3, 0.0)
+    """Weight of that head's cross-entropy, which is added to the loss of a clip."""
 
 
 @dataclass
@@ -299,6 +303,8 @@ class TrainConfig:
     """Micro-batches of an update on each process."""
     precision: str = _choice("fp32", "bf16", "fp16")
     """Arithmetic of the forward and backward pass."""
+    on_non_finite: str = _choice("stop", "skip")
+    """An update whose loss or gradient is no number: end the run, or leave it out (each then waits for the device)."""
     ema_decay: float = _number(0.0, 0.0, 0.999999)
     """Decay of an exponential moving average of the weights; 0: none."""
     log_every: int = _number(10, 1)
@@ -582,6 +588,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
     yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
     yield ["model.freeze"], config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["loss.attack_types_weight"], not config.loss.attack_types, "loss.attack_types empty"
     yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"
     sgd = any(word in config.optim.name.lower() for word in ("sgd", "momentum", "nesterov", "rmsprop", "lars", "muon"))
     yield ["optim.momentum"], not sgd, f"optim.name={config.optim.name}"

@@ -260,7 +260,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     model = build_model(bare.model, config.loss, config.data.image_size).eval()
     averaged = folder / checkpoint.EMA
     file = averaged if averaged.exists() and config.eval.use_ema else folder / checkpoint.MODEL
-    load_weights(model, load_file(file), str(file))
+    load_weights(model, _without_second_head(load_file(file)), str(file))
     facts: dict[str, Any] = {"step": manifest["step"]}
     stored = stored_threshold.read(folder)
     threshold = None
@@ -274,6 +274,11 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
             facts |= {"criterion": "eer"}
         facts |= {"metrics": {split: verdict[split] for split in ("dev", "test")}}
     return Trained(folder, config, model, threshold, facts)
+
+
+def _without_second_head(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What training alone needs (loss.attack_types) is no part of a model that scores."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("attack_head.")}
 
 
 def model_card(description: Mapping[str, Any]) -> str:

@@ -35,13 +35,14 @@ def train(config: Config, stop: StopRequest) -> None:
     accelerator = build.make_accelerator(config)
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)
+    data.attack_types.check(dataset, config)
     for notice in data.leaks.check(dataset, config):
         warn(f"warning: {notice}")
     model, loss = build.make_model(config, accelerator)
 
     if config.dry_run:
         if accelerator.is_main_process:
-            print(dry_run.describe(config, dataset, model, accelerator.num_processes))
+            print(dry_run.describe(config, dataset, model, loss, accelerator))
         return
 
     start = run.find_start(config, warn)

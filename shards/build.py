@@ -38,8 +38,8 @@ REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split",
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
 OUR_FILES = (
-    "dataset.json", "shard-*.tar", "shard-*.idx", "index.arrow", "rejected.csv", "faces.arrow", "faces_missing.csv",
-    ".*.tmp",
+    "dataset.json", "shard-*.tar", "shard-*.idx", "index.arrow", "index.parquet", "rejected.csv", "faces.arrow",
+    "faces_missing.csv", ".*.tmp",
 )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def build(
         records = _write_all(tasks, num_workers)
         rows = [row for record in records for row in record["rows"]]
         sidecar.write(out / sidecar.FILE_NAME, rows)
+        sidecar.write_parquet(out / sidecar.PARQUET_NAME, out / sidecar.FILE_NAME)
         content = manifest.describe(out, records, rows, len(rejected), labels.group_column, request)
         manifest.write(out, content)
         shutil.rmtree(out / BUILD_FOLDER)

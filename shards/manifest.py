@@ -46,7 +46,7 @@ def describe(
             }
             for number, record in enumerate(records)
         ],
-        "files": {name: file_sha256(out / name) for name in (sidecar.FILE_NAME, "rejected.csv")},
+        "files": {name: file_sha256(out / name) for name in (sidecar.FILE_NAME, sidecar.PARQUET_NAME, "rejected.csv")},
         "options": options,
         "request": request["request"],
     }

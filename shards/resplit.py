@@ -94,10 +94,11 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     changed = index.set_column(position, sidecar.SCHEMA.field("split"), pa.array(kept, sidecar.WORD))
     write_text(folder / REJECTED, out.getvalue())
     sidecar.write_table(folder / sidecar.FILE_NAME, changed)
+    sidecar.write_parquet(folder / sidecar.PARQUET_NAME, folder / sidecar.FILE_NAME)
     counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
     content |= {
         "splits": manifest.split_counts(counted),
-        "files": {name: file_sha256(folder / name) for name in content["files"]},
+        "files": {name: file_sha256(folder / name) for name in {**content["files"], sidecar.PARQUET_NAME: ""}},
         "resplit": str(request),
     }
     manifest.write(folder, content)

@@ -1,6 +1,8 @@
-"""index.arrow: the columnar sidecar of a shard folder, one row a sample in (shard, position) order.
+"""index.arrow and index.parquet: the columnar sidecar of a shard folder, one row a sample in (shard, position) order.
 
-An Arrow IPC file, uncompressed, so that readers can map it into memory. `livetrain.data` reads it through `read`.
+The first is an Arrow IPC file, uncompressed, so that the processes of a node map one copy of ten million rows;
+`livetrain.data` reads it through `read`. The second has the same rows for everybody else's tools (pandas, DuckDB,
+Spark); livetrain only writes it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet
 
 from livetrain.errors import UserError
 from livetrain.fileio import atomic_write
 
 FILE_NAME = "index.arrow"
+PARQUET_NAME = "index.parquet"
 FORMAT = 4
 
 
@@ -78,6 +82,12 @@ def write_table(path: Path, table: pa.Table) -> None:
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
         writer.write_table(table)
+
+
+def write_parquet(path: Path, index: Path) -> None:
+    """Write the rows of an index.arrow as Parquet, atomically; the same rows give the same bytes."""
+    with atomic_write(path) as temporary:
+        pa.parquet.write_table(read(index), temporary, compression="zstd")
 
 
 def read(path: Path) -> pa.Table:

@@ -9,6 +9,7 @@ tests/conftest.py calls `prepare` where a test module imports this one as `ranks
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from tests.runs import SMALL
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["torch", "timm", "accelerate", "livetrain.train", "livetrain.engine.conclude", "livetrain.engine.loop"]
 WAIT_SECONDS = 50  # less than a test's timeout, so that what the ranks printed is seen
+KILL_SECONDS = 3  # a process that sleeps in the kernel (a disk that does not answer) outlives SIGKILL
 
 
 def prepare() -> None:
@@ -54,8 +56,20 @@ class Ranks:
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        deadline = time.monotonic() + KILL_SECONDS
         for process in self.processes:
-            process.join()
+            process.join(max(0.0, deadline - time.monotonic()))
+
+    def stacks(self) -> str:
+        """Where each rank is: Python's stacks at the end of the log, and what the kernel says of it."""
+        states = []
+        for rank, process in enumerate(self.processes):
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGUSR2)
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                states.append(f"rank {rank}: {next(line for line in lines if line.startswith('State'))}")
+        time.sleep(0.5)
+        return "\n".join([self.log.read_text(), *states])
 
     def wait(self) -> list[int]:
         """Their exit codes (negative: the signal that ended one); fails, and ends them, after WAIT_SECONDS."""
@@ -64,8 +78,9 @@ class Ranks:
             process.join(max(0.0, deadline - time.monotonic()))
         late = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
         if late:
+            told = self.stacks()
             self.kill()
-            raise AssertionError(f"ranks {late} did not end; {self.log.read_text()}")
+            raise AssertionError(f"ranks {late} did not end; {told}")
         return [process.exitcode for process in self.processes]
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -73,7 +88,7 @@ class Ranks:
         deadline = time.monotonic() + WAIT_SECONDS
         while not condition():
             assert all(process.is_alive() for process in self.processes), self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
+            assert time.monotonic() < deadline, self.stacks()
             time.sleep(0.01)
 
 
@@ -112,6 +127,7 @@ def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], l
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    faulthandler.register(signal.SIGUSR2, file=2)
     import torch
 
     torch.set_num_threads(1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from livetrain.data import Dataset, Loader
 from livetrain.engine import entry
 from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss, Updater
 from livetrain.errors import UserError
+from livetrain.model import LivenessModel
+from livetrain.package import load
 from livetrain.train import main
 from tests.data.test_loader import damage
 from tests.runs import losses, records, same_weights, small_config, train_here, weights
@@ -189,6 +193,87 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_clips(demo_shards: P
     assert entry.run(lambda: train_here(config) or 0) == EXIT_NON_FINITE
 
 
+def spoil(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> dict[int, dict[str, torch.Tensor]]:
+    """Have the pictures of updates first … last be no numbers. Returns the weights after each update."""
+    real, after = Updater.update, {}
+
+    def update(self: Updater, number: int, batches: list, **options: bool) -> object:
+        if first <= number <= last:
+            batches = [dataclasses.replace(batch, clips=batch.clips * math.nan) for batch in batches]
+        result = real(self, number, batches, **options)
+        after[number] = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return result
+
+    monkeypatch.setattr(Updater, "update", update)
+    return after
+
+
+def test_an_update_without_a_number_can_be_left_out(
+    demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, moving average and batch statistics stay as they were; the run goes on, and over a stop counts on."""
+    after = spoil(monkeypatch, 2, 3)
+    config = small_config(
+        demo_shards, tmp_path / "run", "train.on_non_finite=skip", "model.backbone=test_resnet", "train.ema_decay=0.9"
+    )
+    train_here(config)
+    assert same_weights(after[3], after[1]) and not same_weights(after[4], after[1])
+    for file in ("model.safetensors", "ema.safetensors"):
+        assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "run", file).values())
+    assert [record["num_left_out"] for record in records(tmp_path / "run")] == [0, 0, 1, 2, 2, 2]
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(told) == 2 and told[0].startswith("warning: step 2: the loss of 8 clips is not finite; clips: ")
+    assert losses(tmp_path / "run")[4:] == [loss for loss in losses(tmp_path / "run")[4:] if math.isfinite(loss)]
+
+
+def test_too_many_such_updates_in_a_row_end_the_run(
+    demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 2, 99)
+    overrides = ("train.on_non_finite=skip", "train.max_steps=20", "train.save_every_steps=6")
+    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such update in a row"):
+        train_here(small_config(demo_shards, tmp_path / "run", *overrides))
+    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such update in a row"):
+        train_here(small_config(demo_shards, tmp_path / "run", *overrides))
+
+
+def test_a_second_head_learns_the_attack_types_and_stays_in_training(demo_shards: Path, tmp_path: Path) -> None:
+    runs = {}
+    for weight in (0.0, 0.5):
+        runs[weight] = tmp_path / f"weight{weight}"
+        options = ("loss.attack_types=[print,replay]", f"loss.attack_types_weight={weight}", "optim.weight_decay=0")
+        train_here(small_config(demo_shards, runs[weight], *options))
+    # Six updates at first: the same network but for the heads' own first guesses, of about ln 3.
+    added = losses(runs[0.5])[0] - losses(runs[0.0])[0]
+    assert added == pytest.approx(0.5 * math.log(3), rel=0.5)
+    heads = {weight: weights(run)["attack_head.weight"] for weight, run in runs.items()}
+    assert heads[0.5].shape == (3, 64) and not torch.equal(heads[0.5], heads[0.0])
+    trained = load(runs[0.5])
+    assert trained.model.attack_head is None and not any("attack_head" in name for name in trained.model.state_dict())
+    with pytest.raises(UserError, match=r"attack type 'mask'; it has: print, replay"):
+        train_here(small_config(demo_shards, tmp_path / "mask", "loss.attack_types=[mask]"))
+
+
+def test_memory_that_does_not_suffice_says_what_to_change(
+    demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's allocator is played: what it raises is what torch raises."""
+    real = LivenessModel.forward
+
+    def forward(self: LivenessModel, clips: torch.Tensor, per_frame: bool = False) -> object:
+        if per_frame == (mode == "eval"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(self, clips, per_frame)
+
+    monkeypatch.setattr(LivenessModel, "forward", forward)
+    for mode, advice in (
+        ("train", r"step 0: out of memory \(CUDA out of memory.*train.accumulation=2 halves it for the same update"),
+        ("eval", r"scoring dev: out of memory .*set eval.batch_size below 8"),
+    ):
+        with pytest.raises(UserError, match=advice):
+            train_here(small_config(demo_shards, tmp_path / mode, "eval.aggregate=mean"))
+
+
 def test_damaged_clips_are_skipped_and_counted(
     demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -235,6 +320,11 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     told = capsys.readouterr().out
     for word in ("train", "dev", "test", "people", "6 updates of 8 clips", "parameters", "FLOPs", "memory"):
         assert word in told
+    assert "lanes        cpu 100%: h264" in told
+    loading, model = (float(re.search(rf"{word} ([\d,.]+)", told)[1].replace(",", "")) for word in ("loading", "model"))
+    expected = float(re.search(r"expected +([\d,.]+) clips/s", told)[1].replace(",", ""))
+    assert expected == pytest.approx(1 / (1 / loading + 1 / model), rel=0.05), "both on the same cores"
+    assert ("limited by the model" in told) == (model < loading)
     assert not (tmp_path / "run").exists()
 
 

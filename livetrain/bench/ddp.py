@@ -272,7 +272,8 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         parts: Any = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
         parts.before = before
         batch = Batch(
-            torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, dtype=torch.bool),
-            np.zeros(1, dtype=np.int64), np.zeros((1, NUM_FRAMES), dtype=np.int64), ["clip"], 0, [],
+            torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),
+            torch.ones(1, dtype=torch.bool), np.zeros(1, dtype=np.int64), np.zeros((1, NUM_FRAMES), dtype=np.int64),
+            ["clip"], 0, [],
         )  # fmt: skip
         yield accelerator, parts, [batch] * micro

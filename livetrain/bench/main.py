@@ -22,7 +22,7 @@ BENCHES = {
     "loader": "the loader against the decoder's limit and against what others load videos with",
     "shards": "building and verifying shards against cp, tar, probing, ffmpeg, libavcodec and sha256sum",
     "checkpoint": "how long a checkpoint keeps training waiting",
-    "trainer": "training against a cached batch, a plain PyTorch loop and Lightning",
+    "step": "training against a cached batch, a plain PyTorch loop and Lightning",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }

@@ -1,6 +1,6 @@
 """Batches as a pure function of (dataset, seed, step): plan ─▶ fetch ─▶ decode ─▶ graph ─▶ loader."""
 
-from livetrain.data import leaks
+from livetrain.data import attack_types, leaks
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.files import VideoFiles, files_loader
@@ -16,6 +16,7 @@ __all__ = [
     "FetchError",
     "Loader",
     "VideoFiles",
+    "attack_types",
     "epoch_of_step",
     "eval_loader",
     "files_loader",

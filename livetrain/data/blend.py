@@ -58,11 +58,11 @@ def planned(config: Config, positions: NDArray[np.int64]) -> Blend:
 
 
 def apply(
-    clips: torch.Tensor, labels: NDArray[np.float32], valid: NDArray[np.bool_], blend: Blend
+    clips: torch.Tensor, targets: NDArray[np.float32], valid: NDArray[np.bool_], blend: Blend
 ) -> tuple[torch.Tensor, NDArray[np.float32]]:
-    """Clips [n, F, 3, S, S] and labels [n] blended; a pair stays as it is where one of the two could not be had."""
+    """Clips [n, F, 3, S, S] and targets [n, …] blended; a pair stays as it is where one of the two could not be had."""
     if (blend.shares == 1).all():
-        return clips, labels
+        return clips, targets
     other = partners(len(blend.shares))
     shares = np.where(valid & valid[other], blend.shares, np.float32(1))
     is_cut = blend.cuts.any(axis=1)
@@ -73,7 +73,8 @@ def apply(
     for index in np.flatnonzero(is_cut & (shares < 1)).tolist():
         top, left, bottom, right = blend.cuts[index].tolist()
         blended[index, ..., top:bottom, left:right] = theirs[index, ..., top:bottom, left:right]
-    return blended, (shares * labels + (1 - shares) * labels[other]).astype(np.float32)
+    own = shares.reshape(-1, *(1 for _ in targets.shape[1:]))
+    return blended, (own * targets + (1 - own) * targets[other]).astype(np.float32)
 
 
 def _rectangle(share: float, u: NDArray[np.float64], size: int) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import augment, blend, perturb, plan
+from livetrain.data import attack_types, augment, blend, perturb, plan
 from livetrain.data.crop import crop_and_resize
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError, decode_video
@@ -74,13 +74,15 @@ class Batch:
     """A micro-batch of n clips.
 
     clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
-    (live = 1; 0 where not valid). valid: bool [n] on the device; False for padding (rows == PADDING, key "") and for
-    clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which frames of
-    each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
+    (live = 1; 0 where not valid). kinds: float32 [n, K] on the device, live or one of loss.attack_types, K = 0 without
+    those (see livetrain.data.attack_types). valid: bool [n] on the device; False for padding (rows == PADDING, key "")
+    and for clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
+    frames of each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
+    kinds: torch.Tensor
     valid: torch.Tensor
     rows: NDArray[np.int64]
     frames: NDArray[np.int64]
@@ -432,10 +434,15 @@ class Loader:
         valid[list(prepared.failures)] = False
         # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
         labels = np.where(valid, self._dataset.column("label")[rows], 0).astype(np.float32)
-        clips, labels = blend.apply(clips, labels, valid, prepared.plan.blend)
+        types = self._config.loss.attack_types
+        named = [self._dataset.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
+        targets = np.concatenate([labels[:, None], attack_types.one_hot(named, types)], axis=1)
+        clips, targets = blend.apply(clips, targets, valid, prepared.plan.blend)
+        on_device = torch.from_numpy(targets).to(self._device)
         return Batch(
             clips,
-            torch.from_numpy(labels).to(self._device),
+            on_device[:, 0],
+            on_device[:, 1:],
             torch.from_numpy(valid).to(self._device),
             rows,
             prepared.plan.frames,

@@ -22,14 +22,14 @@ from accelerate.utils import gather_object
 
 from livetrain.config import Config
 from livetrain.data import Dataset, epoch_of_step, train_loader
-from livetrain.engine import checkpoint, environment, garbage, run, sharded
+from livetrain.engine import checkpoint, environment, garbage, memory, run, sharded
 from livetrain.engine.build import Parts, load_weights
 from livetrain.engine.checkpoint import Checkpoint
 from livetrain.engine.evaluate import evaluate, local_world
 from livetrain.engine.heartbeat import Heartbeat
 from livetrain.engine.meters import Meter
 from livetrain.engine.profile import recording
-from livetrain.engine.step import StepResult
+from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
 from livetrain.engine.stop import Stopped, StopRequest
 from livetrain.engine.tracking import MetricsLog, Wandb, warn_stderr
 from livetrain.engine.writer import CheckpointWriter
@@ -41,12 +41,14 @@ from livetrain.verdict import metrics
 
 @dataclass
 class Carry:
-    """Loss sum and clips since the last log line, clips skipped so far, the best dev figure (lower is better), and
-    whether the dev evaluation of this step is still to be done."""
+    """Loss sum and clips since the last log line, clips skipped so far, updates left out so far and in a row, the best
+    dev figure (lower is better), and whether the dev evaluation of this step is still to be done."""
 
     window_loss: float = 0.0
     window_clips: float = 0.0
     num_skipped: int = 0
+    num_left_out: int = 0
+    left_out_in_a_row: int = 0
     best: float = math.inf
     best_loss: float = math.inf
     eval_due: bool = False
@@ -142,7 +144,8 @@ class Loop:
             num_failures = 0
             for step in range(self.start_step, parts.num_steps):
                 micro_batches = list(itertools.islice(batches, config.train.accumulation))
-                result = parts.updater.update(step, micro_batches, stop=self.stop.requested)
+                with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config)):
+                    result = parts.updater.update(step, micro_batches, stop=self.stop.requested)
                 stopping = self._settle()
                 self.pending = result
                 self.meter.add(loader.wait_seconds - waited)
@@ -188,12 +191,24 @@ class Loop:
         """
         if self.pending is None:
             return False
-        self.parts.updater.check(self.pending)
+        trouble = self.parts.updater.check(self.pending)
         figures = self.pending.figures()
-        self.window_loss += figures.loss
-        self.window_clips += figures.num_clips
         self.pending = None
+        if trouble:
+            self._left_out(trouble)
+        else:
+            self.carry.left_out_in_a_row = 0
+            self.window_loss += figures.loss
+            self.window_clips += figures.num_clips
         return figures.num_stopping > 0
+
+    def _left_out(self, trouble: str) -> None:
+        """Count an update without effect. Raises NonFiniteLoss when there were too many in a row."""
+        self.carry.num_left_out += 1
+        self.carry.left_out_in_a_row += 1
+        if self.carry.left_out_in_a_row >= MAX_LEFT_OUT_IN_A_ROW:
+            raise NonFiniteLoss(f"{trouble}; the {self.carry.left_out_in_a_row}th such update in a row. {ADVICE}")
+        self.warn(f"warning: {trouble}; the update is left out")
 
     def _after(self, done: int, result: StepResult, counts: tuple[int, int], stopping: bool) -> str:
         """What is due when `done` updates are finished. Returns a note for the progress line."""
@@ -245,6 +260,7 @@ class Loop:
                 "grad_norm": result.figures().grad_norm,
                 "num_skipped": self.carry.num_skipped,
                 "num_refused": refused,
+                "num_left_out": self.carry.num_left_out,
                 **self.meter.read(),
                 "time": time.time(),
             }

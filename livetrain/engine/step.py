@@ -22,8 +22,11 @@ from torch.distributed.tensor import DTensor
 
 from livetrain.config import Config
 from livetrain.data import Batch
+from livetrain.model.losses import kind_cross_entropy
 
 EXIT_NON_FINITE = 3
+ADVICE = "Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
+MAX_LEFT_OUT_IN_A_ROW = 10  # updates: weights or data that give no numbers so often do not recover
 
 
 class NonFiniteLoss(Exception):
@@ -34,6 +37,7 @@ class NonFiniteLoss(Exception):
 class StepResult:
     """What an update did. Its figures are on their way to the host; `figures` waits until they are there.
 
+    left_out: the weights are as before it (train.on_non_finite=skip).
     A read of a device tensor would wait for everything that was asked of the device since, the next update included.
     """
 
@@ -41,6 +45,7 @@ class StepResult:
     learning_rate: float
     losses: list[torch.Tensor]
     keys: list[str]
+    left_out: bool
     _host: torch.Tensor
     _arrived: torch.cuda.Event | None
 
@@ -79,6 +84,8 @@ class Updater:
         self.accelerator, self.config = accelerator, config
         self.model, self.loss, self.optimizer, self.schedule, self.ema = model, loss, optimizer, schedule, ema
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.skips = config.train.on_non_finite == "skip"
+        self.buffers = list(model.buffers()) if self.skips else []
 
     def update(self, step: int, batches: Sequence[Batch], *, stop: bool = False) -> StepResult:
         """Update number `step` (from 0) on this process's micro-batches of it. `stop`: this one was asked to stop."""
@@ -90,35 +97,52 @@ class Updater:
         # DDP averages gradients over the processes: multiplied by their number, the average is the sum.
         scale = accelerator.num_processes / config.train.global_batch
         losses = []
+        before = [buffer.clone() for buffer in self.buffers]
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
             seed_torch(config.seed, step, micro * accelerator.num_processes + accelerator.process_index)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
-                    logits = self.model(batch.clips)
+                    outputs = self.model(batch.clips)
                 # where, not a product: a NaN of a masked clip must not spread
-                clip_losses = torch.where(batch.valid, self.loss(logits.float(), batch.labels), 0.0)
+                clip_losses = torch.where(batch.valid, self._losses(outputs, batch), 0.0)
                 accelerator.backward(clip_losses.sum() * scale)
             losses.append(clip_losses.detach())
         grad_norm = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.ema is not None:
+        totals = self._totals(losses, batches, stop)
+        figures = torch.cat([totals, grad_norm.detach().double().reshape(1)])
+        left_out = self.skips and self._has_bad_numbers(Figures(*figures.tolist()))
+        if left_out:
+            for buffer, value in zip(self.buffers, before, strict=True):  # batch norm has seen the bad numbers too
+                buffer.copy_(value)
+        if not left_out or accelerator.scaler is not None:  # fp16's scaler sees bad gradients too: it lowers its scale
+            self.optimizer.step()
+        if self.ema is not None and not left_out:
             self.ema.update(accelerator.unwrap_model(self.model))
+        self.optimizer.zero_grad()
+        keys = [key for batch in batches for key in batch.keys]
+        if figures.is_cuda:
+            host = torch.empty(5, dtype=torch.float64, pin_memory=True).copy_(figures, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            return StepResult(step, learning_rate, losses, keys, left_out, host, arrived)
+        return StepResult(step, learning_rate, losses, keys, left_out, figures, None)
 
+    def _totals(self, losses: list[torch.Tensor], batches: Sequence[Batch], stop: bool) -> torch.Tensor:
+        """The first four of `Figures`, summed over the processes, float64 on the device."""
         joined = torch.cat(losses).double()
         valid = torch.cat([batch.valid for batch in batches])
         asked = torch.full((), float(stop), dtype=torch.float64, device=joined.device)
         totals = torch.stack([joined.sum(), valid.sum().double(), (~joined.isfinite()).sum().double(), asked])
-        totals = accelerator.reduce(totals, reduction="sum")
-        keys = [key for batch in batches for key in batch.keys]
-        device_figures = torch.cat([totals, grad_norm.detach().double().reshape(1)])
-        if device_figures.is_cuda:
-            host = torch.empty(5, dtype=torch.float64, pin_memory=True).copy_(device_figures, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-            return StepResult(step, learning_rate, losses, keys, host, arrived)
-        return StepResult(step, learning_rate, losses, keys, device_figures, None)
+        return self.accelerator.reduce(totals, reduction="sum")
+
+    def _losses(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """Loss of each clip [n]; the second head's is added."""
+        if isinstance(outputs, torch.Tensor):
+            return self.loss(outputs.float(), batch.labels)
+        logits, kind_logits = outputs
+        weight = self.config.loss.attack_types_weight
+        return self.loss(logits.float(), batch.labels) + weight * kind_cross_entropy(kind_logits, batch.kinds)
 
     def _clip(self) -> torch.Tensor:
         """Clip the gradient; its norm before. Without clipping there is a norm and no second pass over gradients."""
@@ -134,25 +158,30 @@ class Updater:
             adaptive_clip_grad(self.parameters, options.clip_agc)
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
-    def check(self, result: StepResult) -> None:
-        """Raise NonFiniteLoss, on all processes together, when the update was not finite.
+    def _has_bad_numbers(self, figures: Figures) -> bool:
+        """Whether a loss or the gradient is no number. A non-finite gradient under fp16 is the gradient scaler's
+        business, which skips such an update and goes on."""
+        return bool(figures.num_bad) or (self.config.train.precision != "fp16" and not math.isfinite(figures.grad_norm))
 
-        A non-finite gradient under fp16 is the gradient scaler's business, which skips such an update and goes on.
+    def check(self, result: StepResult) -> str:
+        """What was not finite in the update, with the clips, the same on all processes; "" when all was.
+
+        Raises NonFiniteLoss, on all processes together, where that ends the run.
         """
         figures = result.figures()
+        if not self._has_bad_numbers(figures):
+            return ""
         num_bad = int(figures.num_bad)
-        bad_gradient = self.config.train.precision != "fp16" and not math.isfinite(figures.grad_norm)
-        if not num_bad and not bad_gradient:
-            return
         finite = torch.cat(result.losses).isfinite().tolist()
         suspects = [key for key, good in zip(result.keys, finite, strict=True) if not good or not num_bad]
         named = gather_object(suspects)
         what = f"the loss of {num_bad} clips is" if num_bad else "the gradient is"
-        raise NonFiniteLoss(
-            f"step {result.step}: {what} not finite; clips: {', '.join(named[:32])}"
-            + (f" and {len(named) - 32} more" if len(named) > 32 else "")
-            + ". Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
+        told = f"step {result.step}: {what} not finite; clips: {', '.join(named[:32])}" + (
+            f" and {len(named) - 32} more" if len(named) > 32 else ""
         )
+        if result.left_out:
+            return told
+        raise NonFiniteLoss(f"{told}. {ADVICE}")
 
 
 def seed_torch(seed: int, step: int, chunk: int) -> None:

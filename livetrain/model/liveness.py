@@ -25,6 +25,7 @@ from livetrain.model.pooling import build_pool
 class LivenessModel(nn.Module):
     """Clips [B,F,3,H,W] → logits: [B] of "live" with one output, [B,2] of (attack, live) with two.
 
+    In training, with num_attack_types, also logits [B, 1 + num_attack_types] of live and each of them.
     mean, std: what the clips must be normalised with, on the scale 0 to 1. A frozen backbone stays in evaluation mode
     (its batch statistics and drop path too) and keeps no activations.
     """
@@ -41,6 +42,7 @@ class LivenessModel(nn.Module):
         mean: Triple,
         std: Triple,
         frozen_parts: Sequence[str] = (),
+        num_attack_types: int = 0,
     ) -> None:
         """frozen_parts: beginnings of names in the backbone. Raises UserError for one that names nothing."""
         super().__init__()
@@ -49,6 +51,7 @@ class LivenessModel(nn.Module):
         self.pool = build_pool(pool, dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_outputs)
+        self.attack_head = nn.Linear(dim, 1 + num_attack_types) if num_attack_types else None
         self.frozen, self.channels_last, self.mean, self.std = frozen, channels_last, mean, std
         if frozen:
             backbone.requires_grad_(False).eval()
@@ -74,7 +77,7 @@ class LivenessModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.backbone(frames).unflatten(0, clips.shape[:2])
 
-    def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, ...]:
         """Clips [B,F,3,H,W] → logits [B] or [B,2]; per_frame: with those of each frame, [B,F] or [B,F,2], and shares
         [B,F].
 
@@ -84,7 +87,10 @@ class LivenessModel(nn.Module):
         its own: each feature is that of the frame where it is largest, and the share is how many features a frame gave.
         """
         features = self.features(clips)
-        logits = self._classify(self.pool(features))
+        pooled = self.pool(features)
+        logits = self._classify(pooled)
+        if self.training and self.attack_head is not None:
+            return logits, self.attack_head(self.dropout(pooled))
         if not per_frame:
             return logits
         return logits, self._classify(features), self.pool.shares(features)  # type: ignore[operator]
@@ -110,6 +116,7 @@ def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> L
         dropout=cfg.dropout,
         frozen=cfg.freeze_backbone,
         frozen_parts=cfg.freeze,
+        num_attack_types=len(loss.attack_types),
         channels_last=cfg.channels_last,
         mean=mean,
         std=std,

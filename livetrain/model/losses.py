@@ -61,5 +61,11 @@ def focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     return -(labels * torch.exp(gamma * log_q) * log_p + (1 - labels) * torch.exp(gamma * log_p) * log_q)
 
 
+def kind_cross_entropy(logits: Tensor, kinds: Tensor) -> Tensor:
+    """-Σ_k y_k log p_k with p = softmax(x), float32; [B,K], [B,K] → [B]. 0 for a clip of a kind that has no column."""
+    with torch.autocast(logits.device.type, enabled=False):
+        return -(kinds * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
+
+
 def _check(logits: Tensor, labels: Tensor, shape: tuple[int, ...]) -> None:
     assert logits.shape == shape, f"logits {tuple(logits.shape)} for labels {tuple(labels.shape)}, not {tuple(shape)}"

@@ -31,7 +31,7 @@ def param_groups(model: LivenessModel, cfg: OptimConfig) -> list[dict[str, Any]]
 
     Norms, biases and what the backbone's no_weight_decay() names (position embeddings, class tokens) have no weight
     decay. With optim.layer_decay d < 1 the backbone's layers (timm's group_matcher) have lr_scale d, d², ... from the
-    one nearest to the head; pooling and head have 1, and so keep the full rate.
+    one nearest to the head; pooling and heads have 1, and so keep the full rate.
     """
     spared = set(getattr(model.backbone, "no_weight_decay", set)())
     if cfg.layer_decay == 1:
@@ -43,7 +43,7 @@ def param_groups(model: LivenessModel, cfg: OptimConfig) -> list[dict[str, Any]]
     )
     for group in groups:
         group["lr_scale"] *= cfg.layer_decay  # timm's scale is 1 at the last layer, which is the head when there is one
-    for part in (model.pool, model.head):
+    for part in filter(None, (model.pool, model.head, model.attack_head)):
         groups += [group | {"lr_scale": 1.0} for group in param_groups_weight_decay(part, cfg.weight_decay)]
     return groups
 

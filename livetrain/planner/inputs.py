@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import Dataset, train_loader
+from livetrain.data.graph import DEPTH
 from livetrain.data.lanes import lane_of
 from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_flops, count_parameters
 from livetrain.model.cost import saved_activation_bytes
 from livetrain.planner.predict import Demand
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 NUM_CLIPS = 16  # looked at for their GOPs, and loaded to know what the CPU needs for one
 
@@ -104,6 +109,49 @@ def core_seconds(config: Config, dataset: Dataset, model: LivenessModel) -> floa
         return (time.process_time() - started) / (num_clips - batch / 2)
 
 
+def loader_rate(
+    config: Config, dataset: Dataset, model: LivenessModel, device: torch.device, local_world: int
+) -> float:
+    """Clips/s of one process's training loader as it is configured, one of `local_world` on the machine: measured here
+    on a few clips, which the system's cache may hold."""
+    steps, batch = 12, NUM_CLIPS // 2
+    loader = train_loader(
+        dataset, _small(config, batch, decoder=config.data.decoder), rank=0, world=1, local_world=local_world,
+        device=device, mean=model.mean, std=model.std, num_steps=steps, samples=_samples(config, dataset),
+    )  # fmt: skip
+    with loader:
+        batches = iter(loader)
+        for _ in range(DEPTH + 2):  # builds the graph; then what is ahead stays as much
+            next(batches)
+        started = time.perf_counter()
+        num_clips = sum(len(batch.keys) for batch in itertools.islice(batches, steps - 2 * (DEPTH + 2)))
+        return num_clips / (time.perf_counter() - started)
+
+
+def compute_rate(model: LivenessModel, loss: Loss, config: Config, num_clips: int, device: torch.device) -> float:
+    """Clips/s of forward and backward passes over micro-batches of `num_clips` random clips, measured on `device`,
+    where the model is. Leaves no gradient; batch statistics move."""
+    side = config.data.image_size
+    clips = torch.randn(num_clips, config.data.num_frames, 3, side, side, device=device)
+    labels = torch.ones(num_clips, device=device)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
+
+    def update() -> None:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            outputs = model(clips)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        loss(logits.float(), labels).mean().backward()
+        model.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    update()
+    started = time.perf_counter()
+    update()
+    update()
+    return 2 * num_clips / (time.perf_counter() - started)
+
+
 def _samples(config: Config, dataset: Dataset) -> Samples:
     """A few clips of the training split; of one shard where shards are downloaded."""
     every = Samples.of(dataset, config.data.train_split)
@@ -113,11 +161,11 @@ def _samples(config: Config, dataset: Dataset) -> Samples:
     return Samples(np.sort(np.random.default_rng(0).permutation(rows)[:NUM_CLIPS]), every.columns)
 
 
-def _small(config: Config, batch: int) -> Config:
-    """The configuration with a batch of `batch` clips, loaded on the CPU and not further ahead than needed."""
+def _small(config: Config, batch: int, decoder: str = "cpu") -> Config:
+    """The configuration with a batch of `batch` clips, not loaded further ahead than needed."""
     return dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, global_batch=batch, accumulation=1),
-        data=dataclasses.replace(config.data, prefetch=1, decoder="cpu"),
+        data=dataclasses.replace(config.data, prefetch=1, decoder=decoder),
         augment=dataclasses.replace(config.augment, mixup=0.0, cutmix=0.0),
     )

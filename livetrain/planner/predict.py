@@ -131,6 +131,13 @@ def loader_rate(core_seconds: float, cores: float) -> float:
     return cores / core_seconds if core_seconds else math.inf
 
 
+def lifted_by(store: str) -> str:
+    """What lifts the limit of decoding, for shards of `store`."""
+    if store == "frames":
+        return "smaller pictures: shards build --store frames --size N"
+    return "pictures in place of videos: shards build --store frames; or smaller videos: --store transcode --size N"
+
+
 def compute_seconds(demand: Demand, hardware: Hardware, mfu: float | None = None) -> float:
     """Forward and backward of one clip: by FLOPs or by memory traffic, whichever is longer; or from a measured MFU."""
     peak = hardware.peak_flops_fp32 if demand.precision == "fp32" else hardware.peak_flops

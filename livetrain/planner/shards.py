@@ -30,8 +30,8 @@ class Way:
     seconds: float
 
 
-def ways(dataset: Dataset, num_frames: int) -> list[Way]:
-    """The ways of all clips, for `num_frames` wanted of each; the most frequent first."""
+def ways(dataset: Dataset, num_frames: int, *, on_gpu: bool = True) -> list[Way]:
+    """The ways of all clips, for `num_frames` wanted of each; the most frequent first. on_gpu: with NVDEC."""
     # Clips alike in everything that is asked of them are asked about once: few kinds, be there millions of clips.
     columns = dataset.columns.select(list(COLUMNS)).append_column("row", pa.array(np.arange(len(dataset))))
     kinds = columns.group_by(list(COLUMNS)).aggregate([("row", "min"), ("row", "count")])
@@ -39,9 +39,9 @@ def ways(dataset: Dataset, num_frames: int) -> list[Way]:
     for row, count in zip(kinds["row_min"].to_pylist(), kinds["row_count"].to_pylist(), strict=True):
         facts = facts_of(dataset, row)
         store, codec = facts.pop("store"), facts["codec"]
-        source = source_of(store, **facts, on_gpu=True)
+        source = source_of(store, **facts, on_gpu=on_gpu)
         size = facts["width"], facts["height"]
-        why = why_not_nvdec(**facts) if source == "frames" else ""
+        why = why_not_nvdec(**facts) if source == "frames" and on_gpu else ""
         if source == "video" and (size[0] % 16 or size[1] % 16):
             why = "coded size is not the shown one: a decoder for every clip; --store remux cures it"
         rate = frames_per_second(source, codec, *size)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from livetrain.config import LossConfig
 from livetrain.errors import UserError
 from livetrain.model import build_loss
+from livetrain.model.losses import kind_cross_entropy
 
 LOGITS = torch.tensor([-3.0, -0.5, 0.2, 4.0])
 HARD = torch.tensor([0.0, 1.0, 0.0, 1.0])
@@ -95,3 +96,11 @@ def test_unknown_name_and_wrong_shape() -> None:
         build_loss(LossConfig(name="hinge"))
     with pytest.raises(AssertionError, match="logits"):
         build_loss(LossConfig(name="bce"))(two(LOGITS), HARD)
+
+
+def test_the_second_heads_loss_is_torchs_and_nothing_for_a_kind_without_a_column() -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    kinds = torch.tensor([[0.0, 1, 0, 0], [0.3, 0, 0.7, 0], [0, 0, 0, 0]])
+    found = kind_cross_entropy(logits, kinds)
+    torch.testing.assert_close(found[:2], F.cross_entropy(logits[:2], kinds[:2], reduction="none"))
+    assert found[2] == 0

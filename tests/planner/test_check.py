@@ -32,14 +32,14 @@ def test_what_is_checked_is_what_a_bench_writes(tmp_path: Path, capsys: pytest.C
         {"kind": "loading", "name": "cores", "measured": 100.0, "inputs": {"core_seconds": 0.02, "cores": 2}},
     ]  # fmt: skip
     table = Table("C", ("x",), [(float("nan"),)])
-    Report("T", "S", [table], {"r": float("nan")}, measurements=rows).write(tmp_path / "trainer.md")
+    Report("T", "S", [table], {"r": float("nan")}, measurements=rows).write(tmp_path / "step.md")
     assert [(c.bench, c.name, c.predicted) for c in check.check(tmp_path)] == [
-        ("trainer", "both", 8.0), ("trainer", "cores", 100.0),
+        ("step", "both", 8.0), ("step", "cores", 100.0),
     ]  # fmt: skip
     assert cli.main(["plan", "--check", str(tmp_path)]) == 0
     assert "2 of 2 within 30%" in capsys.readouterr().out
     rows[1]["measured"] = 160.0
-    Report("T", "S", [table], measurements=rows).write(tmp_path / "trainer.md")
+    Report("T", "S", [table], measurements=rows).write(tmp_path / "step.md")
     assert cli.main(["plan", "--check", str(tmp_path)]) == 1
     assert "1 of 2 within 30%" in capsys.readouterr().out
 
@@ -60,4 +60,4 @@ def test_every_bench_is_predicted_or_excused() -> None:
     from livetrain.bench.main import BENCHES
 
     assert set(check.NOT_PREDICTED) <= set(BENCHES)
-    assert set(BENCHES) - set(check.NOT_PREDICTED) == {"loader", "trainer", "ddp"}
+    assert set(BENCHES) - set(check.NOT_PREDICTED) == {"loader", "step", "ddp"}

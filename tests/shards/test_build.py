@@ -50,7 +50,9 @@ def test_three_workers_write_the_same_folder_as_one(corpus: Path, built: Path, t
     files = clips.digests(built)
     assert clips.digests(tmp_path / "s") == files
     assert len([name for name in files if name.endswith(".tar")]) >= 4
-    assert {Path(name).suffix for name in files} == {".tar", ".idx", ".arrow", ".json", ".csv"}, "no leftover"
+    assert {Path(name).suffix for name in files} == {".tar", ".idx", ".arrow", ".parquet", ".json", ".csv"}, (
+        "no leftover"
+    )
 
 
 @pytest.mark.parametrize(

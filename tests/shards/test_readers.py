@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import wds2idx
 
@@ -47,6 +48,11 @@ def stored_media(shards: Path) -> Iterator[tuple[dict, list[bytes]]]:
             media.append(data[offset : offset + size])
             offset += -(-size // 512) * 512 + 512
         yield row, media
+
+
+def test_the_parquet_sidecar_has_the_rows_of_the_index(shards: Path) -> None:
+    rows = pyarrow.parquet.read_table(shards / "index.parquet").to_pylist()
+    assert rows and rows == sidecar.read(shards / "index.arrow").to_pylist()
 
 
 def test_webdataset_reads_every_sample(shards: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from livetrain.errors import UserError
@@ -56,6 +57,7 @@ def test_folds_replace_the_splits_and_nothing_else(
     before = rows(shards)
     assert run(shards, "--protocol", "kfold", "--folds", "5") == 0
     after = rows(shards)
+    assert pyarrow.parquet.read_table(shards / "index.parquet").to_pylist() == after
     assert [row | {"split": ""} for row in after] == [row | {"split": ""} for row in before]
     assert {row["split"] for row in after} == {f"fold{i}" for i in range(5)}
     assert all(len(splits) == 1 for splits in people(after).values())
@@ -64,7 +66,7 @@ def test_folds_replace_the_splits_and_nothing_else(
     assert {rejected["split"]} == people(after)["ann"], "a failure to acquire counts where its person is"
     assert verify(shards) == [] and verify(shards, thorough=True) == []
     changed = {name for name, digest in clips.digests(shards).items() if clips.digests(built)[name] != digest}
-    assert changed == {"index.arrow", "dataset.json", "rejected.csv"}
+    assert changed == {"index.arrow", "index.parquet", "dataset.json", "rejected.csv"}
     assert "fold0" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""`livetrain bench trainer`: training as it is against what stops it, and against loops that others would write.
+"""`livetrain bench step`: training as it is against what stops it, and against loops that others would write.
 
     livetrain            `Loop.train` on real shards: loader, updates, log lines
     cached batch         the same updates on one batch that is there already: what the loader costs
@@ -31,6 +31,7 @@ from livetrain.bench.report import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.config import Config, load_config
 from livetrain.data import Batch, Dataset, train_loader
+from livetrain.planner.predict import lifted_by
 
 OURS, CACHED, PLAIN, LIGHTNING = "livetrain", "livetrain, one cached batch", "plain PyTorch loop", "Lightning"
 TIMM, LOADER = "timm's train.py, its loop", "livetrain's loader alone"
@@ -84,6 +85,7 @@ def run(options: Options) -> Report:
     )
     ratios: dict[str, float] = {}
     measurements: list[dict[str, Any]] = []
+    limits: list[str] = []
     large, small = (QUICK_LARGE, SMALL[:1]) if options.quick else (LARGE, SMALL)
     for backbone, image_size in large if on_gpu else small:
         for compiled in (False, True) if on_gpu and not options.quick else (False,):
@@ -101,18 +103,26 @@ def run(options: Options) -> Report:
             }
             if options.quick:
                 sides = {side: sides[side] for side in QUICK_SIDES}
-            found = race(sides, [work], rounds=options.rounds, title=f"trainer {backbone}")
+            found = race(sides, [work], rounds=options.rounds, title=f"step {backbone}")
             name = f"{backbone}@{image_size}{' compiled' if compiled else ''}"
             _add(table, name, found)
+            if ratio(found[OURS], found[CACHED]) < 0.95:
+                wait = found[OURS].facts["data_wait_percent"]
+                why = "decoding is the limit" if on_gpu else "loading takes its share of the cores"
+                limits.append(
+                    f" {name}: {why}, training waited {wait:.0f} % of the time for clips; what lifts it: "
+                    f"{lifted_by('original')}."
+                )
             if all(side in found and found[side].rates for side in (OURS, CACHED, LOADER)):
                 parts = {"compute_rate": found[CACHED].rate, "loader_rate": found[LOADER].rate}
                 measurements.append({"kind": "training", "name": name, "measured": found[OURS].rate,
                                      "inputs": parts | {"shares_cores": not on_gpu}})  # fmt: skip
             for side in (side for side in PEERS if side in found):
-                ratios[f"trainer {name} over {side}"] = ratio(found[OURS], found[side])
+                ratios[f"step {name} over {side}"] = ratio(found[OURS], found[side])
     peers = QUICK_SIDES[1:] if options.quick else PEERS
     worst = {side: min(v for n, v in ratios.items() if n.endswith(side)) for side in peers}
     summary = "At worst, livetrain trains at " + ", ".join(f"{v:.2f} x {side}" for side, v in worst.items()) + "."
+    summary += "".join(limits)
     return Report("Training", summary, [table], ratios, ("accelerate", "lightning"), measurements)
 
 

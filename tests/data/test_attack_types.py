@@ -1,0 +1,47 @@
+"""What the second head learns to name: live, or one of the attack types it was told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from livetrain.data import Dataset, attack_types, blend
+from livetrain.errors import UserError
+from tests.data.test_loader import make_config, make_loader, read
+
+
+def test_live_comes_first_and_what_is_not_named_has_no_column() -> None:
+    found = attack_types.one_hot(["live", "replay", "mask", "print", ""], ["print", "replay"])
+    assert found.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert attack_types.one_hot(["live", "mask"], []).shape == (2, 0)
+
+
+def test_a_type_that_training_has_not_is_an_error_that_names_those_it_has(demo_shards: Path) -> None:
+    config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
+    config.loss.attack_types = ["replay", "print"]
+    attack_types.check(dataset, config)
+    config.loss.attack_types = ["replay", "mask"]
+    with pytest.raises(UserError, match=r"attack type 'mask'; it has: print, replay"):
+        attack_types.check(dataset, config)
+
+
+def test_batches_tell_the_type_of_each_clip_blended_as_its_label(demo_shards: Path) -> None:
+    config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
+    config.loss.attack_types = ["print"]
+    config.augment.mixup, config.augment.mixup_alpha = 1.0, 1.0
+    seen = 0
+    for batch in read(make_loader(config)):
+        plain = np.array([
+            {"live": (1, 0), "print": (0, 1)}.get(dataset.text("attack_type", row), (0, 0)) for row in batch.rows
+        ])  # fmt: skip
+        shares = blend.planned(config, np.arange(12) + 12 * batch.step).shares[:, None]
+        expected = shares * plain + (1 - shares) * plain[blend.partners(12)]
+        torch.testing.assert_close(batch.kinds, torch.from_numpy(expected).float())
+        torch.testing.assert_close(batch.kinds[:, 0], batch.labels)
+        seen += int((plain.sum(axis=1) == 0).sum())
+    assert seen > 0, "replays have no column"
+    config.loss.attack_types = []
+    assert next(iter(read(make_loader(config)))).kinds.shape == (12, 0)
