@@ -31,6 +31,7 @@ HELP = """livetrain VERB …
   leaderboard FOLDER                                       all its runs: what differs, cost, figures with intervals
   saliency RUN [clips=8]                                   what the network saw in the worst clips, into the report
   sync-check RUN                                           does W&B show what RUN/metrics.jsonl holds?
+  dashboard PROJECT [--entity TEAM]                        save a W&B workspace that shows its runs
   doctor                                                   is this machine fit for a run?
   bench [NAME …] [--quick] [--out DIR]                     livetrain against limits and other programs
   demo DIR                                                 generate a small labelled corpus to try it all on
@@ -69,6 +70,7 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "leaderboard": _leaderboard,
         "saliency": _saliency,
         "sync-check": _sync_check,
+        "dashboard": _dashboard,
         "doctor": _doctor,
         "bench": _bench,
         "demo": lambda arguments: _shards(["demo", *arguments]),
@@ -220,6 +222,12 @@ def _sync_check(arguments: list[str]) -> int:
     found = sync_check.compare(Path(arguments[0]))
     print(sync_check.format_text(found))
     return 0 if found.same else 1
+
+
+def _dashboard(arguments: list[str]) -> int:
+    from livetrain import dashboard
+
+    return dashboard.main(arguments)
 
 
 def _doctor(arguments: list[str]) -> int:

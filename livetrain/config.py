@@ -406,6 +406,14 @@ class TrackingConfig:
 
 
 @dataclass
+class RunConfig:
+    """How a run directory is used."""
+
+    fork: bool = False
+    """Go on though data, seed, batch or model are others than when the run began: from there on it is another run."""
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -421,6 +429,7 @@ class Config:
     """Write a torch trace of updates 13 to 17 of each process to run_dir/profile."""
     resume: str = "auto"
     """auto: go on from the run directory's newest checkpoint; never: there must be none; PATH: begin there if none."""
+    run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

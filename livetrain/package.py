@@ -257,7 +257,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     config = load_config([run_dir / run.CONFIG], overrides, warn=lambda line: None)
     config.data.on_error = "skip"
     bare = config_from(packaged_config(config), str(run_dir / run.CONFIG), warn=lambda line: None)
-    model = build_model(bare.model, config.loss, config.data.image_size).eval()
+    model = build_model(bare.model, bare.loss, config.data.image_size).eval()
     averaged = folder / checkpoint.EMA
     file = averaged if averaged.exists() and config.eval.use_ema else folder / checkpoint.MODEL
     load_weights(model, _without_second_head(load_file(file)), str(file))

@@ -46,6 +46,7 @@ def train(config: Config, stop: StopRequest) -> None:
         return
 
     start = run.find_start(config, warn)
+    run.check_changes(config, dataset, start, warn)
     parts = build.make_parts(config, accelerator, dataset, model, loss, start)
     with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
         loop.train()

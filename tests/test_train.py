@@ -21,6 +21,7 @@ from livetrain.errors import UserError
 from livetrain.model import LivenessModel
 from livetrain.package import load
 from livetrain.train import main
+from shards import cli
 from tests.data.test_loader import damage
 from tests.runs import losses, records, same_weights, small_config, train_here, weights
 
@@ -356,6 +357,35 @@ def test_changed_options_are_named_when_a_run_goes_on(
     train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=7", "optim.weight_decay=0.2"))
     told = capsys.readouterr().err
     assert "optim.weight_decay was 0.05" in told and "train.max_steps was 6" in told
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seed=1", "seed was 0 and is 1"),
+        ("train.global_batch=4", "train.global_batch was 8 and is 4"),
+        ("data.num_frames=1", "data.num_frames was 2 and is 1"),
+        ("model.drop_path=0.1", "model.drop_path was 0.0 and is 0.1"),
+        ("data.shards=resplit", "the data are not those it was trained on"),
+    ],
+)
+def test_what_makes_another_run_is_refused_without_run_fork(
+    plain: Path, demo_shards: Path, tmp_path: Path, change: str, told: str
+) -> None:
+    """Elsewhere the same shards are the same data; the same place with other splits is not."""
+    shutil.copytree(plain, tmp_path / "run")
+    shutil.copytree(demo_shards, tmp_path / "moved")
+    common = ("train.max_steps=7",)
+    if change == "data.shards=resplit":
+        assert cli.main(["split", str(tmp_path / "moved"), "--protocol", "random", "--seed", "5"]) == 0
+    else:
+        common = (*common, change)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"{re.escape(told)}.*run.fork=true"):
+        train_here(small_config(tmp_path / "moved", tmp_path / "run", *common))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    train_here(small_config(tmp_path / "moved", tmp_path / "run", *common, "run.fork=true"))
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 

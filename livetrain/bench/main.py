@@ -23,6 +23,7 @@ BENCHES = {
     "shards": "building and verifying shards against cp, tar, probing, ffmpeg, libavcodec and sha256sum",
     "checkpoint": "how long a checkpoint keeps training waiting",
     "step": "training against a cached batch, a plain PyTorch loop and Lightning",
+    "keys": "what options of training cost or save, in time and memory",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }

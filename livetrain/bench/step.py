@@ -51,7 +51,7 @@ SKIPPED = 4  # updates before the measured ones
 
 @dataclass(frozen=True)
 class Work:
-    """What a side trains. updates: measured ones."""
+    """What a side trains. updates: measured ones. keys: `key=value` of the configuration besides."""
 
     shards: Path
     backbone: str
@@ -61,6 +61,7 @@ class Work:
     compile: bool
     updates: int
     device: str
+    keys: tuple[str, ...] = ()
 
     def config(self, run_dir: str) -> Config:
         """Its configuration."""
@@ -71,7 +72,8 @@ class Work:
             "train.max_steps": SKIPPED + self.updates, "train.eval_every_epochs": 0, "train.save_every_steps": 0,
             "tracking.wandb": "disabled", "data.dev_split": "dev", "data.test_split": "test",
         }  # fmt: skip
-        return load_config([], [f"{name}={value}" for name, value in keys.items()], warn=lambda line: None)
+        given = [f"{name}={value}" for name, value in keys.items()]
+        return load_config([], [*given, *self.keys], warn=lambda line: None)
 
 
 def run(options: Options) -> Report:
@@ -152,10 +154,11 @@ def cached(work: Work) -> float:
     """The same updates, again and again on the run's first batch."""
     with _prepared(work) as (config, accelerator, dataset, parts):
         batch = _first_batch(config, dataset, parts.model, accelerator.device)
+        batches = [batch] * config.train.accumulation
         pending: list[Any] = []
 
         def update(step: int) -> None:
-            result = parts.updater.update(step, [batch])
+            result = parts.updater.update(step, batches)
             for before in pending:
                 parts.updater.check(before)
             pending[:] = [result]

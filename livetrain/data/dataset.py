@@ -12,6 +12,7 @@ import bisect
 import csv
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import tarfile
@@ -127,6 +128,12 @@ class Dataset:
             "num_samples": sum(content["num_samples"] for content in all_of),
             "num_rejected": sum(content["num_rejected"] for content in all_of),
         }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The same for the same clips, labels and splits in the same order, wherever they are."""
+        digests = [source.manifest["files"][sidecar.FILE_NAME] for source in self.sources]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def source_of(self, row: int) -> Source:
         """The folder that `row` is in."""

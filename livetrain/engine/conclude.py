@@ -19,6 +19,7 @@ from livetrain.fileio import write_json
 from livetrain.model import LivenessModel
 from livetrain.selection import Selection
 from livetrain.verdict import details, plots, report, robustness, scores, threshold, verdict
+from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import Scores
 from livetrain.verdict.slices import slices, table
 
@@ -72,14 +73,16 @@ def conclude(
         threshold.write(checkpoint, chosen)
     figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config))
     write_json(run_dir / VERDICT, figures)
-    hardened = robustness.build(test, perturbed, figures["threshold"]) if perturbed else None
+    how = Settings.of(figures["intervals"])
+    hardened = robustness.build(test, perturbed, figures["threshold"], how) if perturbed else None
     if hardened:
         write_json(run_dir / robustness.FILE_NAME, hardened)
     pictures = clip_pictures(dataset)
     report.write(run_dir, pictures=pictures, worst_clips=config.tracking.worst_clips)
     if wandb:
         drawn = plots.figures(dev, test, figures, read_metrics(run_dir / METRICS))
-        tables = {"slices": table(slices(test, found["test"].details, figures["threshold"]))}
+        tables = {"verdict": verdict.table(figures)}
+        tables |= {"slices": table(slices(test, found["test"].details, figures["threshold"], how))}
         if hardened:
             tables["robustness"] = robustness.table(hardened)
         worst = report.worst(test, figures["threshold"], config.tracking.worst_clips)

@@ -83,8 +83,6 @@ class Loop:
         )
         self.open = contextlib.ExitStack()
         if accelerator.is_main_process:
-            if start:
-                run.warn_changes(config, warn)
             run.write_config(config)
             write_json(
                 self.run_dir / run.ENVIRONMENT, environment.describe(accelerator.device, accelerator.num_processes)
@@ -104,6 +102,7 @@ class Loop:
     def __enter__(self) -> Loop:
         for part in (self.heartbeat, self.writer):
             self.open.enter_context(part)
+        self.open.callback(self.meter.close)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -321,6 +320,7 @@ class Loop:
                 "optimizer": optimizer,
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "carry": dataclasses.asdict(self.carry),
+                "data": self.dataset.fingerprint,
             }
             ema = parts.ema.module.state_dict() if parts.ema is not None else None
             self.writer.save(Checkpoint(done, model, ema, state))

@@ -1,10 +1,13 @@
-"""Speed of a run: clips and frames a second, share of time waiting for data, model FLOP/s utilisation, GPU memory."""
+"""Speed of a run: clips and frames a second, share of time waiting for data, model FLOP/s utilisation, GPU memory,
+how busy GPU and video decoder are."""
 
 from __future__ import annotations
 
 import time
 
 import torch
+
+from livetrain.engine.utilisation import Utilisation
 
 # Dense peak of the 16-bit matrix units, FLOP/s, without sparsity, by a word of the device's name.
 # Sources: NVIDIA's data sheets of each product.
@@ -49,6 +52,7 @@ class Meter:
         self.flops_per_clip, self.device = flops_per_clip, device
         peak = peak_flops(device, precision)
         self.peak = peak * world if peak else None
+        self.utilisation = Utilisation(device)
         self.started = time.perf_counter()
         self.num_steps, self.waited = 0, 0.0
 
@@ -62,7 +66,8 @@ class Meter:
         self.started += seconds
 
     def read(self) -> dict[str, float]:
-        """Figures since the last `read`, over all processes; then start anew.
+        """Figures since the last `read`, over all processes; then start anew. Memory and what NVML tells are of this
+        process's GPU.
 
         MFU counts three times the forward pass's FLOPs an update (backward is twice forward; recomputation is not
         work), as in Chowdhery et al., "PaLM" (2022), appendix B.
@@ -79,5 +84,10 @@ class Meter:
             figures["mfu_percent"] = 100 * 3 * self.flops_per_clip * samples / self.peak
         if self.device.type == "cuda":
             figures["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        figures |= self.utilisation.read()
         self.started, self.num_steps, self.waited = time.perf_counter(), 0, 0.0
         return figures
+
+    def close(self) -> None:
+        """End what runs beside training."""
+        self.utilisation.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from livetrain.config import Config, known_keys, load_config, to_yaml, value_of
+from livetrain.data import Dataset
 from livetrain.engine import checkpoint
 from livetrain.engine.checkpoint import Checkpoint
 from livetrain.errors import UserError
@@ -17,11 +18,18 @@ from livetrain.fileio import write_text
 CHECKPOINTS, METRICS, CONFIG, ENVIRONMENT = "checkpoints", "metrics.jsonl", "config.yaml", "environment.json"
 VERDICT, REPORT = "verdict.json", "report.html"
 
-# Keys that may differ between the attempts of one run without a word.
+# Keys that may differ between the attempts of one run without a word. Where the data set is may change, not what it is.
 FREE_KEYS = (
     "resume",
+    "run.fork",
     "dry_run",
     "profile",
+    "data.shards",
+    "data.sources",
+    "data.cache_",
+    "data.download_ahead",
+    "data.retries",
+    "data.nvdec_lanes",
     "eval.robustness",
     "ddp.bucket_mb",
     "ddp.bucket_view",
@@ -34,6 +42,21 @@ FREE_KEYS = (
     "train.keep_last",
     "train.keep_every_steps",
     "train.hang_timeout_seconds",
+)
+# Keys that may not, without run.fork: with another value it is another run. Of the rest a change is told.
+SAME_KEYS = ("seed", "train.global_batch", "data.", "model.")
+NOT_SAME_KEYS = (
+    "data.decoder",
+    "data.on_error",
+    "data.allow_leak",
+    "data.dev_split",
+    "data.test_split",
+    "model.pretrained",
+    "model.weights",
+    "model.compile",
+    "model.grad_checkpointing",
+    "model.channels_last",
+    "model.sync_bn",
 )
 
 
@@ -56,16 +79,29 @@ def find_start(config: Config, warn: Callable[[str], None]) -> Checkpoint | None
     return checkpoint.load(path)
 
 
-def warn_changes(config: Config, warn: Callable[[str], None]) -> None:
-    """Name the options that differ from those the run began with."""
+def check_changes(config: Config, dataset: Dataset, start: Checkpoint | None, warn: Callable[[str], None]) -> None:
+    """Name the options that differ from those that this run directory began with. Raises UserError, the same on all
+    processes, where they or the data make it another run and run.fork is not set."""
     path = Path(config.run_dir) / CONFIG
-    if not path.exists():
+    if start is None or not path.exists():
         return
     before = load_config([path], [], warn=lambda line: None)
-    for key in known_keys():
-        old, new = value_of(before, key), value_of(config, key)
-        if old != new and not key.startswith(FREE_KEYS):
-            warn(f"warning: {key} was {old!r} when this run began and is {new!r} now")
+    values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
+    changed = {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
+    others = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items() if _makes_another_run(key)]
+    if start.state.get("data", dataset.fingerprint) != dataset.fingerprint:
+        others.append("the data are not those it was trained on: other clips, labels or splits")
+    if others and not config.run.fork:
+        raise UserError(
+            f"{config.run_dir} holds another run: {'; '.join(others)}. Choose another name or run_dir, or go on from "
+            "its newest checkpoint all the same with run.fork=true"
+        )
+    for key, (old, new) in changed.items():
+        warn(f"warning: {key} was {old!r} when this run began and is {new!r} now")
+
+
+def _makes_another_run(key: str) -> bool:
+    return key.startswith(SAME_KEYS) and not key.startswith(NOT_SAME_KEYS)
 
 
 def write_config(config: Config) -> None:

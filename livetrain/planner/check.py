@@ -29,6 +29,7 @@ NOT_PREDICTED = {
     "decode": "the loader's rate is predicted, decoding is a part of it",
     "shards": "shards are built before a run",
     "checkpoint": "checkpoints are written beside training",
+    "keys": "options are chosen, not predicted",
     "plan": "a start takes seconds of a run of days",
 }
 RATIOS = "ratios.json"  # of `make bench-quick`: no measurement of its own

@@ -1,7 +1,6 @@
 """Two runs on the same test videos: the differences of their figures, with intervals, and whether data tell them apart.
 
-The bootstrap is paired: both runs are weighed with the same draws of people, so what is hard for both cancels out. Each
-run decides at its own frozen threshold.
+The bootstrap is paired (intervals.of_differences). Each run decides at its own frozen threshold.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from scipy import stats
 
 from livetrain.errors import UserError
 from livetrain.verdict import bootstrap, intervals
-from livetrain.verdict.bootstrap import WeightedRates
 from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import Scores
 
@@ -42,26 +40,10 @@ def pair(one: Judged, other: Judged, settings: Settings | None = None) -> dict[s
     settings = settings or Settings()
     first, second, left_out = _common(one, other)
     units = bootstrap.units(first.group)
-    rates = [WeightedRates(first, one.threshold), WeightedRates(second, other.threshold)]
-    ones = np.ones((1, len(first)))
-    whole = [{name: float(value[0]) for name, value in rate(ones).items()} for rate in rates]
-    drawn = [bootstrap.resampled(units, rate, settings.replicates, settings.seed) for rate in rates]
-    left = [bootstrap.jackknifed(units, rate) if settings.method == "bca" else {} for rate in rates]
+    found = intervals.of_differences(first, second, (one.threshold, other.threshold), FIGURES, settings)
     rows = []
-    for name in FIGURES:
-        difference = whole[1][name] - whole[0][name]
-        if math.isnan(difference):
-            continue
-        jackknife = left[1][name] - left[0][name] if name in left[0] else None
-        bounds = intervals.quantiles(
-            drawn[1][name] - drawn[0][name],
-            settings.confidence,
-            whole=difference,
-            left_out=jackknife,
-            num_units=units.num,
-        )
-        row = {"figure": name, "one": whole[0][name], "other": whole[1][name], "difference": difference}
-        row |= {"low": bounds[0], "high": bounds[1]} if bounds and units.num > 1 else {"low": None, "high": None}
+    for name, values in found.items():
+        row = {"figure": name} | values
         row |= {"apart": _apart(row), "more_units": more_units(row, units.num, settings.confidence)}
         rows.append(row | {"sentence": _sentence(row, one.name, other.name, units)})
     return {

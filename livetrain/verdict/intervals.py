@@ -12,7 +12,7 @@ bound high, as it should.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,16 @@ class Settings:
         """Whether videos are drawn again within a drawn person."""
         return self.resample == "people_then_videos"
 
+    @staticmethod
+    def of(described: Mapping[str, Any]) -> Settings:
+        """Those of a verdict, from what `describe` wrote into it; the usual ones where nothing is written."""
+        if not described:
+            return Settings()
+        method = "percentile" if "percentile" in described["method"] else "bca"
+        return Settings(
+            described["replicates"], described["confidence"], method, described["resample"], described["seed"]
+        )
+
     def describe(self) -> dict[str, Any]:
         """As verdict.json has it."""
         return {
@@ -59,9 +69,10 @@ class Settings:
         }
 
 
-def of_scores(
-    scores: Scores, threshold: float, settings: Settings = Settings(), *, ranking: bool = True
-) -> dict[str, Any]:
+USUAL = Settings()
+
+
+def of_scores(scores: Scores, threshold: float, settings: Settings = USUAL, *, ranking: bool = True) -> dict[str, Any]:
     """Intervals of the figures of `scores` at `threshold`, by name, as verdict.json has the figures.
 
     bpcer, apcer_pooled, apcer_max, hter; apcer: {attack type: …}; with `ranking` also auc, eer, bpcer_at_apcer: {…} and
@@ -93,6 +104,41 @@ def of_scores(
         for family in ("bpcer_at_apcer", "tpr_at_fpr"):
             members = {name.split(" ")[1]: make.rate(name, scored.live) for name in whole if name.startswith(family)}
             found[family] = members if scored.live.any() and not scored.live.all() else None
+    return found
+
+
+def of_differences(
+    one: Scores, other: Scores, thresholds: tuple[float, float], figures: Iterable[str], settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """Figure → {one, other, difference, low, high} of two sets of scores of the same videos in the same order, all of
+    them scored. Both are weighed with the same draws of people, so that what is hard for both cancels out. Figures that
+    cannot be had are left out; low and high are None where one unit alone, or too few draws, tell nothing.
+    """
+    units = bootstrap.units(one.group)
+    rates = [WeightedRates(scores, threshold) for scores, threshold in zip((one, other), thresholds, strict=True)]
+    ones = np.ones((1, len(one)))
+    whole = [{name: float(value[0]) for name, value in rate(ones).items()} for rate in rates]
+    drawn = [
+        bootstrap.resampled(units, rate, settings.replicates, settings.seed, then_videos=settings.then_videos)
+        for rate in rates
+    ]
+    left = [bootstrap.jackknifed(units, rate) if settings.method == "bca" else {} for rate in rates]
+    found = {}
+    for name in figures:
+        difference = whole[1][name] - whole[0][name]
+        if np.isnan(difference):
+            continue
+        bounds = quantiles(
+            drawn[1][name] - drawn[0][name],
+            settings.confidence,
+            whole=difference,
+            left_out=left[1][name] - left[0][name] if name in left[0] else None,
+            num_units=units.num,
+        )
+        low, high = bounds if bounds and units.num > 1 else (None, None)
+        found[name] = {
+            "one": whole[0][name], "other": whole[1][name], "difference": difference, "low": low, "high": high
+        }  # fmt: skip
     return found
 
 

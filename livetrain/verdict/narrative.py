@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.verdict.rates import CONFIDENCE, rate
 from livetrain.verdict.scores import Scores
 
 FEW_PEOPLE = 20
@@ -19,17 +18,17 @@ def sentence(verdict: Mapping[str, Any], test: Scores) -> str:
     accepted = test.p_live >= verdict["threshold"]
     by_type = verdict["test"]["apcer"]
     intervals = verdict["test"].get("intervals") or {}
-    confidence = verdict.get("intervals", {}).get("confidence", CONFIDENCE)
+    confidence = verdict.get("intervals", {}).get("confidence", 0.95)
     parts = []
     if by_type:
         kind = max(by_type, key=lambda name: by_type[name])
         chosen = test.scored & ~test.live & (test.attack_type == kind)
-        found = in_words(accepted[chosen], test.group[chosen], intervals.get("apcer", {}).get(kind), confidence)
+        found = in_words(accepted[chosen], intervals.get("apcer", {}).get(kind), confidence)
         kinds = f"of {len(by_type)} attack types, {kind} is accepted most often: " if len(by_type) > 1 else f"{kind}: "
         parts.append(f"{kinds}{found} of its presentations pass for live (APCER)")
     live = test.scored & test.live
     if live.any():
-        found = in_words(~accepted[live], test.group[live], intervals.get("bpcer"), confidence)
+        found = in_words(~accepted[live], intervals.get("bpcer"), confidence)
         parts.append(f"{found} of live presentations are refused (BPCER)")
     if not parts:
         return "No clip of the test split has a score: there is no verdict."
@@ -37,16 +36,13 @@ def sentence(verdict: Mapping[str, Any], test: Scores) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def in_words(
-    errors: NDArray[np.bool_], group: NDArray[Any], interval: Mapping[str, Any] | None, confidence: float
-) -> str:
-    """A rate with its interval, "2.5 % (1 of 40; 95 % interval 0.1 to 13.2 %)"; without one that of `rate`."""
-    found = rate(errors, group)
-    assert found is not None
-    bounds = interval or found
-    low, high, level = 100 * bounds["low"], 100 * bounds["high"], 100 * (confidence if interval else CONFIDENCE)
-    counted = f"{found['errors']} of {found['num']}"
-    return f"{100 * found['rate']:.1f} % ({counted}; {level:g} % interval {low:.1f} to {high:.1f} %)"
+def in_words(errors: NDArray[np.bool_], interval: Mapping[str, Any] | None, confidence: float) -> str:
+    """A rate with its interval, "2.5 % (1 of 40; 95 % interval 0.1 to 13.2 %)"; without one it says so."""
+    counted = f"{int(errors.sum())} of {len(errors)}"
+    if interval is None:
+        return f"{100 * errors.mean():.1f} % ({counted}; too few people for an interval)"
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * errors.mean():.1f} % ({counted}; {100 * confidence:g} % interval {low:.1f} to {high:.1f} %)"
 
 
 def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from livetrain.verdict import metrics
-from livetrain.verdict.rates import clopper_pearson
+from livetrain.verdict.intervals import clopper_pearson
 from livetrain.verdict.scores import Scores
 
 # Okabe and Ito's palette: told apart by all common kinds of colour vision.
@@ -92,7 +92,7 @@ def reliability(scores: Scores, num_bins: int = 10) -> Figure:
     p_live, live = scores.p_live[scores.scored][order], scores.live[scores.scored][order]
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     for part in np.array_split(np.arange(len(order)), min(num_bins, len(order))):
-        share, (low, high) = live[part].mean(), clopper_pearson(live[part].sum(), len(part))
+        share, (low, high) = live[part].mean(), clopper_pearson(int(live[part].sum()), len(part), 0.95)
         x = p_live[part].mean()
         axes.plot([x, x], [low, high], color=TEST_COLOR, linewidth=1.2)
         axes.plot([x], [share], "o", color=TEST_COLOR, markersize=5)

@@ -17,6 +17,7 @@ from livetrain.errors import UserError
 from livetrain.fileio import write_text
 from livetrain.verdict import curve, details, narrative, plots, robustness, scores, slider
 from livetrain.verdict.details import Details
+from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import FAILED, Scores
 from livetrain.verdict.slices import slices
 
@@ -64,7 +65,7 @@ def write(run_dir: Path, *, pictures: Pictures | None = None, worst_clips: int =
             kinds=sorted({*verdict["dev"]["apcer"], *verdict["test"]["apcer"]}),
             figures=[(CAPTIONS[name], _png(drawn[name])) for name in CAPTIONS if name in drawn],
             slider=slider.data(test, threshold) if test.scored.any() else None,
-            slices=slices(test, of, threshold),
+            slices=slices(test, of, threshold, Settings.of(verdict.get("intervals", {}))),
             max_slices=MAX_SLICES_LISTED,
             robustness=robustness.read(run_dir, verdict),
             clips=[_clip(item, of, threshold, pictures) for item in worst(test, threshold, worst_clips)],

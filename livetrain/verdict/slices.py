@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livetrain.verdict import intervals
 from livetrain.verdict.details import Details
-from livetrain.verdict.rates import rate
+from livetrain.verdict.intervals import USUAL, Interval, Settings
 from livetrain.verdict.scores import Scores
 
 MAX_VALUES = 40  # of a worded attribute that are told apart; the rest is one slice
@@ -27,11 +28,14 @@ NUMERIC: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def slices(scores: Scores, details: Mapping[str, Details], threshold: float) -> list[dict[str, Any]]:
+def slices(
+    scores: Scores, details: Mapping[str, Details], threshold: float, settings: Settings = USUAL
+) -> list[dict[str, Any]]:
     """The slices of a split's scored clips, worst first, as JSON-able dicts.
 
     Each has `attribute`, `value`, `num_clips`, `num_people` (None where unknown), and `apcer` and `bpcer` as
-    {num, errors, rate, low, high} or None without such clips. An attribute with one value alone gives no slice.
+    {num, errors, rate, low, high} or None without such clips; low and high are None where one person alone, who does
+    not always err alike, tells nothing of others. An attribute with one value alone gives no slice.
     """
     found = []
     rows = np.flatnonzero(scores.scored)
@@ -40,13 +44,14 @@ def slices(scores: Scores, details: Mapping[str, Details], threshold: float) -> 
         if len(names) < 2 and attribute != "attack type":
             continue
         for name in names:
-            found.append({"attribute": attribute, "value": name} | _figures(scores, rows[values == name], threshold))
+            figures = _figures(scores, rows[values == name], threshold, settings)
+            found.append({"attribute": attribute, "value": name} | figures)
     return sorted(found, key=badness, reverse=True)
 
 
 def badness(item: Mapping[str, Any]) -> tuple[float, float]:
     """What slices are ordered by: (lower end of the interval, rate) of the worse of the two rates."""
-    known = [(part["low"], part["rate"]) for part in (item["apcer"], item["bpcer"]) if part]
+    known = [(part["low"] or 0.0, part["rate"]) for part in (item["apcer"], item["bpcer"]) if part]
     return max(known, default=(-1.0, -1.0))
 
 
@@ -68,15 +73,23 @@ def table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]
     return columns, rows
 
 
-def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float) -> dict[str, Any]:
-    accepted = scores.p_live[rows] >= threshold
-    live, group = scores.live[rows], scores.group[rows]
-    people = set(group.tolist()) - {""}
+def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings: Settings) -> dict[str, Any]:
+    part = scores.select(rows)
+    bounds = intervals.of_scores(part, threshold, settings, ranking=False)
+    accepted = part.p_live >= threshold
+    people = set(part.group.tolist()) - {""}
+
+    def share(errors: NDArray[np.bool_], interval: Interval | None) -> dict[str, Any] | None:
+        if not len(errors):
+            return None
+        ends = {end: interval[end] if interval else None for end in ("low", "high")}
+        return {"num": len(errors), "errors": int(errors.sum()), "rate": float(errors.mean()), **ends}
+
     return {
         "num_clips": len(rows),
         "num_people": len(people) or None,
-        "apcer": rate(accepted[~live], group[~live]),
-        "bpcer": rate(~accepted[live], group[live]),
+        "apcer": share(accepted[~part.live], bounds["apcer_pooled"]),
+        "bpcer": share(~accepted[part.live], bounds["bpcer"]),
     }
 
 

@@ -92,6 +92,27 @@ def split_figures(scores: Scores, threshold: Threshold, how: Settings) -> dict[s
     }
 
 
+TABLE = ("figure", "dev", "test", "test, low", "test, high")
+
+
+def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the headline figures, for W&B."""
+    dev, test = verdict["dev"], verdict["test"]
+    bounds = test["intervals"]
+
+    def row(name: str, a: Any, b: Any, interval: dict[str, Any] | None) -> list[Any]:
+        return [name, a, b, *((interval["low"], interval["high"]) if interval else (None, None))]
+
+    rows = [
+        row(f"apcer {kind}", dev["apcer"].get(kind), rate, bounds["apcer"].get(kind))
+        for kind, rate in test["apcer"].items()
+    ]
+    rows += [row(name, dev[name], test[name], bounds[name]) for name in ("apcer_max", "bpcer", "hter", "eer", "auc")]
+    failed, threshold = "failure_to_acquire", verdict["threshold"]
+    rows += [row(failed, dev[failed]["rate"], test[failed]["rate"], None), row("threshold", threshold, threshold, None)]
+    return list(TABLE), rows
+
+
 def format_text(verdict: dict[str, Any]) -> str:
     """The verdict as a small table for a terminal: dev, test, and the interval of test."""
     dev, test = verdict["dev"], verdict["test"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from livetrain.errors import UserError
-from livetrain.verdict import details, rates, slices
+from livetrain.verdict import details, intervals, slices
 from livetrain.verdict.details import Details
 from tests.verdict.helpers import make_scores
 
@@ -26,25 +26,25 @@ def test_details_come_back(tmp_path: Path) -> None:
     assert details.read(tmp_path / "absent.csv", ["a"]) == {}
 
 
-def test_clopper_pearson_of_the_textbooks() -> None:
-    assert rates.clopper_pearson(0, 120) == (0.0, pytest.approx(0.0303, abs=1e-4))
-    assert rates.clopper_pearson(1, 10) == pytest.approx((0.00253, 0.44502), abs=1e-5)
-    low, high = rates.clopper_pearson(9, 10)
-    assert (1 - high, 1 - low) == pytest.approx((0.00253, 0.44502), abs=1e-5)
-    assert rates.clopper_pearson(10, 10)[1] == 1.0
-
-
-def test_a_person_who_always_fails_widens_the_interval() -> None:
-    wrong = np.repeat([True, False, False, False], 10)
-    people = np.repeat(["a", "b", "c", "d"], 10).astype(object)
-    together, apart = rates.rate(wrong, people), rates.rate(wrong, np.full(40, "", dtype=object))
-    assert together and apart and together["rate"] == apart["rate"] == 0.25
-    assert rates.design_effect(wrong, people) == pytest.approx(10)  # as if there were four videos
-    assert together["low"] < apart["low"] and together["high"] > apart["high"]
-    assert (together["low"], together["high"]) == pytest.approx(rates.clopper_pearson(1, 4))
-    assert rates.rate(wrong[:0], people[:0]) is None
-    spread = np.tile([True, False, False, False], 10)
-    assert rates.design_effect(spread, people) == 1.0, "never narrower than independent videos"
+def test_intervals_of_slices_are_those_of_the_verdict() -> None:
+    """A person who always fails widens them; of one person alone who does not always fail there is none."""
+    wrong = [("live", 0.1)] * 10 + [("live", 0.9)] * 30
+    scores = make_scores(wrong, people=np.repeat(["a", "b", "c", "d"], 10).tolist())
+    of = {f"clip{i}": Details(device="new" if i < 20 else "old", session=str(i // 5 % 2)) for i in range(40)}
+    found = {(item["attribute"], item["value"]): item["bpcer"] for item in slices.slices(scores, of, 0.5)}
+    whole = intervals.of_scores(scores.select(np.arange(20)), 0.5, ranking=False)["bpcer"]
+    assert (found["device", "new"]["low"], found["device", "new"]["high"]) == (whole["low"], whole["high"])
+    assert found["device", "old"]["high"] == pytest.approx(intervals.clopper_pearson(0, 2, 0.95)[1])
+    percentile = intervals.Settings(method="percentile", replicates=500, confidence=0.8)
+    other = {(item["attribute"], item["value"]): item for item in slices.slices(scores, of, 0.5, percentile)}
+    narrow = other["session", "0"]["bpcer"]
+    assert narrow["high"] - narrow["low"] < found["session", "0"]["high"] - found["session", "0"]["low"]
+    alone = make_scores([("live", 0.1), ("live", 0.9), ("live", 0.9)], people=["a", "a", "b"])
+    of = {"clip0": Details(device="x"), "clip1": Details(device="x"), "clip2": Details(device="y")}
+    first, second = slices.slices(alone, of, 0.5)
+    assert {first["value"], second["value"]} == {"x", "y"}
+    x = next(item["bpcer"] for item in (first, second) if item["value"] == "x")
+    assert x == {"num": 2, "errors": 1, "rate": 0.5, "low": None, "high": None}
 
 
 def test_slices_have_their_clips_and_the_worst_comes_first() -> None:
