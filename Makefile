@@ -52,9 +52,10 @@ test: $(STAMP) ## all tests but the heavy ones
 
 test-slurm: $(STAMP) ## a run over two SLURM nodes on this machine
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m "slurm and not slow"
 
 test-slow: $(STAMP) ## the heavy proofs
+	tests/slurm/install.sh
 	$(BIN)/python -m pytest -m slow
 
 bench-quick: $(STAMP) ## the short benchmarks; fails where a ratio has fallen by half

@@ -1,22 +1,26 @@
 """Submit a training run to SLURM, with the code and the configuration as they are now.
 
     livetrain submit CONFIG.yaml … [key=value …] --nodes N --gpus-per-node G [--time 24:00:00] [--cluster FILE]
-                     [--array FILE | --folds] [--evaluate-on SHARDS] [--dry-run]
+                     [--array FILE | --array KEYS | --folds] [--evaluate-on SHARDS] [--dry-run]
 
   --cluster FILE        the cluster's partition, account, modules, container …; slurm/cluster.yaml lists all keys
   --array FILE          one job for each line of FILE, which holds more `key=value`; its run is run_dir/task-<n>
-  --folds               a job for each fold of shards that were built with --folds K: fold n is test, the next one dev
+  --array KEYS          the same for each value of a key, seed=0..4 or optim.lr=1e-3,3e-3; of several, parted by blanks,
+                        for each combination: --array "seed=0..2 model.pool=mean,attention"
+  --folds               a job for each fold of shards that were built with --folds K, run_dir/fold-<n>, as data.fold=n/K
   --evaluate-on SHARDS  a job that starts when this one is finished and scores the best checkpoint on other shards
   --dry-run             print what would be run, and write nothing
 
 The run directory gets code/ (the packages), submitted.yaml (the whole configuration) and job.log: what is queued does
-not change when the working tree does. Submitting the same command again goes on with the run.
+not change when the working tree does. Submitting the same command again goes on with the run. When the jobs of an array
+are done, one more makes run_dir/leaderboard.csv and .html of them, or joins folds into one verdict (`livetrain cv`).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -62,6 +66,17 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Array:
+    """The runs of a job array: the `key=value` that each adds to the configuration, its folder in run_dir, and what
+    joins them when they have ended: arguments of livetrain, and on what condition."""
+
+    lines: list[str]
+    folders: list[str]
+    joined_by: list[str]
+    condition: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A call of sbatch: its arguments and the variables its script reads."""
 
@@ -87,7 +102,7 @@ def load_cluster(path: Path | None) -> Cluster:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
-def training_job(config: Config, cluster: Cluster, options: argparse.Namespace) -> Job:
+def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, array: Array | None) -> Job:
     """The job that trains `config`, whose paths are absolute."""
     run_dir = Path(config.run_dir)
     seconds = cluster.stop_seconds_before_limit
@@ -99,7 +114,7 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace) 
         f"--time={options.time or cluster.time}",
         f"--signal=B:USR1@{seconds}",
         f"--chdir={run_dir}",
-        f"--output={run_dir / ('job-%a.log' if options.array else LOG)}",
+        f"--output={run_dir / ('job-%a.log' if array else LOG)}",
         *_given(partition=cluster.partition, account=cluster.account, qos=cluster.qos, constraint=cluster.constraint),
         *_given(gpus_per_node=options.gpus_per_node or "", cpus_per_task=cluster.cpus_per_task or ""),
         *cluster.sbatch_options,
@@ -112,9 +127,8 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace) 
         "LIVETRAIN_SRUN": shlex.join(cluster.srun_options),
         "LIVETRAIN_PROCESSES_PER_NODE": str(cluster.processes_per_node or options.gpus_per_node or 1),
     }
-    if options.array:
-        lines = array_lines(options.array)
-        sbatch.append(f"--array=0-{len(lines) - 1}")
+    if array:
+        sbatch.append(f"--array=0-{len(array.lines) - 1}")
         variables["LIVETRAIN_ARRAY"] = str(run_dir / "array.txt")
     script = [str(run_dir / CODE / "slurm" / "train.sbatch"), str(run_dir / SUBMITTED)]
     return Job([*sbatch, *script], {name: value for name, value in variables.items() if value})
@@ -122,17 +136,67 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace) 
 
 def evaluation_job(config: Config, training: Job, after: str, shards: Path) -> Job:
     """The job that scores the finished run on other shards, into run_dir/on-<name of the shard folder>."""
+    name = f"on-{shards.name}"
+    what = ["evaluate", config.run_dir, f"data.shards={shards}", f"run_dir={Path(config.run_dir) / name}"]
+    what += ["data.sources=[]"] if config.data.sources else []
+    return following_job(config, training, name, f"afterok:{after}", what)
+
+
+def joining_job(config: Config, training: Job, after: str, array: Array) -> Job:
+    """The job that makes one table, or one verdict, of the runs of an array."""
+    return following_job(config, training, "joined", f"{array.condition}:{after}", array.joined_by)
+
+
+def following_job(config: Config, training: Job, name: str, dependency: str, arguments: Sequence[str]) -> Job:
+    """A job of one node that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log."""
     run_dir = Path(config.run_dir)
-    target = run_dir / f"on-{shards.name}"
     kept = ("--time", "--partition", "--account", "--qos", "--constraint", "--gpus", "--cpus")
-    sbatch = ["sbatch", "--parsable", f"--job-name={config.name}-on-{shards.name}", "--nodes=1"]
+    sbatch = ["sbatch", "--parsable", f"--job-name={config.name}-{name}", "--nodes=1"]
     sbatch += [item for item in training.command if item.startswith(kept)]
-    sbatch += [f"--dependency=afterok:{after}", f"--chdir={run_dir}", f"--output={run_dir / f'on-{shards.name}.log'}"]
-    python = [training.variables["LIVETRAIN_PYTHON"], "-m", "livetrain.cli", "evaluate"]
-    what = [*shlex.split(training.variables.get("LIVETRAIN_CONTAINER", "")), *python, str(run_dir)]
-    what += [f"data.shards={shards}", f"run_dir={target}", *(["data.sources=[]"] if config.data.sources else [])]
+    sbatch += [f"--dependency={dependency}", f"--chdir={run_dir}", f"--output={run_dir / f'{name}.log'}"]
+    python = [training.variables["LIVETRAIN_PYTHON"], "-m", "livetrain.cli", *arguments]
+    what = [*shlex.split(training.variables.get("LIVETRAIN_CONTAINER", "")), *python]
     lines = [training.variables.get("LIVETRAIN_SETUP", ""), f"cd {shlex.quote(str(run_dir / CODE))}", shlex.join(what)]
     return Job([*sbatch, "--wrap", "\n".join(line for line in lines if line)], {})
+
+
+def make_array(config: Config, options: argparse.Namespace) -> Array | None:
+    """What --array or --folds ask for. Raises UserError."""
+    run_dir = config.run_dir
+    if options.folds:
+        count = num_folds(config)
+        names = [f"fold-{fold}" for fold in range(count)]
+        lines = [f"data.fold={fold}/{count} name={config.name}-{name}" for fold, name in enumerate(names)]
+        return Array(lines, names, ["cv", str(Path(run_dir) / SUBMITTED)], "afterok")
+    if not options.array:
+        return None
+    is_keys = "=" in options.array and not Path(options.array).exists()
+    lines = combinations(options.array) if is_keys else array_lines(Path(options.array))
+    return Array(lines, [f"task-{number}" for number in range(len(lines))], ["leaderboard", run_dir], "afterany")
+
+
+def combinations(text: str) -> list[str]:
+    """`seed=0..2 model.pool=mean,max` → a line of `key=value` for each combination, the last key changing first. A
+    range may stand within a value (data.fold=0..4/5), a comma within brackets does not part. Raises UserError."""
+    choices = []
+    for item in text.split():
+        key, equals, values = item.partition("=")
+        if not (key and equals and values):
+            raise UserError(f"--array {text!r}: {item!r} is not key=value,value or key=first..last")
+        found = [value for part in re.split(r",(?![^\[]*\])", values) for value in _range(part)]
+        choices.append([f"{key}={value}" for value in found])
+    return [" ".join(line) for line in itertools.product(*choices)]
+
+
+def _range(value: str) -> list[str]:
+    """`a2..4b` → a2b, a3b, a4b; what holds no range, as it is."""
+    match = re.fullmatch(r"(.*?)(\d+)\.\.(\d+)(.*)", value)
+    if not match:
+        return [value]
+    before, first, last, after = match.groups()
+    if int(last) < int(first):
+        raise UserError(f"--array: {value!r} ends before it begins")
+    return [f"{before}{number}{after}" for number in range(int(first), int(last) + 1)]
 
 
 def array_lines(path: Path) -> list[str]:
@@ -150,8 +214,8 @@ def array_lines(path: Path) -> list[str]:
     return lines
 
 
-def write_folds(config: Config) -> Path:
-    """run_dir/folds.txt, an array file with a line for each fold of the shards. Raises UserError without folds."""
+def num_folds(config: Config) -> int:
+    """Folds of the shards, which must be here. Raises UserError without folds."""
     manifest = Path(config.data.shards) / "dataset.json"
     try:
         splits = json.loads(manifest.read_text(encoding="utf-8"))["splits"]
@@ -160,14 +224,7 @@ def write_folds(config: Config) -> Path:
     count = sum(name.startswith("fold") for name in splits)
     if count < 3:
         raise UserError(f"{config.data.shards} has the splits {', '.join(splits)}: build it with --folds K")
-    lines = []
-    for test in range(count):
-        dev = (test + 1) % count
-        train = "+".join(f"fold{fold}" for fold in range(count) if fold not in (test, dev))
-        lines.append(f"data.train_split={train} data.dev_split=fold{dev} data.test_split=fold{test}\n")
-    path = Path(config.run_dir) / "folds.txt"
-    write_text(path, "".join(lines))
-    return path
+    return count
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -191,13 +248,13 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def write_run_directory(config: Config, options: argparse.Namespace) -> None:
+def write_run_directory(config: Config, array: Array | None) -> None:
     """Write code/, submitted.yaml and array.txt. Code that is there is replaced: a job reads it when it starts."""
     run_dir = Path(config.run_dir)
     write_text(run_dir / SUBMITTED, to_yaml(config))
-    if options.array:
-        tasks = enumerate(array_lines(options.array))
-        write_text(run_dir / "array.txt", "".join(f"{line} run_dir={run_dir / f'task-{n}'}\n" for n, line in tasks))
+    if array:
+        tasks = zip(array.lines, array.folders, strict=True)
+        write_text(run_dir / "array.txt", "".join(f"{line} run_dir={run_dir / name}\n" for line, name in tasks))
     fresh = run_dir / f".{CODE}.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -235,19 +292,27 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"name={config.name!r} must be letters, digits, '.', '_' and '-' to name a job")
     if not (REPO / "slurm" / "train.sbatch").exists():
         raise UserError(f"{REPO} has no slurm/train.sbatch: submit from a checkout of livetrain, not a package")
-    if options.folds:
-        options.array = write_folds(config)
-    if options.array and options.evaluate_on:
+    if options.folds and options.array:
+        raise UserError("--folds is an array already; leave out --array")
+    array = make_array(config, options)
+    if array and options.evaluate_on:
         raise UserError("--evaluate-on scores one run, --array makes many; submit the evaluations when they are done")
-    job = training_job(config, load_cluster(options.cluster), options)
+    for line in array.lines if array else ():
+        load_config([], [f"data.shards={config.data.shards or 'x'}", *line.split()], warn=lambda line: None)
+    job = training_job(config, load_cluster(options.cluster), options, array)
     if options.dry_run:
         print(job)
+        if array:
+            print(joining_job(config, job, "<job>", array))
         if options.evaluate_on:
             print(evaluation_job(config, job, "<job>", options.evaluate_on.resolve()))
         return 0
-    write_run_directory(config, options)
+    write_run_directory(config, array)
     number = sbatch(job)
     print(f"job {number}: {config.run_dir}")
+    if array:
+        after = sbatch(joining_job(config, job, number, array))
+        print(f"job {after}, after its {len(array.lines)} runs: joins them")
     if options.evaluate_on:
         after = sbatch(evaluation_job(config, job, number, options.evaluate_on.resolve()))
         print(f"job {after}, after it: scores on {options.evaluate_on}")
@@ -265,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus-per-node", type=int, default=0)
     parser.add_argument("--time", default="")
     parser.add_argument("--cluster", type=Path)
-    parser.add_argument("--array", type=Path)
+    parser.add_argument("--array", default="")
     parser.add_argument("--folds", action="store_true")
     parser.add_argument("--evaluate-on", type=Path)
     parser.add_argument("--dry-run", action="store_true")

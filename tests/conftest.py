@@ -6,8 +6,10 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch come: tests run side by side, one to a core
 
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 
@@ -30,21 +32,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ranks.prepare()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all of pytest-xdist's workers; the others wait for it. Never changed."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    folder = (factory.getbasetemp() if alone else factory.getbasetemp().parent) / f"once-{name}"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".tmp")
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with videos/ and label.csv: 6 people, live / print / replay, from the project's generator."""
-    folder = tmp_path_factory.mktemp("demo")
-    demo.generate(folder, num_groups=6, clips_per_group=6, max_seconds=1.6)
-    return folder
+    return made_once(
+        tmp_path_factory,
+        "demo",
+        lambda folder: demo.generate(folder, num_groups=6, clips_per_group=6, max_seconds=1.6),
+    )
 
 
 @pytest.fixture(scope="session")
 def demo_shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shard folder built from `demo_videos`, several small shards."""
-    out = tmp_path_factory.mktemp("shards")
-    arguments = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--out", out]
-    assert cli.main([str(a) for a in [*arguments, "--shard-mb", "0.5"]]) == 0
-    return out
+
+    def build(out: Path) -> None:
+        arguments = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--out", out]
+        assert cli.main([str(a) for a in [*arguments, "--shard-mb", "0.5"]]) == 0
+
+    return made_once(tmp_path_factory, "shards", build)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +71,7 @@ def plain(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.runs import small_config, train_here  # imports torch
 
     run_dir = tmp_path_factory.mktemp("plain") / "run"
-    train_here(small_config(demo_shards, run_dir))
+    train_here(small_config(demo_shards, run_dir), with_report=True)
     return run_dir
 
 

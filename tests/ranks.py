@@ -23,10 +23,18 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-from tests.runs import SMALL
+from tests.runs import SMALL, without_report
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOAD = ["torch", "timm", "accelerate", "livetrain.train", "livetrain.engine.conclude", "livetrain.engine.loop"]
+PRELOAD = [
+    "torch",
+    "timm",
+    "accelerate",
+    "livetrain.train",
+    "livetrain.engine.conclude",
+    "livetrain.engine.loop",
+    "tests.runs",
+]
 WAIT_SECONDS = 50  # less than a test's timeout, so that what the ranks printed is seen
 KILL_SECONDS = 3  # a process that sleeps in the kernel (a disk that does not answer) outlives SIGKILL
 
@@ -131,4 +139,6 @@ def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], l
     import torch
 
     torch.set_num_threads(1)
-    sys.exit(importlib.import_module(module).main(arguments))
+    with without_report():
+        code = importlib.import_module(module).main(arguments)
+    sys.exit(code)

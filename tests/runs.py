@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -16,6 +19,7 @@ from safetensors.torch import load_file
 from livetrain.config import Config, load_config
 from livetrain.engine.stop import StopRequest
 from livetrain.train import train
+from livetrain.verdict import report
 
 REPO = Path(__file__).parent.parent
 
@@ -47,11 +51,19 @@ def forget_accelerator() -> None:
     GradientState._reset_state()
 
 
-def train_here(config: Config) -> None:
-    """`train(config)` in this process, with Accelerate's process-wide state made anew."""
+def train_here(config: Config, *, with_report: bool = False) -> None:
+    """`train(config)` in this process, with Accelerate's process-wide state made anew. The report takes as long as the
+    rest of so small a run: it is left out where a test does not look at it."""
     forget_accelerator()
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.nullcontext() if with_report else without_report():
         train(config, stop)
+
+
+@contextlib.contextmanager
+def without_report() -> Iterator[None]:
+    """Runs end without report.html."""
+    with mock.patch.object(report, "write", lambda run_dir, **_: run_dir / report.FILE_NAME):
+        yield
 
 
 def launch(

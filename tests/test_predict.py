@@ -22,6 +22,7 @@ from livetrain.engine.evaluate import evaluate
 from livetrain.model import build_loss
 from livetrain.package import load, write
 from livetrain.verdict.scores import Scores
+from tests import ranks
 from tests.runs import forget_accelerator
 
 REPO = Path(__file__).parent.parent
@@ -139,7 +140,17 @@ def test_a_stopped_prediction_goes_on(
     assert run_predict(packed, folder, out, "--fresh") == whole
 
 
-@pytest.mark.launch
+def test_two_ranks_write_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
+    run_predict(packed, folder, tmp_path / "one.csv")
+    out, log = tmp_path / "two.csv", tmp_path / "log"
+    asked = ["--checkpoint", str(packed), "--videos", str(folder), "--out", str(out), "--processes", "2"]
+    with ranks.start_script("livetrain.predict", asked, log=log) as started:
+        assert started.wait() == [0, 0], log.read_text()
+    assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert "predicting: 6/6" in log.read_text()  # the first of two had half of them
+
+
+@pytest.mark.slow
 def test_two_processes_write_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
     run_predict(packed, folder, tmp_path / "one.csv")
     out = tmp_path / "two.csv"

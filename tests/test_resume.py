@@ -52,7 +52,7 @@ def same_run(a: Path, b: Path) -> None:
     assert (a / "verdict.json").read_text() == (b / "verdict.json").read_text()
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
+@pytest.fixture(scope="module")
 def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return (*ALL, f"train.max_steps={STEPS}", f"train.precision={request.param}")
 
@@ -65,6 +65,13 @@ def whole(options: tuple[str, ...], demo_shards: Path, tmp_path_factory: pytest.
     return run
 
 
+def in_precision(first: str, other: str) -> pytest.MarkDecorator:
+    """`options` in either precision; the other one by `make test-slow`."""
+    values = [first, pytest.param(other, marks=pytest.mark.slow)]
+    return pytest.mark.parametrize("options", values, indirect=True, scope="module")
+
+
+@in_precision("fp32", "bf16")
 def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +87,7 @@ def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
     same_run(whole, run)
 
 
+@in_precision("bf16", "fp32")
 def test_three_kills_at_random_steps_change_nothing(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from livetrain import cli, sweep
+from livetrain import cli, sweep, train
 from livetrain.errors import UserError
 from livetrain.sweep import Bayes, grid, load_sweep, random_options
 
@@ -127,28 +127,33 @@ def test_shipped_sweeps_load_here_and_in_wandb(path: Path) -> None:
     assert load_sweep_config(str(path))
 
 
-@pytest.mark.launch
-def test_trials_run_rank_and_go_on(demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two real trials, of which the first was done before: it stays as it is."""
-    from tests.runs import SMALL
+def test_trials_run_rank_and_go_on(
+    demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two real trials, of which the first was done before: it stays as it is. Trained here, not by a launcher."""
+    from tests.runs import SMALL, forget_accelerator
 
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    def run(command: list[str]) -> Any:
+        assert command[:4] == [sys.executable, "-m", "livetrain.cli", "train"]
+        assert command[4:6] == ["--config_file", "launch/one_cpu.yaml"]
+        forget_accelerator()
+        return SimpleNamespace(returncode=train.main(command[6:]))
+
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
     path = write(tmp_path, GRID.replace("[1.0e-4, 3.0e-4]", "[1.0e-3]"))
     base = [str(path), *SMALL, f"data.shards={demo_shards}", f"run_dir={tmp_path / 's'}", "train.max_steps=2"]
     done = tmp_path / "s" / "trial-000"
     done.mkdir(parents=True)
     (done / "metrics.jsonl").write_text('{"kind": "dev", "step": 2, "eer": 0.01}\n')
     (done / "verdict.json").write_text('{"test": {"eer": 0.02, "auc": 0.9, "hter": 0.03}}')
-    command = [sys.executable, "-m", "livetrain.cli", "sweep", *base, "--config_file", "launch/one_cpu.yaml"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=REPO, timeout=600)
-    assert ran.returncode == 0, ran.stderr
+    assert cli.main(["sweep", *base, "--config_file", "launch/one_cpu.yaml"]) == 0
     rows = list(csv.DictReader((tmp_path / "s" / "leaderboard.csv").open()))
     assert [row["trial"] for row in rows] == ["trial-000", "trial-001"]
     assert float(rows[0]["dev/eer"]) == 0.01 <= float(rows[1]["dev/eer"])
     assert rows[1]["model.pool"] == "max" and rows[1]["test/auc"]
     assert "MaxPool" not in (done / "verdict.json").read_text() and not (done / "config.yaml").exists()
     assert "pool: max" in (tmp_path / "s" / "trial-001" / "config.yaml").read_text()
-    assert "trial-001" in ran.stdout.splitlines()[-1]
+    assert "trial-001" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_an_array_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

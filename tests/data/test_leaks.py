@@ -65,7 +65,7 @@ def test_an_allowed_leak_is_the_first_line_of_the_verdict(
     leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    train_here(small_config(leaky, run, "data.allow_leak=true", "train.max_steps=1"))
+    train_here(small_config(leaky, run, "data.allow_leak=true", "train.max_steps=1"), with_report=True)
     figures = json.loads((run / "verdict.json").read_text())
     assert verdict.format_text(figures).splitlines()[0].startswith("LEAK: 1 people are in train and test")
     assert figures["notices"][0] in (run / "report.html").read_text()

@@ -17,7 +17,8 @@ from tests.runs import small_config, train_here
 @pytest.fixture(scope="module")
 def run(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("conclude") / "run"
-    train_here(small_config(demo_shards, folder, "train.max_steps=1", "eval.num_frames=3", "eval.robustness=true"))
+    options = ("train.max_steps=1", "eval.num_frames=3", "eval.robustness=true")
+    train_here(small_config(demo_shards, folder, *options), with_report=True)
     return folder
 
 

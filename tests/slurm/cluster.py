@@ -51,6 +51,10 @@ PartitionName=main Nodes=n0,n1 Default=YES MaxTime=INFINITE State=UP
 """
 
 
+class NoCluster(Exception):
+    """SLURM is installed, but its daemons do not work here."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A running cluster; `environment` makes SLURM's commands find it."""
@@ -140,7 +144,8 @@ def _daemon(command: list[str], environment: dict[str, str], folder: Path) -> It
 def _wait(condition, cluster: Cluster, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"the cluster does not come up\n{cluster.logs()}"
+        if time.monotonic() > deadline:
+            raise NoCluster(f"the cluster does not come up\n{cluster.logs()}")
         time.sleep(0.2)
 
 

@@ -66,6 +66,11 @@ def test_the_shipped_cluster_file_has_every_key() -> None:
         (["--array", "absent.txt"], "absent.txt"),
         (["--array", "bad.txt"], r"bad.txt, line 2: must hold `key=value`"),
         (["--array", "good.txt", "--evaluate-on", "x"], "--array makes many"),
+        (["--array", "good.txt", "--folds"], "--folds is an array already"),
+        (["--array", "seed=3..1"], "'3..1' ends before it begins"),
+        (["--array", "seed=1 optim.lr"], "'optim.lr' is not key=value"),
+        (["--array", "optim.lrr=1,2"], "unknown key optim.lrr; did you mean optim.lr"),
+        (["--array", "optim.lr=fast,2"], "optim.lr"),
         (["--nodes", "two"], "--nodes"),
         (["--gpu", "2"], "unknown option --gpu"),
         (["optim.lrr=1"], "optim.lr"),
@@ -120,11 +125,25 @@ def test_an_array_has_a_run_for_each_line(
 ) -> None:
     (tmp_path / "a.txt").write_text("optim.lr=1e-3\noptim.lr=3e-3 seed=2\n")
     assert cli.main(["submit", "data.shards=x", f"run_dir={tmp_path}/run", "--array", str(tmp_path / "a.txt")]) == 0
-    assert "--array=0-1" in fake_sbatch.read_text() and fake_sbatch.read_text().startswith(f"{tmp_path}/run/array.txt ")
+    first, second, _ = fake_sbatch.read_text().split("\n", 2)
+    assert "--array=0-1" in first and first.startswith(f"{tmp_path}/run/array.txt ")
+    assert (
+        "--dependency=afterany:1" in second
+        and f"-m livetrain.cli leaderboard {tmp_path}/run" in fake_sbatch.read_text()
+    )
     assert (tmp_path / "run" / "array.txt").read_text().splitlines() == [
         f"optim.lr=1e-3 run_dir={tmp_path}/run/task-0",
         f"optim.lr=3e-3 seed=2 run_dir={tmp_path}/run/task-1",
     ]
+
+
+def test_an_array_of_values_has_a_run_for_each_combination() -> None:
+    assert submit.combinations("seed=0..2") == ["seed=0", "seed=1", "seed=2"]
+    assert submit.combinations("data.fold=3..4/5") == ["data.fold=3/5", "data.fold=4/5"]
+    assert submit.combinations("seed=7 model.pool=mean,max optim.lr=1e-3") == [
+        "seed=7 model.pool=mean optim.lr=1e-3", "seed=7 model.pool=max optim.lr=1e-3",
+    ]  # fmt: skip
+    assert submit.combinations("data.sources=[a,b],[c]") == ["data.sources=[a,b]", "data.sources=[c]"]
 
 
 def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Path) -> None:
@@ -132,9 +151,11 @@ def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Pat
     assert shards_cli.main([*map(str, build), "--out", str(tmp_path / "folds")]) == 0
     asked = [f"data.shards={tmp_path / 'folds'}", f"run_dir={tmp_path / 'run'}", "--folds"]
     assert cli.main(["submit", *asked]) == 0
-    assert "--array=0-2" in fake_sbatch.read_text()
+    called = fake_sbatch.read_text()
+    assert "--array=0-2" in called and "--dependency=afterok:1" in called
+    assert f"-m livetrain.cli cv {tmp_path}/run/submitted.yaml" in called
     lines = (tmp_path / "run" / "array.txt").read_text().splitlines()
-    assert lines[1].startswith("data.train_split=fold0 data.dev_split=fold2 data.test_split=fold1 run_dir=")
+    assert lines[1] == f"data.fold=1/3 name=run-fold-1 run_dir={tmp_path}/run/fold-1"
     dataset = Dataset.open(tmp_path / "folds")
     people = [set(dataset.columns["group"].take(dataset.rows(f"fold{n}")).to_pylist()) for n in range(3)]
     assert len(set.union(*people)) == sum(map(len, people)) == 6, "no person in two folds"
