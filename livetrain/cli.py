@@ -110,6 +110,7 @@ def _predict(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments:
         print(predict.__doc__)
         return 0
+    arguments = predict.with_ensemble(arguments)
     options, _ = predict.parse(arguments)
     processes = predict.processes_wanted(options) if options.videos else 1
     if processes == 1:

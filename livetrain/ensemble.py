@@ -132,7 +132,8 @@ def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, 
     scores.write(out / "scores" / "test.csv", test)
     write_json(out / run.VERDICT, figures)
     _write_config(package.load(sources[0]).config, out)
-    write_json(out / ENSEMBLE, {"format": 1, "members": members, "threshold": figures["threshold"], "weights": how})
+    content = {"format": 1, "members": members, "threshold": figures["threshold"], "weights": how, "sources": names}
+    write_json(out / ENSEMBLE, content)
     return dict(zip(names, weights.tolist(), strict=True))
 
 

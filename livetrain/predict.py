@@ -2,6 +2,7 @@
 
     livetrain predict --checkpoint C --videos DIR --out submission.csv [--json FILE] [--processes N] [key=value …]
     livetrain predict --checkpoint C VIDEO …                 # prints JSON
+    livetrain predict --ensemble RUN RUN … --videos DIR --out submission.csv   # weights fitted on dev
     accelerate launch … livetrain/predict.py --checkpoint C --videos DIR --out submission.csv      # several nodes
 
 C is a model package, a run directory, a checkpoint's folder or an ensemble's. Every video file below DIR gets a row
@@ -11,6 +12,8 @@ cannot be decoded gets predict.failed_score, is counted and told with its reason
 
 The time is a file's share of the wall time of its batch, from the end of the batch before, reading and decoding
 included: the times of a process add up to its wall time. For times of files alone: eval.batch_size=1 data.prefetch=1.
+
+--ensemble is short for `livetrain ensemble RUN RUN … --out OUT.ensemble` and --checkpoint OUT.ensemble.
 
 Rows are kept in OUT.partial/ as they are made: the same command goes on where it was stopped; --fresh begins anew.
 --processes: on CUDA one a GPU unless told; more than one on the CPU too.
@@ -237,6 +240,40 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [item for item in rest if _is_override(item)]
 
 
+def with_ensemble(arguments: Sequence[str]) -> list[str]:
+    """The arguments with --ensemble RUN … replaced by the ensemble that is made of them, beside the table; one of the
+    same runs that is there is taken. Raises UserError."""
+    arguments = list(arguments)
+    if "--ensemble" not in arguments:
+        return arguments
+    first = arguments.index("--ensemble")
+    count = next((n for n, item in enumerate(arguments[first + 1 :]) if item.startswith("-") or "=" in item), None)
+    last = len(arguments) if count is None else first + 1 + count
+    sources, rest = arguments[first + 1 : last], arguments[:first] + arguments[last:]
+    if "--checkpoint" in rest:
+        raise UserError("livetrain predict: --ensemble and --checkpoint are both given; choose one")
+    if "--out" not in rest[:-1] or "--videos" not in rest:
+        raise UserError("livetrain predict: --ensemble needs --videos DIR and --out FILE; it is kept beside that table")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("livetrain predict: make the ensemble before many processes start: livetrain ensemble")
+    from livetrain import ensemble
+    from livetrain.predictor import ENSEMBLE
+
+    out = Path(rest[rest.index("--out") + 1])
+    folder = out.with_name(f"{out.name}.ensemble")
+    if (folder / ENSEMBLE).exists():
+        made_of = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8")).get("sources")
+        if made_of != sources:
+            raise UserError(
+                f"{folder} is of other runs ({', '.join(made_of or ())}); remove it, or choose another --out"
+            )
+    else:
+        weights = ensemble.build([Path(source) for source in sources], folder)
+        for name, weight in weights.items():
+            print(f"{weight:.4f}  {name}", file=sys.stderr)
+    return [*rest, "--checkpoint", str(folder)]
+
+
 def _is_override(item: str) -> bool:
     return "=" in item and not Path(item).exists()
 
@@ -254,7 +291,7 @@ def main(arguments: list[str]) -> int:
     """The command line, in this process. Returns the exit code."""
 
     def run() -> int:
-        options, overrides = parse(arguments)
+        options, overrides = parse(with_ensemble(arguments))
         if options.videos:
             predict_folder(options, overrides)
             return 0

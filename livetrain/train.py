@@ -45,8 +45,7 @@ def train(config: Config, stop: StopRequest) -> None:
             print(dry_run.describe(config, dataset, model, loss, accelerator))
         return
 
-    start = run.find_start(config, warn)
-    run.check_changes(config, dataset, start, warn)
+    start = run.find_start(config, dataset, warn)
     parts = build.make_parts(config, accelerator, dataset, model, loss, start)
     with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
         loop.train()

@@ -91,6 +91,33 @@ def test_an_ensemble_predicts_what_its_scores_say(
     assert cli.main(["report", str(out)]) == 0 and (out / "report.html").stat().st_size > 10_000
 
 
+def test_predict_makes_the_ensemble_it_is_asked_for(
+    plain: Path, variant: Path, demo_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v").mkdir()
+    for name in ("id00_0_live.mp4", "id01_0_print.mp4"):
+        (tmp_path / "v" / name).symlink_to(demo_videos / "videos" / name)
+    out = tmp_path / "submission.csv"
+    asked = ["predict", "--videos", str(tmp_path / "v"), "--out", str(out), "--ensemble", str(plain)]
+    assert cli.main([*asked, str(variant)]) == 0
+    assert json.loads((tmp_path / "submission.csv.ensemble" / "ensemble.json").read_text())["weights"] == "fitted"
+    model = load_model(tmp_path / "submission.csv.ensemble")
+    expected = [model.predict(path).p_live for path in sorted((tmp_path / "v").iterdir())]
+    lines = out.read_text().splitlines()[1:]
+    assert [float(line.split(",")[1]) for line in lines] == pytest.approx(expected, abs=1e-7)
+    out.unlink()
+    assert cli.main([*asked, str(variant), "eval.num_frames=1"]) == 0, "the same is taken again"
+    capsys.readouterr()
+    for more, says in (
+        ([str(plain)], "is of other runs"),
+        ([str(variant), "--checkpoint", str(plain)], "choose one"),
+    ):
+        assert cli.main([*asked, *more]) == 2
+        assert says in capsys.readouterr().err
+    assert cli.main(["predict", "--ensemble", str(plain), str(variant)]) == 2
+    assert "needs --videos DIR and --out FILE" in capsys.readouterr().err
+
+
 def test_members_that_see_other_clips_are_read_side_by_side(
     plain: Path, variant: Path, demo_videos: Path, tmp_path: Path
 ) -> None:

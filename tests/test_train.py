@@ -389,6 +389,18 @@ def test_what_makes_another_run_is_refused_without_run_fork(
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_run_may_begin_at_a_checkpoint_of_other_data(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
+    """Also when it is started again before it had a checkpoint of its own."""
+    shutil.copytree(demo_shards, tmp_path / "other")
+    assert cli.main(["split", str(tmp_path / "other"), "--protocol", "random", "--seed", "5"]) == 0
+    begin = sorted((plain / "checkpoints").glob("step-*"))[-1]
+    options = (f"resume={begin}", "train.max_steps=8", "seed=3")
+    train_here(small_config(tmp_path / "other", tmp_path / "run", *options))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    train_here(small_config(tmp_path / "other", tmp_path / "run", *options))
+    assert [record["step"] for record in records(tmp_path / "run")] == [7, 8]
+
+
 def test_best_weights_are_those_the_dev_split_chose(demo_shards: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     train_here(

@@ -60,8 +60,9 @@ NOT_SAME_KEYS = (
 )
 
 
-def find_start(config: Config, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint that `resume` asks for, or None for a fresh start. Raises UserError."""
+def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint that `resume` asks for, or None for a fresh start. Raises UserError, also where the run
+    directory's own is of another run (see `check_changes`)."""
     folder = Path(config.run_dir) / CHECKPOINTS
     if config.resume == "never":
         if checkpoint.list_steps(folder):
@@ -71,6 +72,8 @@ def find_start(config: Config, warn: Callable[[str], None]) -> Checkpoint | None
         return None
     # A run that began at a given checkpoint and was stopped goes on from its own: the same command does both.
     own = checkpoint.newest(folder, warn)
+    if own is not None:
+        check_changes(config, dataset, own, warn)
     if config.resume == "auto" or own is not None:
         return own
     path = Path(config.resume)
@@ -79,17 +82,17 @@ def find_start(config: Config, warn: Callable[[str], None]) -> Checkpoint | None
     return checkpoint.load(path)
 
 
-def check_changes(config: Config, dataset: Dataset, start: Checkpoint | None, warn: Callable[[str], None]) -> None:
-    """Name the options that differ from those that this run directory began with. Raises UserError, the same on all
-    processes, where they or the data make it another run and run.fork is not set."""
+def check_changes(config: Config, dataset: Dataset, own: Checkpoint, warn: Callable[[str], None]) -> None:
+    """Name the options that differ from those that the run, of which `own` is a checkpoint, began with. Raises
+    UserError, the same on all processes, where they or the data make it another run and run.fork is not set."""
     path = Path(config.run_dir) / CONFIG
-    if start is None or not path.exists():
+    if not path.exists():
         return
     before = load_config([path], [], warn=lambda line: None)
     values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
     changed = {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
     others = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items() if _makes_another_run(key)]
-    if start.state.get("data", dataset.fingerprint) != dataset.fingerprint:
+    if own.state.get("data", dataset.fingerprint) != dataset.fingerprint:
         others.append("the data are not those it was trained on: other clips, labels or splits")
     if others and not config.run.fork:
         raise UserError(

@@ -114,8 +114,13 @@ def of_differences(
     them scored. Both are weighed with the same draws of people, so that what is hard for both cancels out. Figures that
     cannot be had are left out; low and high are None where one unit alone, or too few draws, tell nothing.
     """
+    figures = list(figures)
+    ranking = not set(figures) <= set(RATES)
     units = bootstrap.units(one.group)
-    rates = [WeightedRates(scores, threshold) for scores, threshold in zip((one, other), thresholds, strict=True)]
+    rates = [
+        WeightedRates(scores, threshold, ranking=ranking)
+        for scores, threshold in zip((one, other), thresholds, strict=True)
+    ]
     ones = np.ones((1, len(one)))
     whole = [{name: float(value[0]) for name, value in rate(ones).items()} for rate in rates]
     drawn = [
