@@ -16,6 +16,7 @@ HELP = """livetrain VERB …
   predict --checkpoint C --videos DIR --out FILE.csv       scores of raw videos, as submission.csv and its times
   predict --checkpoint C VIDEO …                           the same of a few files, as JSON
   package RUN [--out DIR]                                  a trained model as one folder that needs nothing else
+  consolidate CHECKPOINT --out FILE.safetensors            a checkpoint's weights as one file
   export SOURCE --format onnx|torch|hub [--check DATA]     the same for other programs, compared with the model
   plan CONFIG.yaml … [key=value …] --gpus N                clips/s, days and the bottleneck on N GPUs, predicted
   plan DIR                                                 which way the clips of a shard folder take, and its cost
@@ -56,6 +57,7 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "evaluate": _evaluate,
         "predict": _predict,
         "package": _package,
+        "consolidate": _consolidate,
         "export": _export,
         "plan": _plan,
         "browse": _browse,
@@ -124,6 +126,12 @@ def _package(arguments: list[str]) -> int:
     from livetrain import package
 
     return package.main(arguments)
+
+
+def _consolidate(arguments: list[str]) -> int:
+    from livetrain import consolidate
+
+    return consolidate.main(arguments)
 
 
 def _export(arguments: list[str]) -> int:

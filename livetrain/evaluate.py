@@ -26,20 +26,16 @@ def evaluate(config: Config, checkpoint_folder: Path, *, own_dev: bool = True) -
 
     own_dev: the dev split is the run's own, so that a threshold may be chosen on it.
     """
-    from safetensors.torch import load_file
-
     from livetrain.data import Dataset, leaks
     from livetrain.engine import build, checkpoint, run
     from livetrain.engine.conclude import conclude
 
-    manifest = checkpoint.check(checkpoint_folder)
+    weights, manifest = checkpoint.load_weights(checkpoint_folder, averaged=config.eval.use_ema)
     accelerator = build.make_accelerator(config)
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
     model, loss = build.make_model(config, accelerator, with_weights=False)
-    averaged = checkpoint_folder / checkpoint.EMA
-    file = averaged if averaged.exists() and config.eval.use_ema else checkpoint_folder / checkpoint.MODEL
-    build.load_weights(model, load_file(file), str(file))
+    build.load_weights(model, weights, str(checkpoint_folder))
     if accelerator.is_main_process:
         run.write_config(config)
     conclude(

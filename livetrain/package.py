@@ -253,14 +253,12 @@ def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
 def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> Trained:
     if not (run_dir / run.CONFIG).exists():
         raise UserError(f"{run_dir} is no run directory: it has no {run.CONFIG}, which says what the weights are of")
-    manifest = checkpoint.check(folder)
     config = load_config([run_dir / run.CONFIG], overrides, warn=lambda line: None)
     config.data.on_error = "skip"
     bare = config_from(packaged_config(config), str(run_dir / run.CONFIG), warn=lambda line: None)
     model = build_model(bare.model, bare.loss, config.data.image_size).eval()
-    averaged = folder / checkpoint.EMA
-    file = averaged if averaged.exists() and config.eval.use_ema else folder / checkpoint.MODEL
-    load_weights(model, _without_second_head(load_file(file)), str(file))
+    weights, manifest = checkpoint.load_weights(folder, averaged=config.eval.use_ema)
+    load_weights(model, _without_second_head(weights), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
     stored = stored_threshold.read(folder)
     threshold = None

@@ -14,9 +14,9 @@ from unittest import mock
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from safetensors.torch import load_file
 
 from livetrain.config import Config, load_config
+from livetrain.engine import checkpoint
 from livetrain.engine.stop import StopRequest
 from livetrain.train import train
 from livetrain.verdict import report
@@ -95,9 +95,9 @@ def losses(run_dir: Path) -> list[float]:
     return [record["loss"] for record in records(run_dir)]
 
 
-def weights(run_dir: Path, file: str = "model.safetensors") -> dict[str, torch.Tensor]:
-    """The weights in the run's newest checkpoint."""
-    return load_file(sorted((run_dir / "checkpoints").glob("step-*"))[-1] / file)
+def weights(run_dir: Path, field: str = "model") -> dict[str, torch.Tensor]:
+    """The weights in the run's newest checkpoint, or their moving average (`ema`)."""
+    return checkpoint.load(checkpoint.list_steps(run_dir / "checkpoints")[-1]).part(field)
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

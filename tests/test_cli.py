@@ -119,7 +119,7 @@ def test_evaluate_takes_a_named_checkpoint_and_refuses_a_damaged_one(
     forget_accelerator()
     assert evaluate.main(arguments) == 0
     assert json.loads((run / "verdict.json").read_text())["test"]["num_clips"] > 0
-    weights = newest / "model.safetensors"
+    weights = next(newest.rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     capsys.readouterr()
     assert evaluate.main(arguments) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from livetrain.engine import checkpoint
 from tests.runs import launch, losses, records, weights
 
 pytestmark = pytest.mark.slow  # whole runs, each started as a user starts it
@@ -46,13 +47,15 @@ def test_shards_train_as_one_process_does(one: Path, two: Path) -> None:
     assert len(scores[0]) == len(scores[1]) > 1
 
 
-def test_a_checkpoint_holds_whole_tensors(one: Path, two: Path) -> None:
+def test_a_checkpoint_gives_whole_tensors(one: Path, two: Path) -> None:
     whole, gathered = weights(one), weights(two)
     assert {n: w.shape for n, w in whole.items()} == {n: w.shape for n, w in gathered.items()}
     assert all(torch.allclose(whole[name], gathered[name], atol=2e-2) for name in whole)
-    states = [torch.load(run / "checkpoints" / "step-00000008" / "state.pt", weights_only=True) for run in (one, two)]
-    inner = [state["optimizer"]["state"] for state in states]
+    saved = [checkpoint.load(run / "checkpoints" / "step-00000008") for run in (one, two)]
+    inner = [item.part("state", "optimizer")["state"] for item in saved]
     assert {n: v["exp_avg"].shape for n, v in inner[0].items()} == {n: v["exp_avg"].shape for n, v in inner[1].items()}
+    files = sorted(path.name[:11] for path in (two / "checkpoints" / "step-00000008" / "tensors").iterdir())
+    assert files == ["shard-00001", "shard-00002"], "each process wrote its own"
 
 
 @pytest.mark.parametrize("file", [FSDP, "two_cpus.yaml"])

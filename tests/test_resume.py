@@ -47,8 +47,8 @@ def same_run(a: Path, b: Path) -> None:
             [{k: v for k, v in record.items() if k not in timing} for record in records(run, kind)] for run in (a, b)
         )
         assert first == second and len(first) >= 3
-    for file in ("model.safetensors", "ema.safetensors"):
-        assert same_weights(weights(a, file), weights(b, file))
+    for field in ("model", "ema"):
+        assert same_weights(weights(a, field), weights(b, field))
     assert (a / "verdict.json").read_text() == (b / "verdict.json").read_text()
 
 

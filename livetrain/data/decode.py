@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from shards.colour import Planes, planes_of, to_rgb
+from shards.colour import planes_of, to_rgb
 from shards.probe import best_stream, open_container
 
 
@@ -36,11 +36,17 @@ class Work:
 
 
 Picture = NDArray[np.uint8]  # RGB [height, width, 3]
+Shape = Callable[[Any, tuple[int, int]], Picture]
 
 
-def whole(planes: Planes) -> Picture:
-    """All of the frame."""
-    return to_rgb(planes).transpose(1, 2, 0)
+class Whole:
+    """All of a frame; called as crop.CropAndResize is."""
+
+    def __init__(self) -> None:
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: Any, shape: tuple[int, int]) -> Picture:
+        return to_rgb(planes_of(frame, shape, self._converter)).transpose(1, 2, 0)
 
 
 def decode_video(
@@ -48,21 +54,22 @@ def decode_video(
     wanted: NDArray[np.integer],
     num_frames: int,
     *,
-    shape: Callable[[Planes], Picture] = whole,
+    shape: Shape | None = None,
     work: Work | None = None,
 ) -> NDArray[np.uint8]:
     """Frames `wanted` (indices in display order, any order, repeats allowed) of the video file `data`.
 
     `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. `shape` is what
-    becomes of each frame while it is in the processor's cache (`crop.crop_and_resize`); it gives pictures of one size
-    and must not keep its argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation
+    becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's) while it is in
+    the processor's cache: `Whole` or `crop.CropAndResize`; it gives pictures of one size and must not keep its
+    argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation
     metadata is applied later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size
     differs from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)
     if indices[0] < 0 or indices[-1] >= num_frames:
         raise DecodeError(f"frame {indices[-1]} was asked of a video of {num_frames} frames")
-    work = work or Work()
+    work, shape = work or Work(), shape or Whole()
     try:
         with open_container(data) as container:
             frames = _by_timestamp(container, indices, num_frames, _Pictures(len(indices), shape), work)
@@ -169,16 +176,15 @@ def _by_counting(container: Any, indices: NDArray[np.integer], pictures: _Pictur
 class _Pictures:
     """Frames as RGB in one array, each as `shape` makes it. A frame of another size than the first is scaled to it."""
 
-    def __init__(self, count: int, shape: Callable[[Planes], Picture]) -> None:
+    def __init__(self, count: int, shape: Shape) -> None:
         self.pixels: NDArray[np.uint8] | None = None
         self._count, self._shape = count, shape
         self._size: tuple[int, int] | None = None
-        self._converter = VideoReformatter()
 
     def put(self, slot: int, frame: Any) -> None:
         """Frame `slot` of the array."""
         self._size = self._size or (frame.height, frame.width)
-        picture = self._shape(planes_of(frame, self._size, self._converter))
+        picture = self._shape(frame, self._size)
         if self.pixels is None:
             self.pixels = np.empty((self._count, *picture.shape), np.uint8)
         self.pixels[slot] = picture

@@ -81,7 +81,7 @@ class Graph:
     def push(self, media: Sequence[Any], frames: NDArray[np.int64], params: Params) -> None:
         """Start a batch of n clips; what is wrong with it is raised when it is pulled.
 
-        media[i]: uint8 [F, S, S, 3] (`frames`; see crop.crop_and_resize), bytes of a video file (`video`), or F JPEG
+        media[i]: uint8 [F, S, S, 3] (`frames`; see crop.CropAndResize), bytes of a video file (`video`), or F JPEG
         files (`jpeg`). frames: int64 [n, F], used by `video` alone. params: as the example's, [n, …].
         """
         assert len(self._busy) < DEPTH, "pull before pushing more"

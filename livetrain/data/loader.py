@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import queue
 import threading
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import attack_types, augment, blend, perturb, plan
-from livetrain.data.crop import crop_and_resize
+from livetrain.data.crop import CropAndResize
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError, decode_video
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params
@@ -336,9 +335,7 @@ class Loader:
     def _decode(self, item: ClipPlan, index: int, data: bytes) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError."""
         row = int(item.rows[index])
-        shape = functools.partial(
-            crop_and_resize, box=item.params["box"][index], size=self._graph_options["image_size"]
-        )
+        shape = CropAndResize(item.params["box"][index], self._graph_options["image_size"])
         return decode_video(data, item.frames[index], int(self._dataset.column("num_frames")[row]), shape=shape)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:

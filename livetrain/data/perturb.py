@@ -96,7 +96,7 @@ def perturb(
         shown = np.stack([height, width] * 2, axis=1)
         box = params["box"].astype(np.float64) * coded / shown  # of the picture, not of the coded frame
         middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * perturbation.side
-        box = crop.pixel_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / coded
+        box = crop.even_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / coded
         params["box"] = box.astype(np.float32)
     frames = item.frames
     if perturbation.part < 1:

@@ -309,7 +309,7 @@ def coded_box(upright: NDArray[np.floating], rotation: NDArray[np.int64]) -> NDA
 
 
 def _coded_box(upright: NDArray[np.floating], facts: Facts) -> NDArray[np.float32]:
-    boxes = crop.pixel_box(coded_box(upright, facts.rotation), facts.height, facts.width)
+    boxes = crop.even_box(coded_box(upright, facts.rotation), facts.height, facts.width)
     return (boxes / np.stack([facts.coded_height, facts.coded_width] * 2, axis=1)).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ from livetrain.config import Config
 from livetrain.data import Dataset, num_train_steps
 from livetrain.data.plan import micro_batch_size
 from livetrain.engine import heartbeat, sharded
-from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.checkpoint import Saved
 from livetrain.engine.step import Updater, seed_torch
 from livetrain.errors import UserError
 from livetrain.model import (
@@ -114,14 +114,14 @@ def make_parts(
     dataset: Dataset,
     model: LivenessModel,
     loss: Loss,
-    start: Checkpoint | None,
+    start: Saved | None,
 ) -> Parts:
     """Everything else, set to where `start` left off."""
     micro_batch_size(config, accelerator.num_processes)  # tells a batch that does not divide before anything costs time
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
     if start is not None:
-        load_weights(model, start.model, "the checkpoint")
+        load_weights(model, start.part("model"), "the checkpoint")
     side = config.data.image_size
     on_cuda = accelerator.device.type == "cuda"
     flops_per_clip = count_flops(model, (config.data.num_frames, 3, side, side)) if on_cuda else 0
@@ -130,20 +130,20 @@ def make_parts(
     optimizer = build_optimizer(model, config.optim)
     schedule = build_schedule(optimizer, config.optim, num_steps)
     if start is not None and ema is not None:
-        if start.ema is None:
+        if start.outline["ema"] is None:
             raise UserError(
                 "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew"
             )
-        load_weights(ema.module, start.ema, "the checkpoint's moving average")
+        load_weights(ema.module, start.part("ema"), "the checkpoint's moving average")
     sharded.before_prepare(accelerator, model, model.backbone)
     wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
     if start is not None:
         if sharded.is_sharded(model):
-            optimizer.load_state_dict(sharded.shard_optimizer_state(optimizer, start.state["optimizer"]))
+            optimizer.load_state_dict(sharded.read_optimizer_state(optimizer, start))
         else:
-            load_optimizer(optimizer, start.state["optimizer"])
-    if accelerator.scaler is not None and start is not None and start.state["scaler"]:
-        accelerator.scaler.load_state_dict(start.state["scaler"])
+            load_optimizer(optimizer, start.part("state", "optimizer"))
+        if accelerator.scaler is not None and start.outline["state"]["scaler"]:
+            accelerator.scaler.load_state_dict(start.part("state", "scaler"))
     updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
     return Parts(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
 

@@ -1,12 +1,14 @@
 """Checkpoints: folders that are whole or absent, checked when loaded, and free of pickled code.
 
-    checkpoints/step-00001500/   model.safetensors, ema.safetensors?, state.pt, checkpoint.json (SHA-256 of the others)
+    checkpoints/step-00001500/   tensors/shard-RANK-….safetensors (pieces.py), state.pt, checkpoint.json
     checkpoints/best-00001000/   model.safetensors (what evaluation scored), checkpoint.json, threshold.json?
 
-threshold.json comes later, from the verdict (livetrain.verdict.threshold), so it has no checksum in checkpoint.json.
+checkpoint.json has the SHA-256 of the others. state.pt is what tensors are not: numbers, and where each tensor stands.
+threshold.json comes later, from the verdict (livetrain.verdict.threshold), so it has no checksum there.
 
 A folder is written aside, fsynced, and renamed into place; only then are older ones pruned. `step` counts finished
-updates. livetrain.engine.writer does this in the background.
+updates. livetrain.engine.writer does this in the background. Of several processes each writes its share, and the first
+one makes a checkpoint of it when all have: the folder must be the same one for all of them.
 """
 
 from __future__ import annotations
@@ -15,85 +17,155 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
+from livetrain.engine import pieces
+from livetrain.engine.team import Team
 from livetrain.errors import UserError
 from livetrain.fileio import file_sha256, fsync_folder, write_json
 
 MANIFEST = "checkpoint.json"
-MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
+MODEL, STATE, TENSORS = "model.safetensors", "state.pt", "tensors"
+SECONDS_TO_BE_SEEN = 60.0  # network file systems show other machines' files late
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from. `state`: optimizer, scaler and counters, tensors and plain numbers only."""
+    """What a run goes on from. `state`: optimizer, scaler and counters, tensors and plain numbers only. In a run of
+    several processes, `model`, `ema` and `state` have in each of them the tensors that it writes; see `share_of`."""
 
     step: int
-    model: dict[str, torch.Tensor]
-    ema: dict[str, torch.Tensor] | None
+    model: dict[str, Any]
+    ema: dict[str, Any] | None
     state: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, keep_last: int, keep_every: int = 0) -> Path:
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint on the disk, found whole. Its tensors are read when asked for."""
+
+    path: Path
+    step: int
+    outline: dict[str, Any]  # of a Checkpoint's fields, with names in place of tensors
+    stored: pieces.Stored
+
+    def part(self, *keys: str, into: Mapping[str, torch.Tensor] | None = None) -> Any:
+        """A field of the checkpoint or a part of one, `part("state", "optimizer")`: whole tensors on the CPU, or those
+        in `into` (see pieces.Stored.read)."""
+        value: Any = self.outline
+        for key in keys:
+            value = value[key]
+        return pieces.put_back(value, self.stored.read(pieces.names_in(value), into).__getitem__)
+
+
+def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -> tuple[Checkpoint, dict[str, Any]]:
+    """(an outline of the checkpoint, the tensors that this process is to write, by name).
+
+    alike: whether all processes hold the same under a name. Shards are everyone's own; what is neither is the first
+    process's.
+    """
+    fields = {"model": checkpoint.model, "ema": checkpoint.ema, "state": checkpoint.state}
+    outline, tensors = pieces.take_out(fields)
+    num_bytes = {
+        name: tensor.numel() * tensor.element_size()
+        for name, tensor in tensors.items()
+        if not isinstance(tensor, DTensor)
+    }
+    mine = pieces.share(num_bytes, [name for name in num_bytes if not alike(name)], team.world)[team.rank]
+    share = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, DTensor) or name in mine}
+    return Checkpoint(checkpoint.step, **outline), share
+
+
+def save(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    keep_last: int,
+    keep_every: int = 0,
+    share: Mapping[str, torch.Tensor] | None = None,
+    team: Team | None = None,
+) -> Path:
     """Write `folder`/step-NNNNNNNN, then prune all but the `keep_last` newest and every `keep_every`-th step (0: none).
 
-    Call it on one process. Tensors must be dense and share no memory (see `snapshot`). Raises UserError when it cannot
-    be written (disk full); the checkpoints before it are untouched.
+    Alone, or on every process of `team` with `checkpoint` and `share` as `share_of` gives them; only the first returns
+    when the folder is there. Tensors must be dense, on the CPU, and share no memory (see `snapshot`). Raises UserError
+    when it cannot be written (disk full); the checkpoints before it are untouched.
     """
+    team = team or Team()
+    if share is None:
+        checkpoint, share = share_of(checkpoint, lambda name: True, team)
 
-    def write(temporary: Path) -> None:
-        save_file(checkpoint.model, temporary / MODEL)
-        if checkpoint.ema is not None:
-            save_file(checkpoint.ema, temporary / EMA)
-        torch.save(checkpoint.state, temporary / STATE)
+    def write(temporary: Path) -> list[Path]:
+        (temporary / TENSORS).mkdir(exist_ok=True)
+        files = pieces.write(temporary / TENSORS, share, team.rank)
+        if team.is_first:
+            outline = {"model": checkpoint.model, "ema": checkpoint.ema, "state": checkpoint.state}
+            torch.save(outline, temporary / STATE)
+            files.append(temporary / STATE)
+        return files
 
-    target = _write_folder(folder / f"step-{checkpoint.step:08d}", checkpoint.step, {}, write)
-    for old in list_steps(folder)[:-keep_last]:
-        if not keep_every or step_of(old) % keep_every:
-            _remove(old)
+    target = _write_folder(folder / f"step-{checkpoint.step:08d}", checkpoint.step, {}, write, team)
+    if team.is_first:
+        for old in list_steps(folder)[:-keep_last]:
+            if not keep_every or step_of(old) % keep_every:
+                _remove(old)
     return target
 
 
 def save_best(folder: Path, step: int, model: dict[str, torch.Tensor], figures: dict[str, Any]) -> Path:
     """Write `folder`/best-NNNNNNNN with the weights that were scored, then remove the best one before.
 
-    Tensors and errors are as in `save`.
+    Call it on one process. Tensors and errors are as in `save`.
     """
-    target = _write_folder(
-        folder / f"best-{step:08d}", step, figures, lambda temporary: save_file(model, temporary / MODEL)
-    )
+
+    def write(temporary: Path) -> list[Path]:
+        save_file(model, temporary / MODEL)
+        return [temporary / MODEL]
+
+    target = _write_folder(folder / f"best-{step:08d}", step, figures, write, Team())
     for old in folder.glob("best-*"):
         if old != target:
             _remove(old)
     return target
 
 
-def load(path: Path) -> Checkpoint:
-    """Load a step folder. Raises UserError when it is incomplete, damaged or of another kind."""
+def load(path: Path) -> Saved:
+    """Open a step folder. Raises UserError when it is incomplete, damaged or of another kind."""
     manifest = check(path)
     if not (path / STATE).exists():
         raise UserError(f"{path} holds weights to evaluate, no state to go on from; choose a step-* folder")
     try:
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        outline = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{path / STATE} holds more than tensors and numbers; livetrain did not write it") from None
-    ema = path / EMA
-    return Checkpoint(manifest["step"], load_file(path / MODEL), load_file(ema) if ema.exists() else None, state)
+    if not (path / TENSORS).is_dir() or "model" not in outline:
+        raise UserError(f"{path} was written by an older version of livetrain, which has to go on from it")
+    return Saved(path, manifest["step"], outline, pieces.Stored(path / TENSORS))
+
+
+def load_weights(path: Path, *, averaged: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights, manifest) of a folder of either kind. averaged: the moving average, where the folder has one beside
+    the weights. Raises UserError as `load` does."""
+    manifest = check(path)
+    if (path / MODEL).exists():
+        return load_file(path / MODEL), manifest
+    saved = load(path)
+    return saved.part("ema" if averaged and saved.outline["ema"] is not None else "model"), manifest
 
 
 def load_best(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """(weights, its manifest) of the best checkpoint in `folder`, or None when there is none yet."""
     found = best_folder(folder)
-    if found is None:
-        return None
-    manifest = check(found)
-    return load_file(found / MODEL), manifest
+    return None if found is None else load_weights(found, averaged=False)
 
 
 def best_folder(folder: Path) -> Path | None:
@@ -101,7 +173,7 @@ def best_folder(folder: Path) -> Path | None:
     return max(folder.glob("best-*"), default=None)
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def newest(folder: Path, warn: Callable[[str], None]) -> Saved | None:
     """The newest checkpoint in `folder` that is whole, or None; damaged ones are passed over with a warning."""
     for path in reversed(list_steps(folder)):
         try:
@@ -122,11 +194,18 @@ def step_of(path: Path) -> int:
 
 
 def snapshot(value: Any, buffers: dict[str, torch.Tensor], path: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples in which each tensor is a dense one in memory of its own, on the CPU.
+    """A copy of nested dicts, lists and tuples in which each tensor is a dense one in memory of its own, on the CPU; a
+    DTensor is one still, over this process's shard.
 
     `buffers` holds that memory from call to call (pinned where the tensor is on CUDA, and then the copy is under way
     until the device is synchronised): the copy before must be done with.
     """
+    if isinstance(value, DTensor):
+        mesh = DeviceMesh("cpu", value.device_mesh.mesh, _init_backend=False)  # says who has what; none talks over it
+        shard = snapshot(value.to_local(), buffers, path)
+        return DTensor.from_local(
+            shard, mesh, value.placements, run_check=False, shape=value.shape, stride=value.stride()
+        )
     if isinstance(value, torch.Tensor):
         buffer = buffers.get(path)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
@@ -140,26 +219,65 @@ def snapshot(value: Any, buffers: dict[str, torch.Tensor], path: str = "") -> An
     return value
 
 
-def _write_folder(target: Path, step: int, figures: dict[str, Any], write: Callable[[Path], None]) -> Path:
+def _write_folder(
+    target: Path, step: int, figures: dict[str, Any], write: Callable[[Path], list[Path]], team: Team
+) -> Path:
+    """`write(aside)`, which returns its files, on every process of the team; the first one then makes it `target`."""
     temporary = target.with_name(f".{target.name}.tmp")
+    own = _write_part(temporary, write, team)
+    if not team.is_first:
+        team.report(target.name, own)
+        if "error" in own:
+            raise UserError(f"cannot write checkpoint {target}: {own['error']}")
+        return target
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        files = sorted(temporary.iterdir())
-        for path in files:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        sums = {path.name: file_sha256(path) for path in files}
+        parts = [own, *team.reports(target.name)]
+        errors = [part["error"] for part in parts if "error" in part]
+        if errors:
+            raise OSError("; ".join(errors))
+        sums = {name: digest for part in parts for name, digest in part["sha256"].items()}
+        _keep_only(temporary, sums)
         write_json(temporary / MANIFEST, {"step": step, "sha256": sums, **figures})
         if target.exists():
             _remove(target)  # a damaged one of the same step: a run goes on from the newest that is whole
         temporary.rename(target)
         fsync_folder(target.parent)
-    except (OSError, RuntimeError) as error:  # torch.save and safetensors raise RuntimeError for a full disk
+    except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write checkpoint {target}: {error}; free some space or set run_dir") from error
     return target
+
+
+def _write_part(temporary: Path, write: Callable[[Path], list[Path]], team: Team) -> dict[str, Any]:
+    """{"sha256": of each file written} or {"error": why not}."""
+    try:
+        if team.world == 1:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True, exist_ok=True)
+        files = write(temporary)
+        for path in files:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for folder in {path.parent for path in files} - {temporary}:
+            fsync_folder(folder)
+        return {"sha256": {str(path.relative_to(temporary)): file_sha256(path) for path in files}}
+    except (OSError, RuntimeError) as error:  # torch.save and safetensors raise RuntimeError for a full disk
+        return {"error": str(error) if team.world == 1 else f"rank {team.rank}: {error}"}
+
+
+def _keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove what a killed attempt left in a folder. Raises OSError when one of `names` is not there."""
+    patience = time.monotonic() + SECONDS_TO_BE_SEEN
+    while True:
+        found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+        missing = sorted(set(names) - found.keys())
+        if not missing:
+            break
+        if time.monotonic() > patience:
+            raise OSError(f"{missing[0]} is not to be seen by rank 0; run_dir must be one folder for all machines")
+        time.sleep(0.5)
+    for name in found.keys() - set(names):
+        found[name].unlink()
 
 
 def check(path: Path) -> dict[str, Any]:

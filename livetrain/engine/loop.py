@@ -24,13 +24,14 @@ from livetrain.config import Config
 from livetrain.data import Dataset, epoch_of_step, train_loader
 from livetrain.engine import checkpoint, environment, garbage, memory, run, sharded
 from livetrain.engine.build import Parts, load_weights
-from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.checkpoint import Checkpoint, Saved
 from livetrain.engine.evaluate import evaluate, local_world
 from livetrain.engine.heartbeat import Heartbeat
 from livetrain.engine.meters import Meter
 from livetrain.engine.profile import recording
 from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
 from livetrain.engine.stop import Stopped, StopRequest
+from livetrain.engine.team import Team
 from livetrain.engine.tracking import MetricsLog, Wandb, warn_stderr
 from livetrain.engine.writer import CheckpointWriter
 from livetrain.errors import UserError
@@ -63,13 +64,13 @@ class Loop:
         accelerator: Accelerator,
         dataset: Dataset,
         parts: Parts,
-        start: Checkpoint | None,
+        start: Saved | None,
         warn: Callable[[str], None],
         stop: StopRequest,
     ) -> None:
         self.config, self.accelerator, self.dataset, self.parts, self.warn = config, accelerator, dataset, parts, warn
         self.start_step = start.step if start else 0
-        self.carry = Carry(**start.state["carry"]) if start else Carry()
+        self.carry = Carry(**start.part("state", "carry")) if start else Carry()
         self.skipped_before = self.carry.num_skipped
         self.run_dir = Path(config.run_dir)
         self.checkpoints = self.run_dir / run.CHECKPOINTS
@@ -79,7 +80,11 @@ class Loop:
         self.stop = stop
         self.heartbeat = Heartbeat(self.run_dir, accelerator.process_index, config.train.hang_timeout_seconds)
         self.writer = CheckpointWriter(
-            self.checkpoints, keep_last=config.train.keep_last, keep_every=config.train.keep_every_steps, tell=warn
+            self.checkpoints,
+            keep_last=config.train.keep_last,
+            keep_every=config.train.keep_every_steps,
+            tell=warn,
+            team=Team.of_this_run(2 * config.train.hang_timeout_seconds),
         )
         self.open = contextlib.ExitStack()
         if accelerator.is_main_process:
@@ -299,7 +304,7 @@ class Loop:
         # Small dev splits tie often: then the smaller loss is the better model.
         if (value, result.loss) < (self.carry.best, self.carry.best_loss):
             self.carry.best, self.carry.best_loss = value, result.loss
-            weights = self._whole(scored.state_dict())
+            weights = sharded.whole(scored.state_dict(), keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 self.writer.save_best(done, weights, {"dev": _finite(figures)})
 
@@ -310,26 +315,19 @@ class Loop:
         return Stopped(f"stopped by {why} after {done} updates; the same command goes on from there")
 
     def _save(self, done: int) -> None:
-        parts = self.parts
+        parts, scaler = self.parts, self.accelerator.scaler
         if sharded.is_sharded(parts.model):
             sharded.agree_on_buffers(parts.model)
-        model, optimizer = self._whole(parts.model.state_dict()), self._whole(parts.optimizer.state_dict())
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            state = {
-                "optimizer": optimizer,
-                "scaler": scaler.state_dict() if scaler is not None else {},
-                "carry": dataclasses.asdict(self.carry),
-                "data": self.dataset.fingerprint,
-            }
-            ema = parts.ema.module.state_dict() if parts.ema is not None else None
-            self.writer.save(Checkpoint(done, model, ema, state))
-
-    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A state dict as a checkpoint holds it: shards are gathered on the main process, with the help of all."""
-        if not sharded.is_sharded(self.parts.model):
-            return state
-        return sharded.whole(state, keep=self.accelerator.is_main_process)
+        state = {
+            "optimizer": parts.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "carry": dataclasses.asdict(self.carry),
+            "data": self.dataset.fingerprint,
+        }
+        ema = parts.ema.module.state_dict() if parts.ema is not None else None
+        # Batch statistics are each process's own until the first one's go to all, before the next update.
+        own = {f"{field}/{name}" for field in ("model", "ema") for name, _ in parts.model.named_buffers()}
+        self.writer.save(Checkpoint(done, parts.model.state_dict(), ema, state), lambda name: name not in own)
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:

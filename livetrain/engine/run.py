@@ -11,7 +11,7 @@ from pathlib import Path
 from livetrain.config import Config, known_keys, load_config, to_yaml, value_of
 from livetrain.data import Dataset
 from livetrain.engine import checkpoint
-from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.checkpoint import Saved
 from livetrain.errors import UserError
 from livetrain.fileio import write_text
 
@@ -60,7 +60,7 @@ NOT_SAME_KEYS = (
 )
 
 
-def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Checkpoint | None:
+def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Saved | None:
     """The checkpoint that `resume` asks for, or None for a fresh start. Raises UserError, also where the run
     directory's own is of another run (see `check_changes`)."""
     folder = Path(config.run_dir) / CHECKPOINTS
@@ -82,7 +82,7 @@ def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) ->
     return checkpoint.load(path)
 
 
-def check_changes(config: Config, dataset: Dataset, own: Checkpoint, warn: Callable[[str], None]) -> None:
+def check_changes(config: Config, dataset: Dataset, own: Saved, warn: Callable[[str], None]) -> None:
     """Name the options that differ from those that the run, of which `own` is a checkpoint, began with. Raises
     UserError, the same on all processes, where they or the data make it another run and run.fork is not set."""
     path = Path(config.run_dir) / CONFIG
@@ -92,7 +92,7 @@ def check_changes(config: Config, dataset: Dataset, own: Checkpoint, warn: Calla
     values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
     changed = {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
     others = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items() if _makes_another_run(key)]
-    if own.state.get("data", dataset.fingerprint) != dataset.fingerprint:
+    if own.outline["state"].get("data", dataset.fingerprint) != dataset.fingerprint:
         others.append("the data are not those it was trained on: other clips, labels or splits")
     if others and not config.run.fork:
         raise UserError(

@@ -2,8 +2,8 @@
 
 Chosen by Accelerate's configuration (launch/fsdp2.yaml), not by a key: how a run is spread over processes is the
 launcher's business. The arithmetic is that of DDP: weights travel in float32 and autocast works as it does there.
-Checkpoints hold whole tensors in the same form as without shards, so a run may go on with or without, on any number of
-processes.
+Each process writes its shards; what reads a checkpoint knows nothing of shards, so a run may go on with or without, on
+any number of processes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from livetrain.config import Config
+from livetrain.engine import pieces
+from livetrain.engine.checkpoint import Saved
 from livetrain.errors import UserError
 
 # Element by element, so that a shard's update is the same as the whole's.
@@ -121,14 +123,17 @@ def shard_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict
     return {name: _shard(value, mine.get(name)) for name, value in weights.items()}
 
 
-def shard_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole optimizer's state as the `load_state_dict` of one over shards takes it. All processes call it."""
+def read_optimizer_state(optimizer: torch.optim.Optimizer, saved: Saved) -> dict[str, Any]:
+    """A checkpoint's optimizer state as the `load_state_dict` of one over shards takes it: each reads its own."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    inner = {
-        index: {name: _shard(value, parameters[index]) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {**state, "state": inner}
+    into: dict[str, torch.Tensor] = {}
+    for index, values in saved.outline["state"]["optimizer"]["state"].items():
+        like = parameters[index]
+        for name in pieces.names_in(values):
+            if isinstance(like, DTensor) and saved.stored.shapes[name] == tuple(like.shape):
+                into[name] = torch.zeros_like(like, dtype=saved.stored.dtypes[name], requires_grad=False)
+    state: dict[str, Any] = saved.part("state", "optimizer", into=into)
+    return state
 
 
 def agree_on_buffers(model: nn.Module) -> None:

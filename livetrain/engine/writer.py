@@ -1,6 +1,7 @@
 """Checkpoints written while training goes on: an update waits for a copy of the tensors, not for the disk.
 
-The copy costs as much memory again as weights, average and optimizer states take, once. One write is under way at a
+Each process copies and writes its share, so that the copy costs as much memory again as weights, average and optimizer
+states take, once over all processes. One write is under way at a
 time: a save that comes before the last one is on the disk waits for it, so the disk sets the pace, not the memory.
 What cannot be written (disk full) is told and left out: the checkpoints before stay, and the run goes on.
 """
@@ -17,36 +18,54 @@ import torch
 
 from livetrain.engine import checkpoint
 from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.team import Team
 from livetrain.errors import UserError
 
 
 class CheckpointWriter:
-    """Saves into `folder` in the background; use it on one process, and as a context manager: leaving it waits.
+    """Saves into `folder` in the background; use it as a context manager: leaving it waits.
 
     tell: gets a line when a checkpoint to go on from is on the disk, and when one could not be written. stall_seconds:
     how long the calls kept the caller so far. num_failed: checkpoints that could not be written.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int, keep_every: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int,
+        keep_every: int,
+        tell: Callable[[str], None],
+        team: Team | None = None,
+    ) -> None:
         self.folder, self.keep_last, self.keep_every, self.tell = folder, keep_last, keep_every, tell
+        self.team = team or Team()
         self.stall_seconds = 0.0
         self.num_failed = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="livetrain-checkpoint")  # one: writes keep their order
         self._pending: dict[str, Future[Any]] = {}
         self._buffers: dict[str, dict[str, torch.Tensor]] = {"step": {}, "best": {}}
 
-    def save(self, whole: Checkpoint) -> None:
-        """Write a checkpoint to go on from."""
+    def save(self, whole: Checkpoint, alike: Callable[[str], bool] = lambda name: True) -> None:
+        """Write a checkpoint to go on from. All processes call it; alike: as in checkpoint.share_of."""
+        outline, share = checkpoint.share_of(whole, alike, self.team)
 
-        def write(copied: dict[str, Any]) -> None:
-            copy = Checkpoint(whole.step, copied["model"], copied["ema"], copied["state"])
-            path = checkpoint.save(self.folder, copy, keep_last=self.keep_last, keep_every=self.keep_every)
-            self.tell(f"saved {path}")
+        def write(copied: dict[str, torch.Tensor]) -> None:
+            path = checkpoint.save(
+                self.folder,
+                outline,
+                keep_last=self.keep_last,
+                keep_every=self.keep_every,
+                share=copied,
+                team=self.team,
+            )
+            if self.team.is_first:
+                self.tell(f"saved {path}")
 
-        self._start("step", {"model": whole.model, "ema": whole.ema, "state": whole.state}, write)
+        self._start("step", share, write)
 
     def save_best(self, step: int, model: dict[str, torch.Tensor], figures: dict[str, Any]) -> None:
-        """Write the weights that dev chose."""
+        """Write the weights that dev chose; call it on one process."""
         self._start("best", model, lambda copied: checkpoint.save_best(self.folder, step, copied, figures))
 
     def wait(self) -> None:

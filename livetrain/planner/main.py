@@ -60,7 +60,10 @@ def _check(folder: Path) -> int:
 
     found = check.check(folder)
     if not found:
-        raise UserError(f"--check {folder}: no NAME.json there; `livetrain bench --out {folder}` writes them")
+        raise UserError(
+            f"--check {folder}: no measurement there that the planner predicts; `livetrain bench loader step ddp "
+            f"--out {folder}` writes some"
+        )
     print(check.format_text(found))
     return int(any(abs(item.error) > check.TOLERANCE for item in found))
 

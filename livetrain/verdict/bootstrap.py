@@ -50,6 +50,16 @@ def units(group: Sequence[str] | NDArray[Any]) -> Units:
     return Units(np.array([numbers[key] for key in keys], dtype=np.int64), len(numbers), name)
 
 
+def merged(scored: Scores, of: Units, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Videos of one unit, class and type on one side of the threshold are one to the rates there: (a row of each such
+    kind, int [k]; how many videos are of it, int [k]). A million videos of a thousand people become a few thousand."""
+    kinds = np.unique(scored.attack_type, return_inverse=True)[1]
+    sides = 4 * kinds + 2 * scored.live + (scored.p_live >= threshold)
+    _, first, counts = np.unique(of.codes * (sides.max() + 1) + sides, return_index=True, return_counts=True)
+    order = np.argsort(first)  # as they came: by score
+    return first[order], counts[order]
+
+
 def draws(of: Units, replicates: int, seed: int, *, then_videos: bool = False) -> Iterator[Weights]:
     """Weights of `replicates` draws in chunks [r, n]: as many units as there are, with replacement, each with all of
     its videos; with `then_videos`, with as many draws among them. The same seed gives the same draws."""
@@ -88,10 +98,15 @@ class WeightedRates:
     Calling it with weights float [r, n], n the number of scored videos, gives each figure as float [r], NaN where the
     weights leave out a class that it needs. With all weights 1 the figures are those of livetrain.verdict.metrics.
     Figures: bpcer, apcer_pooled, apcer_max, hter, "apcer TYPE" of each type; with `ranking`, also auc, eer,
-    "bpcer_at_apcer X" and "tpr_at_fpr X" of each X that metrics gives.
+    "bpcer_at_apcer X" and "tpr_at_fpr X" of each X that metrics gives. counts: without `ranking`, how many videos each
+    of `scores`, all of them scored, stands for (see `merged`).
     """
 
-    def __init__(self, scores: Scores, threshold: float, *, ranking: bool = True) -> None:
+    def __init__(
+        self, scores: Scores, threshold: float, *, ranking: bool = True, counts: NDArray[np.int64] | None = None
+    ) -> None:
+        if counts is not None and ranking:
+            raise ValueError("a ranking is of videos, not of merged ones")
         scored = scores.scored
         p_live, live, kinds = scores.p_live[scored], scores.live[scored], scores.attack_type[scored]
         if np.isnan(p_live).any():
@@ -100,6 +115,7 @@ class WeightedRates:
         self.order = np.argsort(-p_live, kind="stable")
         self.in_order = bool((np.diff(self.order) == 1).all())  # then the weights need no reordering, which takes time
         p_live, self.live, kinds = p_live[self.order], live[self.order], kinds[self.order]
+        self.counts = np.ones(len(p_live)) if counts is None else counts[self.order].astype(np.float64)
         self.attack = ~self.live
         self.accepted = p_live >= threshold
         self.kinds = sorted({str(kind) for kind in kinds[self.attack]})
@@ -114,14 +130,15 @@ class WeightedRates:
             return self._at_threshold(weights) | (self._ranking(weights) if self.ranking else {})
 
     def _at_threshold(self, weights: Weights) -> Figures:
-        live, attack, accepted = (flags.astype(np.float64) for flags in (self.live, self.attack, self.accepted))
+        accepted = self.accepted.astype(np.float64)
+        live, attack = self.live * self.counts, self.attack * self.counts
         bpcer = weights @ (live * (1 - accepted)) / (weights @ live)
         pooled = weights @ (attack * accepted) / (weights @ attack)
         figures = {"bpcer": bpcer, "apcer_pooled": pooled, "hter": (bpcer + pooled) / 2}
         worst = np.full(len(weights), np.nan)
         for kind, columns in self.of_kind.items():
-            own = weights[:, columns]
-            figures[APCER + kind] = own @ accepted[columns] / own.sum(axis=1)
+            own, counts = weights[:, columns], self.counts[columns]
+            figures[APCER + kind] = own @ (counts * accepted[columns]) / (own @ counts)
             worst = np.fmax(worst, figures[APCER + kind])
         return figures | {"apcer_max": worst}
 

@@ -90,11 +90,15 @@ def of_scores(scores: Scores, threshold: float, settings: Settings = USUAL, *, r
             **({"bpcer_at_apcer": None, "tpr_at_fpr": None} if ranking else {}),
         }
     units = bootstrap.units(scored.group)
-    rates = WeightedRates(scored, threshold, ranking=ranking)
+    counts = np.ones(len(scored), np.int64)
+    if not ranking and not settings.then_videos:
+        rows, counts = bootstrap.merged(scored, units, threshold)
+        scored, units = scored.select(rows), Units(units.codes[rows], units.num, units.name)
+    rates = WeightedRates(scored, threshold, ranking=ranking, counts=None if ranking else counts)
     whole = {name: float(value[0]) for name, value in rates(np.ones((1, len(scored)))).items()}
     replicates = bootstrap.resampled(units, rates, settings.replicates, settings.seed, then_videos=settings.then_videos)
     left_out = bootstrap.jackknifed(units, rates) if settings.method == "bca" else {}
-    make = _Maker(scored, units, whole, replicates, left_out, settings)
+    make = _Maker(scored, units, counts, whole, replicates, left_out, settings)
     found: dict[str, Any] = {name: make.rate(name, rows) for name, rows in _rows_of(scored).items()}
     by_type = {name.removeprefix(APCER): value for name, value in found.items() if name.startswith(APCER)}
     found = {name: value for name, value in found.items() if not name.startswith(APCER)}
@@ -205,10 +209,11 @@ def _rows_of(scored: Scores) -> dict[str, NDArray[np.bool_]]:
 
 @dataclass(frozen=True)
 class _Maker:
-    """The intervals of one set of scored videos."""
+    """The intervals of one set of scored videos. counts: how many videos each row stands for."""
 
     scored: Scores
     units: Units
+    counts: NDArray[np.int64]
     whole: dict[str, float]
     replicates: Figures
     left_out: Figures
@@ -277,7 +282,7 @@ class _Maker:
         """The bound over videos, which holds only if videos of one person err independently."""
         if self.units.name == "videos":
             return {}
-        num = int(rows.sum())
+        num = int(self.counts[rows].sum())
         low, high = clopper_pearson(0 if value == 0 else num, num, confidence)
         return {"if_videos_were_independent": high if value == 0 else low}
 

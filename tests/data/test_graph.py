@@ -13,7 +13,7 @@ from PIL import Image
 
 from livetrain.config import AugmentConfig
 from livetrain.data import augment
-from livetrain.data.crop import pixel_box, resize
+from livetrain.data.crop import even_box, pixel_box, resize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphError
 from tests.videos import numbered_frames, write_video
@@ -58,8 +58,7 @@ def small(pictures: Iterable[np.ndarray], box: Sequence[float] = (0, 0, 1, 1)) -
     """Pictures as they enter the graph from the CPU's decoder."""
     small = []
     for picture in pictures:
-        sides = [np.array([side]) for side in picture.shape[:2]]
-        top, left, bottom, right = pixel_box(np.array([box]), *sides)[0]
+        top, left, bottom, right = pixel_box(np.array(box), *picture.shape[:2])
         small.append(resize(picture[top:bottom, left:right].transpose(2, 0, 1).copy(), SIZE))
     return np.stack(small)
 
@@ -91,7 +90,7 @@ def test_flip_mirrors_left_and_right() -> None:
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.25, 0.1, 0.75, 0.9), (0.5, 0.25, 0.625, 0.5)])
 def test_crop_and_resize_are_the_same_on_every_way(height: int, width: int, box: tuple[float, ...]) -> None:
     """Shrunk and enlarged: in the graph, and before it, agree on boxes as the plan gives them."""
-    pixels = pixel_box(np.array([box]), np.array([height]), np.array([width]))[0]
+    pixels = even_box(np.array([box]), np.array([height]), np.array([width]))[0]
     box = tuple(pixels / [height, width, height, width])
     files = jpegs(clip(3, height, width))
     in_graph = make_graph("jpeg").run([files], FRAMES[:1], params(1, box=box))

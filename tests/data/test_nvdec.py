@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from livetrain.data import Dataset, lanes
-from livetrain.data.crop import crop_and_resize
+from livetrain.data.crop import CropAndResize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphError
 from shards.probe import probe
@@ -63,16 +62,17 @@ def test_every_kind_that_goes_to_the_gpu_shows_its_own_frames(name: str) -> None
     if way != "video":
         pytest.skip("decoded on the CPU")
     wanted = np.unique([0, facts.num_frames // 3, facts.num_frames // 2, facts.num_frames - 1])[None]
-    shape = functools.partial(crop_and_resize, box=np.array([0, 0, 1, 1]), size=64)
+    shape = CropAndResize(np.array([0, 0, 1, 1]), 64)
     try:
         on_gpu = by_nvdec(kind.data, wanted, 64)
     except GraphError as error:
         pytest.skip(f"refused, so decoded on the CPU: {error}")
     difference = np.abs(on_gpu - decode_video(kind.data, wanted[0], facts.num_frames, shape=shape))
     print(f"{name}: mean {difference.mean():.3f}, max {difference.max()}")
-    # Shrunk ten times and more, DALI's GPU resize is up to 18 levels from its own CPU resize at sharp edges.
+    # Clipped highlights differ more (livetrain/data/crop.py), and shrunk ten times and more, DALI's GPU resize is up to
+    # 18 levels from its own CPU resize at sharp edges.
     is_shrunk_much = max(facts.width, facts.height) >= 640
-    assert difference.mean() < 0.5 and (difference.max() <= 2 or is_shrunk_much)
+    assert difference.mean() < 0.5 and ((difference <= 2).mean() > 0.95 or is_shrunk_much)
 
 
 @pytest.fixture(scope="module")

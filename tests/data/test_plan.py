@@ -257,10 +257,10 @@ def test_random_boxes_keep_area_and_ratio(fit: str) -> None:
         height, width = height * tall / 240, width * wide / 240
     area, ratio = height * width, width / height
     aug = config.augment
-    assert area.min() > 0.9 * aug.crop_scale_min and area.max() <= aug.crop_scale_max + 0.01  # whole pixels
+    assert area.min() > 0.9 * aug.crop_scale_min and area.max() <= aug.crop_scale_max + 0.02  # even pixels
     assert area.std() > 0.05 and ratio.std() > 0.03
     inside = (height < 0.999) & (width < 0.999)
-    assert ratio[inside].min() > aug.crop_ratio_min - 0.01 and ratio[inside].max() < aug.crop_ratio_max + 0.01
+    assert ratio[inside].min() > aug.crop_ratio_min - 0.02 and ratio[inside].max() < aug.crop_ratio_max + 0.02
 
 
 def test_center_fit_is_the_central_square() -> None:

@@ -61,7 +61,7 @@ def main(folder: Path, num_kills: int) -> None:
         found = checkpoint.newest(folder, lambda line: sys.exit(f"not whole after a kill: {line}"))
         assert (found.step if found else 0) >= announced, f"announced {announced}, found {found and found.step}"
         if found:
-            assert {float(tensor[0]) for tensor in found.model.values()} == {float(found.step)}
+            assert {float(tensor[0]) for tensor in found.part("model").values()} == {float(found.step)}
             best = checkpoint.load_best(folder)
             assert best is None or best[1]["step"] % 3 == 0
     print(num_kills, hit)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from torch.distributed import HashStore
 
-from livetrain.engine import checkpoint
+from livetrain.engine import checkpoint, pieces
 from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.team import Team
 from livetrain.errors import UserError
+from livetrain.fileio import file_sha256
 
 
 def make(step: int) -> Checkpoint:
@@ -31,10 +38,17 @@ def make(step: int) -> Checkpoint:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     before = make(7)
     after = checkpoint.load(checkpoint.save(tmp_path, before, keep_last=2))
-    assert after.step == 7 and after.ema is not None and torch.equal(after.ema["w"], torch.ones(3))
-    assert after.model.keys() == before.model.keys()
-    assert all(torch.equal(after.model[k], v) and after.model[k].dtype == v.dtype for k, v in before.model.items())
-    assert after.state["carry"] == {"best": 0.5}
+    assert after.step == 7 and torch.equal(after.part("ema")["w"], torch.ones(3))
+    model = after.part("model")
+    assert model.keys() == before.model.keys()
+    assert all(torch.equal(model[k], v) and model[k].dtype == v.dtype for k, v in before.model.items())
+    assert after.part("state", "carry") == {"best": 0.5}
+    assert after.part("state", "optimizer") == {
+        "state": {0: {"step": torch.tensor(3.0)}},
+        "param_groups": [{"lr": 0.1}],
+    }
+    for averaged, name in ((False, "count"), (True, "w")):
+        assert name in checkpoint.load_weights(after.path, averaged=averaged)[0]
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -57,9 +71,10 @@ def test_damaged_newest_is_passed_over_with_a_warning(damage: str, tmp_path: Pat
     if damage == "flip":
         flip_byte(folder / checkpoint.STATE)
     elif damage == "cut":
-        (folder / checkpoint.MODEL).write_bytes((folder / checkpoint.MODEL).read_bytes()[:-5])
+        tensors = next(folder.rglob("*.safetensors"))
+        tensors.write_bytes(tensors.read_bytes()[:-5])
     elif damage == "missing":
-        (folder / checkpoint.EMA).unlink()
+        next(folder.rglob("*.safetensors")).unlink()
     elif damage == "no manifest":
         (folder / checkpoint.MANIFEST).unlink()
     else:
@@ -75,13 +90,14 @@ def test_none_where_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.load_best(tmp_path) is None
 
 
-def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("writes", [(torch, "save"), (safetensors.torch, "save")])
+def test_a_full_disk_leaves_the_last_good_one(writes: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, make(1), keep_last=1)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(*writes, full)
     with pytest.raises(UserError, match="step-00000002.*No space left"):
         checkpoint.save(tmp_path, make(2), keep_last=1)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001"]
@@ -111,3 +127,85 @@ def test_best_replaces_best(tmp_path: Path) -> None:
     assert best is not None and best[1]["dev"] == {"eer": 0.1} and torch.equal(best[0]["w"], torch.ones(2))
     with pytest.raises(UserError, match="choose a step"):
         checkpoint.load(tmp_path / "best-00000009")
+
+
+def save_as(teams: list[Team], folder: Path, step: int, alike: set[str], **broken: Exception) -> list[Future[Path]]:
+    """A checkpoint by several processes, here threads, each with `count` of its own; `broken` names ranks that fail."""
+    real = pieces.write
+
+    def save(team: Team) -> Path:
+        item = make(step)
+        item.model["count"] = torch.tensor(100 + team.rank)
+        outline, share = checkpoint.share_of(item, lambda name: name in alike, team)
+        return checkpoint.save(folder, outline, keep_last=2, share=share, team=team)
+
+    def write(where: Path, tensors: dict[str, torch.Tensor], rank: int) -> list[Path]:
+        if f"rank{rank}" in broken:
+            raise broken[f"rank{rank}"]
+        return real(where, tensors, rank)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(teams)) as pool:
+        patch.setattr(pieces, "write", write)
+        return [pool.submit(save, team) for team in teams]
+
+
+def make_teams(world: int, patience_seconds: float = 20.0) -> list[Team]:
+    store = HashStore()
+    return [Team(rank, world, store, patience_seconds) for rank in range(world)]
+
+
+ALIKE = {"model/conv.weight", "model/half", "ema/w", "state/optimizer/state/0/step"}
+
+
+def test_each_process_writes_its_share_and_the_first_what_is_not_alike(tmp_path: Path) -> None:
+    stale = tmp_path / ".step-00000004.tmp" / "tensors" / "shard-00009-model-00001-of-00001.safetensors"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an attempt on nine processes that was killed")
+    assert {done.result().name for done in save_as(make_teams(3), tmp_path, 4, ALIKE)} == {"step-00000004"}
+    found = checkpoint.load(tmp_path / "step-00000004")
+    model, expected = found.part("model"), make(4)
+    assert model["count"] == 100, "the first process's, not one that another wrote"
+    assert torch.equal(model["conv.weight"], expected.model["conv.weight"]) and found.part("ema")["w"].sum() == 3
+    files = sorted((found.path / "tensors").iterdir())
+    assert len(files) == 3 and stale.name not in {path.name for path in files}
+    names = [set(safetensors.torch.load_file(path)) for path in files]
+    assert sum(map(len, names)) == len(set().union(*names)) == 5, "each tensor once"
+
+
+def test_a_process_that_cannot_write_is_named_and_the_one_before_stays(tmp_path: Path) -> None:
+    teams = make_teams(2)
+    assert all(done.result() for done in save_as(teams, tmp_path, 1, ALIKE))
+    first, second = save_as(teams, tmp_path, 2, ALIKE, rank1=OSError(errno.ENOSPC, "No space left on device"))
+    for done in (first, second):
+        with pytest.raises(UserError, match=r"step-00000002.*rank 1: .*No space left"):
+            done.result()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001"]
+    assert all(done.result() for done in save_as(teams, tmp_path, 3, ALIKE)), "and the next one works"
+
+
+def test_a_process_that_is_gone_is_named(tmp_path: Path) -> None:
+    (alone,) = save_as(make_teams(2, patience_seconds=0.2)[:1], tmp_path, 2, ALIKE)
+    with pytest.raises(UserError, match=r"rank 1 did not write its part in"):
+        alone.result()
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_of_two_machines_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS_TO_BE_SEEN", 0.1)
+    first, second = make_teams(2)
+    elsewhere = threading.Thread(target=save_as, args=([second], tmp_path / "there", 1, ALIKE))
+    elsewhere.start()
+    (done,) = save_as([first], tmp_path / "here", 1, ALIKE)
+    elsewhere.join()
+    with pytest.raises(UserError, match="run_dir must be one folder for all machines"):
+        done.result()
+
+
+def test_a_checkpoint_from_before_pieces_is_told(tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, make(1), keep_last=1)
+    torch.save({"optimizer": {}}, folder / checkpoint.STATE)
+    manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
+    manifest["sha256"][checkpoint.STATE] = file_sha256(folder / checkpoint.STATE)
+    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="older version"):
+        checkpoint.load(folder)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,8 +50,8 @@ def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch
     assert lines[1:] == [f"saved {tmp_path / 'step-00000002'}"], "leaving waits for what was begun"
     for step, value in ((1, 0.0), (2, 1.0)):
         found = checkpoint.load(tmp_path / f"step-{step:08d}")
-        assert torch.equal(found.model["w"], torch.full((3,), value))
-        assert torch.equal(found.state["optimizer"]["moment"], torch.full((3,), 2 * value))
+        assert torch.equal(found.part("model")["w"], torch.full((3,), value))
+        assert torch.equal(found.part("state", "optimizer")["moment"], torch.full((3,), 2 * value))
 
 
 def test_some_are_kept_for_good(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.Mo
     real = checkpoint.save
     lines: list[str] = []
 
-    def full_at_two(folder: Path, item: Checkpoint, **options: int) -> Path:
+    def full_at_two(folder: Path, item: Checkpoint, **options: Any) -> Path:
         if item.step == 2:
             raise UserError(f"cannot write checkpoint step-{item.step}: No space left on device")
         return real(folder, item, **options)

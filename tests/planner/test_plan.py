@@ -76,7 +76,7 @@ def test_mistakes_are_told(demo_shards: Path, tmp_path: Path, capsys: pytest.Cap
         (["--gpus", "3"], "train.global_batch=16 does not divide over 3 processes"),
         (["--gpus", "2", "--hardware", "h1000"], "--hardware h1000: there are h100, h200"),
         (["--gpus", "2", "--mfu", "0"], "--mfu 0: a percentage"),
-        (["--check", str(tmp_path)], "no NAME.json there"),
+        (["--check", str(tmp_path)], "no measurement there that the planner predicts"),
     ):
         assert cli.main(["plan", f"data.shards={demo_shards}", *SMALL, *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -144,3 +144,18 @@ def test_intervals_of_95_percent_cover_93_to_97_percent(clips: int) -> None:
     assert coverage.pop("bpcer of videos") < 0.9
     assert all(0.916 <= rate <= 0.984 for rate in coverage.values()), coverage
     assert 0.93 <= np.mean(list(coverage.values())) <= 0.97, coverage
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+@pytest.mark.parametrize("known", [True, False])
+def test_videos_that_are_alike_are_counted_not_drawn_apart(method: str, known: bool) -> None:
+    """Without a ranking, videos of one person on one side of the threshold are merged; nothing changes by that."""
+    random = np.random.default_rng(3)
+    rows = [(str(random.choice(["live", "print", "replay"])), float(random.random())) for _ in range(600)]
+    scores = make_scores(rows, people=[f"p{random.integers(12)}" if known or n % 3 else "" for n in range(600)])
+    how = Settings(replicates=300, method=method)
+    apart, merged = (intervals.of_scores(scores, 0.4, how, ranking=ranking) for ranking in (True, False))
+    assert merged == {name: apart[name] for name in merged} and merged["bpcer"]["low"] < merged["bpcer"]["high"]
+    units = bootstrap.units(scores.group)
+    first, counts = bootstrap.merged(scores, units, 0.4)
+    assert counts.sum() == 600 and (len(first) <= 12 * 6 if known else len(first) > 200)

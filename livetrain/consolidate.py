@@ -1,0 +1,55 @@
+"""`livetrain consolidate`: the weights of a checkpoint, whoever wrote which part of them, as one safetensors file.
+
+    livetrain consolidate runs/NAME/checkpoints/step-00001500 --out weights.safetensors [--averaged] [--all]
+
+Names are those of the model. `model.weights=weights.safetensors` starts another run from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from livetrain.engine import checkpoint, pieces
+from livetrain.errors import UserError
+from livetrain.fileio import atomic_write
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser("livetrain consolidate", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a folder step-* or best-*")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .safetensors")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--averaged", action="store_true", help="the moving average (train.ema_decay), not the weights")
+    what.add_argument("--all", action="store_true", help="all of its tensors, moments of the optimizer too")
+    options = parser.parse_args(arguments)
+    consolidate(options.checkpoint, options.out, averaged=options.averaged, everything=options.all)
+    print(options.out)
+    return 0
+
+
+def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: bool = False) -> None:
+    """Write `out` from the checkpoint in `folder`. Raises UserError when that is damaged, or has no moving average.
+
+    everything: all tensors of a step-* folder, named by their place: model/…, ema/…, state/optimizer/….
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: the name must end in .safetensors")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name one of RUN/checkpoints")
+    if everything:
+        saved = checkpoint.load(folder)
+        tensors = saved.stored.read(pieces.names_in(saved.outline))
+    elif averaged:
+        saved = checkpoint.load(folder)
+        if saved.outline["ema"] is None:
+            raise UserError(f"{folder} has no moving average: the run had train.ema_decay=0")
+        tensors = saved.part("ema")
+    else:
+        tensors, _ = checkpoint.load_weights(folder, averaged=False)
+    with atomic_write(out) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
