@@ -30,6 +30,7 @@ from livetrain.bench.sides import steady_rate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = ("decode", "resize", "augment")
+WORKERS = "fork"  # as a program that a user starts has it; a side's process is spawned, and would pass that on
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def _data_loader(task: Task, decode: Decoder, transform: Transform | None) -> fl
         shuffle=False,
         num_workers=task.workers,
         pin_memory=pin,
+        multiprocessing_context=WORKERS,
     )
     return task.rate(_uploaded(loader, task.device))
 
@@ -289,6 +291,10 @@ def decode_pyav(path: Path | io.BytesIO, frames: NDArray[np.int64]) -> NDArray[n
 
 def torchcodec(task: Task) -> float:
     """torchcodec + DataLoader + torchvision."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (OSError, RuntimeError):
+        raise ImportError("torchcodec finds no FFmpeg libraries (Debian: apt-get install ffmpeg)") from None
     return _data_loader(task, _decode_torchcodec, _torchvision(task))
 
 
@@ -359,7 +365,7 @@ def webdataset(task: Task) -> float:
     # resampled: every worker draws shards for itself, so that two shards feed any number of workers without end
     stream = wds.WebDataset(tars, resampled=True, shardshuffle=False).shuffle(8).map(decode)
     loader: Any = torch.utils.data.DataLoader(
-        stream.batched(task.batch_size), batch_size=None, num_workers=task.workers
+        stream.batched(task.batch_size), batch_size=None, num_workers=task.workers, multiprocessing_context=WORKERS
     )
     return task.rate(_uploaded(loader, task.device))
 

@@ -40,8 +40,8 @@ SECONDS_TO_BE_SEEN = 60.0  # network file systems show other machines' files lat
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from. `state`: optimizer, scaler and counters, tensors and plain numbers only. In a run of
-    several processes, `model`, `ema` and `state` have in each of them the tensors that it writes; see `share_of`."""
+    """What a run goes on from. `state`: optimizer, scaler and counters, tensors and plain numbers only. An outline of
+    one has names in place of tensors (see `share_of`)."""
 
     step: int
     model: dict[str, Any]

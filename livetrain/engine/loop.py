@@ -325,9 +325,14 @@ class Loop:
             "data": self.dataset.fingerprint,
         }
         ema = parts.ema.module.state_dict() if parts.ema is not None else None
-        # Batch statistics are each process's own until the first one's go to all, before the next update.
-        own = {f"{field}/{name}" for field in ("model", "ema") for name, _ in parts.model.named_buffers()}
+        own = each_ones_own(parts.model)
         self.writer.save(Checkpoint(done, parts.model.state_dict(), ema, state), lambda name: name not in own)
+
+
+def each_ones_own(model: torch.nn.Module) -> set[str]:
+    """What processes do not hold alike of a checkpoint, by the names in it: batch statistics are each one's own until
+    DDP gives the first one's to all, before the next update."""
+    return {f"{field}/{name}" for field in ("model", "ema") for name, _ in model.named_buffers()}
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,9 @@ def share(num_bytes: Mapping[str, int], first: Collection[str], world: int) -> l
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], rank: int) -> list[Path]:
     """Write this process's tensors (dense, on the CPU; DTensors where they are in shards) into files of its own in
     `folder`, which exists. Returns the files. Raises OSError, RuntimeError."""
+    own = f"shard-{rank + 1:05d}-*.safetensors"
+    for stale in folder.glob(own):  # of an attempt that was killed
+        stale.unlink()
     if not tensors:
         return []
     writer = _Writer(folder, rank, _files(tensors))
@@ -102,7 +105,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], rank: int) -> list[
         save(dict(tensors), storage_writer=writer, planner=_OwnShare(flatten_state_dict=False), no_dist=True)
     except CheckpointException as error:  # a BaseException
         raise _first(error) from None
-    return sorted(folder.glob(f"shard-{rank + 1:05d}-*.safetensors"))
+    return sorted(folder.glob(own))
 
 
 class Stored:

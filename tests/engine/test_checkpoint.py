@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from torch.distributed import HashStore
 
 from livetrain.engine import checkpoint, pieces
 from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.loop import each_ones_own
 from livetrain.engine.team import Team
 from livetrain.errors import UserError
 from livetrain.fileio import file_sha256
@@ -158,16 +160,18 @@ ALIKE = {"model/conv.weight", "model/half", "ema/w", "state/optimizer/state/0/st
 
 
 def test_each_process_writes_its_share_and_the_first_what_is_not_alike(tmp_path: Path) -> None:
-    stale = tmp_path / ".step-00000004.tmp" / "tensors" / "shard-00009-model-00001-of-00001.safetensors"
-    stale.parent.mkdir(parents=True)
-    stale.write_bytes(b"of an attempt on nine processes that was killed")
+    folder = tmp_path / ".step-00000004.tmp" / "tensors"
+    folder.mkdir(parents=True)
+    stale = {f"shard-{name}.safetensors" for name in ("00009-model-00001-of-00001", "00001-model-00002-of-00003")}
+    for name in stale:
+        (folder / name).write_bytes(b"of an attempt on nine processes that was killed")
     assert {done.result().name for done in save_as(make_teams(3), tmp_path, 4, ALIKE)} == {"step-00000004"}
     found = checkpoint.load(tmp_path / "step-00000004")
     model, expected = found.part("model"), make(4)
     assert model["count"] == 100, "the first process's, not one that another wrote"
     assert torch.equal(model["conv.weight"], expected.model["conv.weight"]) and found.part("ema")["w"].sum() == 3
     files = sorted((found.path / "tensors").iterdir())
-    assert len(files) == 3 and stale.name not in {path.name for path in files}
+    assert len(files) == 3 and not stale & {path.name for path in files}
     names = [set(safetensors.torch.load_file(path)) for path in files]
     assert sum(map(len, names)) == len(set().union(*names)) == 5, "each tensor once"
 
@@ -209,3 +213,25 @@ def test_a_checkpoint_from_before_pieces_is_told(tmp_path: Path) -> None:
     (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="older version"):
         checkpoint.load(folder)
+
+
+def test_batch_statistics_are_the_first_processs(tmp_path: Path) -> None:
+    """Two processes whose statistics differ, as they do under DDP after an update."""
+    teams = make_teams(2)
+    model = timm.create_model("test_resnet", num_classes=0)
+    own = each_ones_own(model)
+    assert "model/bn1.running_mean" in own and "ema/bn1.running_mean" in own
+    assert not own & {f"model/{name}" for name, _ in model.named_parameters()}
+    with ThreadPoolExecutor(2) as pool:
+        saved = []
+        for team in teams:
+            state = {
+                name: torch.full_like(t, team.rank) if f"model/{name}" in own else t
+                for name, t in model.state_dict().items()
+            }
+            whole = checkpoint.snapshot({"model": state}, {})["model"]
+            outline, share = checkpoint.share_of(Checkpoint(1, whole, None, {}), lambda name: name not in own, team)
+            saved.append(pool.submit(checkpoint.save, tmp_path, outline, keep_last=1, share=share, team=team))
+    found = checkpoint.load(saved[0].result()).part("model")
+    assert all(bool((found[name.removeprefix("model/")] == 0).all()) for name in own if name.startswith("model/"))
+    assert all(torch.equal(found[name], parameter) for name, parameter in model.named_parameters())
