@@ -48,7 +48,7 @@ format: $(STAMP) ## let ruff rewrite the files
 
 test: $(STAMP) ## all tests but the heavy ones
 	tests/browser/install.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not slow and not slurm"
 
 test-slurm: $(STAMP) ## a run over two SLURM nodes on this machine
 	tests/slurm/install.sh

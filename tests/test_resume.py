@@ -1,6 +1,6 @@
 """Two ranks that are stopped and killed, and go on: to the same bits as two, to the same figures as one or four.
 
-tests/test_preemption.py does the same through `livetrain train`, as a cluster's job does, and many more times.
+tests/test_preemption.py does the same through `livetrain train`, as a cluster's job does.
 """
 
 from __future__ import annotations
@@ -91,21 +91,35 @@ def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
 def test_three_kills_at_random_steps_change_nothing(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL to one rank or to both; what was lost is done again."""
-    run, log = tmp_path / "run", tmp_path / "log"
-    choose = random.Random(3)
-    for kill in range(3):
-        with ranks.start(demo_shards, run, *options, "train.save_every_steps=1", log=log) as started:
-            goal = min(steps_done(run) + choose.randint(1, 5), STEPS * (kill + 1) // 4 + 1)
+    same_run(whole, killed(demo_shards, tmp_path, options, STEPS, num_kills=3))
+
+
+@pytest.mark.slow
+@in_precision("bf16", "fp32")
+def test_twenty_kills_at_random_steps_change_nothing(
+    options: tuple[str, ...], demo_shards: Path, tmp_path: Path
+) -> None:
+    steps = 6 * STEPS
+    undisturbed = ranks.train(demo_shards, tmp_path / "undisturbed", *options, f"train.max_steps={steps}")
+    same_run(undisturbed, killed(demo_shards, tmp_path, options, steps, num_kills=20))
+
+
+def killed(shards: Path, folder: Path, options: tuple[str, ...], steps: int, *, num_kills: int) -> Path:
+    """A run with SIGKILL to one rank or to both, so many times at random updates; what was lost is done again."""
+    run, log = folder / "run", folder / "log"
+    options = (*options, f"train.max_steps={steps}", "train.save_every_steps=1")
+    choose = random.Random(num_kills)
+    for kill in range(num_kills):
+        with ranks.start(shards, run, *options, log=log) as started:
+            goal = min(steps_done(run) + choose.randint(1, 5), steps * (kill + 1) // (num_kills + 1) + 1)
             started.until(lambda: steps_done(run) >= goal)  # noqa: B023
             victims = [0, 1] if choose.random() < 0.5 else [choose.randrange(2)]
             for rank in victims:
                 started.signal(signal.SIGKILL, rank)
             codes = started.wait()
             assert all(codes[rank] == -signal.SIGKILL for rank in victims) and 0 not in codes
-    assert 0 < steps_done(run) < STEPS
-    ranks.train(demo_shards, run, *options, "train.save_every_steps=1")
-    same_run(whole, run)
+    assert 0 < steps_done(run) < steps
+    return ranks.train(shards, run, *options)
 
 
 @pytest.fixture(scope="module")

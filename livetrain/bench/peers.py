@@ -358,7 +358,7 @@ def webdataset(task: Task) -> float:
     def decode(sample: dict[str, Any]) -> torch.Tensor:
         frames = decode_pyav(io.BytesIO(sample["mp4"]), random_frames(task, next(counter)))
         if transform is None:
-            return torch.tensor(int(frames[..., 0, 0, 0].sum()))
+            return torch.tensor([int(frames[..., 0, 0, 0].sum())])  # it batches no scalars
         return transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
 
     tars = [str(path) for path in sorted(task.shards.glob("*.tar"))]

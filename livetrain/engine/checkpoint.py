@@ -226,7 +226,10 @@ def _write_folder(
     temporary = target.with_name(f".{target.name}.tmp")
     own = _write_part(temporary, write, team)
     if not team.is_first:
-        team.report(target.name, own)
+        try:
+            team.report(target.name, own)
+        except RuntimeError:
+            own = {"error": "rank 0 is gone"}
         if "error" in own:
             raise UserError(f"cannot write checkpoint {target}: {own['error']}")
         return target

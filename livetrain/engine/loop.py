@@ -110,8 +110,8 @@ class Loop:
         self.open.callback(self.meter.close)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.open.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self.open.__exit__(kind, *rest)
         if self.wandb:
             self.wandb.finish(exit_code=0 if kind is None else 1)
 

@@ -7,31 +7,35 @@ store through which the processes found each other.
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import distributed
 from torch.distributed.distributed_c10d import _get_default_store
 
+POLL_SECONDS = 0.02
+
 
 @dataclass
 class Team:
-    """`rank` of `world` processes. patience_seconds: how long the first one waits for a report."""
+    """`rank` of `world` processes. patience_seconds: how long the first one waits for a report. broken: set it when a
+    process is known to be gone, and none waits any more."""
 
     rank: int = 0
     world: int = 1
     store: Any = None
     patience_seconds: float = 600.0
+    broken: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def of_this_run(cls, patience_seconds: float) -> Team:
         """The processes of torch.distributed, or this one alone."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return cls()
-        # A connection of its own: waiting for a key keeps all others of the connection waiting.
-        store = distributed.PrefixStore("livetrain-checkpoints", _get_default_store().clone())
+        store = distributed.PrefixStore("livetrain-checkpoints", _get_default_store())
         return cls(distributed.get_rank(), distributed.get_world_size(), store, patience_seconds)
 
     @property
@@ -40,18 +44,22 @@ class Team:
         return self.rank == 0
 
     def report(self, about: str, what: Mapping[str, Any]) -> None:
-        """Tell the first process, once for each `about`; it is to be JSON."""
+        """Tell the first process, once for each `about`; it is to be JSON. Raises RuntimeError when it is gone."""
         self.store.set(f"{about}/{self.rank}", json.dumps(what))
 
     def reports(self, about: str) -> list[dict[str, Any]]:
-        """What the others report, by rank. Raises TimeoutError when one does not; call it on the first process."""
-        found = []
-        for rank in range(1, self.world):
-            key = f"{about}/{rank}"
-            try:
-                self.store.wait([key], timedelta(seconds=self.patience_seconds))
-            except RuntimeError:
-                raise TimeoutError(f"rank {rank} did not write its part in {self.patience_seconds:.0f} s") from None
-            found.append(json.loads(self.store.get(key)))
+        """What the others report, by rank; call it on the first process. Raises TimeoutError when one does not."""
+        keys = {rank: f"{about}/{rank}" for rank in range(1, self.world)}
+        patience = time.monotonic() + self.patience_seconds
+        # Not `wait`: it holds the connection to the store, which training needs too, and cannot be told to give up.
+        while keys and not self.store.check(list(keys.values())):
+            if self.broken.is_set() or time.monotonic() > patience:
+                missing = next((rank for rank, key in keys.items() if not self.store.check([key])), None)
+                if missing is not None:
+                    why = "is gone" if self.broken.is_set() else f"took more than {self.patience_seconds:g} s"
+                    raise TimeoutError(f"rank {missing} did not write its part: it {why}")
+            time.sleep(POLL_SECONDS)
+        found = [json.loads(self.store.get(key)) for key in keys.values()]
+        for key in keys.values():
             self.store.delete_key(key)
         return found

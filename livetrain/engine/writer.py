@@ -76,7 +76,9 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, RuntimeError):
+            self.team.broken.set()  # a collective that failed: what another process has not reported by now never comes
         self._pool.shutdown(wait=True)
 
     def _start(self, kind: str, value: Any, write: Callable[[Any], Any]) -> None:

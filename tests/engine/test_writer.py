@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from livetrain.engine import checkpoint
 from livetrain.engine.checkpoint import Checkpoint
+from livetrain.engine.team import Team
 from livetrain.engine.writer import CheckpointWriter
 from livetrain.errors import UserError
 
@@ -77,6 +80,23 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.Mo
     assert writer.num_failed == 1
     assert [line.split()[0] for line in lines] == ["saved", "warning:", "saved"]
     assert [checkpoint.step_of(path) for path in checkpoint.list_steps(tmp_path)] == [1, 3]
+
+
+def test_a_process_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    """A collective fails when another process was killed; that one's part never comes."""
+    lines: list[str] = []
+    started = time.monotonic()
+    team = Team(0, 2, HashStore(), patience_seconds=50)
+    with (
+        pytest.raises(RuntimeError, match="closed by peer"),
+        CheckpointWriter(tmp_path, keep_last=2, keep_every=0, tell=lines.append, team=team) as writer,
+    ):
+        writer.save(whole(1, torch.ones(1)))
+        time.sleep(0.2)
+        raise RuntimeError("Connection closed by peer")
+    assert time.monotonic() - started < 10
+    assert len(lines) == 1 and "rank 1 did not write its part: it is gone" in lines[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_snapshot_is_dense_separate_and_reuses_its_memory() -> None:
