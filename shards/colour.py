@@ -6,7 +6,7 @@ values of this formula equal DALI's, none differs by more than 1). swscale's RGB
 to 16: a model would see other colours when it is evaluated on a CPU than when it was trained on a GPU.
 
 Integers with 5 bits behind the point: at most 1 level from the formula in float64, and 98 % of the values equal. The
-price: 480p with all of its pixels at 0.75 of libavcodec's own rate, in place of 0.93 by swscale's fastest (`livetrain
+price: 480p with all of its pixels at 0.77 of libavcodec's own rate, in place of 0.93 by swscale's fastest (`livetrain
 bench decode --quick`, 2 cores). Bands of rows bound the memory; smaller ones lose more to Python's lock between threads
 than they gain by the cache.
 """
@@ -80,6 +80,24 @@ def to_rgb(planes: Planes, box: tuple[int, int, int, int] | None = None) -> NDAr
             part >>= BITS
             np.clip(part, 0, 255, out=part)
             out[...] = part
+    return rgb
+
+
+def to_rgb_from_16_bits(
+    y: NDArray[np.uint16], u: NDArray[np.uint16], v: NDArray[np.uint16], *, is_full_range: bool
+) -> NDArray[np.uint8]:
+    """RGB of three planes of one size with 8 bits behind the point, rounded once: uint8 [height, width, 3]."""
+    factors = FULL if is_full_range else LIMITED
+    luma = y * np.float32(factors["y"] / 256)
+    luma += np.float32(0.5 - factors["y"] * factors["offset"])
+    planes = {"u": u.astype(np.float32), "v": v.astype(np.float32)}
+    rgb = np.empty((*y.shape, 3), np.uint8)
+    for channel, names in enumerate((["rv"], ["gv", "gu"], ["bu"])):
+        total = luma + np.float32(-127.5 * sum(factors[name] for name in names))
+        for name in names:
+            total += planes[name[1]] * np.float32(factors[name] / 256)
+        np.clip(total, 0, 255, out=total)
+        rgb[..., channel] = total
     return rgb
 
 

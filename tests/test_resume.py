@@ -62,6 +62,8 @@ def whole(options: tuple[str, ...], demo_shards: Path, tmp_path_factory: pytest.
     """The run that nobody disturbed."""
     run = ranks.train(demo_shards, tmp_path_factory.mktemp("whole") / "run", *options)
     assert [record["step"] for record in records(run)] == list(range(1, STEPS + 1))
+    pieces = sorted(path.name[:11] for path in max((run / "checkpoints").glob("step-*/tensors")).iterdir())
+    assert pieces == ["shard-00001", "shard-00002"], "each process wrote its share"
     return run
 
 

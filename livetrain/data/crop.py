@@ -23,9 +23,8 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from shards.colour import FULL, LIMITED, planes_of, to_rgb
-
-Picture = NDArray[np.uint8]  # RGB [size, size, 3]
+from livetrain.data.decode import Picture
+from shards.colour import planes_of, to_rgb, to_rgb_from_16_bits
 
 # Pixels, and pixels for one: outside, swscale's filters are not what they are to be (measured: 6 and 90 are wrong).
 MIN_SIDE, MOST_SHRUNK = 8, 32
@@ -67,9 +66,9 @@ class CropAndResize:
         is_plain = frame.format.name in ("yuv420p", "yuvj420p") and (frame.height, frame.width) == shape
         sides = (bottom - top, right - left)
         if is_plain and all(side % 2 == 0 and MIN_SIDE <= side <= MOST_SHRUNK * self._size for side in sides):
-            about = (frame.format.name, frame.color_range, frame.colorspace, shape)
+            about = (frame.format.name, frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p")
             if self._planes is None or self._planes.about != about:
-                self._planes = _Planes(frame, (top, left, bottom, right), self._size, about)
+                self._planes = _Planes(about, shape, (top, left, bottom, right), self._size)
             return self._planes(frame)
         return resize(to_rgb(planes_of(frame, shape, self._converter), (top, left, bottom, right)), self._size)
 
@@ -77,24 +76,26 @@ class CropAndResize:
 class _Planes:
     """Planes cut and resized by a graph of swscale's, then converted; Python's lock is let go for most of it."""
 
-    def __init__(self, frame: Any, box: tuple[int, int, int, int], size: int, about: tuple[Any, ...]) -> None:
+    def __init__(
+        self, about: tuple[str, bool], shape: tuple[int, int], box: tuple[int, int, int, int], size: int
+    ) -> None:
+        """about: pixel format, and whether values are of full range. shape: height and width of the frames."""
         self.about = about
-        is_full = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
-        self._factors = FULL if is_full else LIMITED
+        pixel_format, self._is_full = about
+        height, width = shape
         top, left, bottom, right = box
         # Two pixels more on every side, where the frame has them: a sample of chroma, for what lies in between.
         above, before = min(2, top), min(2, left)
-        around = (min(bottom + 2, frame.height) - top + above, min(right + 2, frame.width) - left + before)
+        around = (min(bottom + 2, height) - top + above, min(right + 2, width) - left + before)
         graph = Graph()
         graph.threads = 1
-        source = graph.add(
-            "buffer",
-            f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:"
-            f"range={int(frame.color_range)}:colorspace={int(frame.colorspace)}",
-        )
+        source = graph.add("buffer", f"video_size={width}x{height}:pix_fmt={pixel_format}:time_base=1/1000")
+        # Whatever the stream says of its colours is no matter here, and swscale refuses what it does not know.
+        plain = graph.add("setparams", f"range={'full' if self._is_full else 'limited'}:colorspace=smpte170m")
         cut = graph.add("crop", f"w={around[1]}:h={around[0]}:x={left - before}:y={top - above}:exact=1")
         planes = graph.add("extractplanes", "planes=y+u+v")
-        source.link_to(cut)
+        source.link_to(plain)
+        plain.link_to(cut)
         cut.link_to(planes)
         self._sinks = []
         for number in range(3):
@@ -115,7 +116,7 @@ class _Planes:
     def __call__(self, frame: Any) -> Picture:
         self._source.push(frame)
         y, u, v = (_plane16(sink.pull()) for sink in self._sinks)
-        return _to_rgb(y, u, v, self._factors)
+        return to_rgb_from_16_bits(y, u, v, is_full_range=self._is_full)
 
 
 SIXTEEN_BITS = ("format", "pix_fmts=gray16le")
@@ -126,27 +127,11 @@ def _scale(shape: tuple[int, int]) -> tuple[str, str]:
     return "scale", f"w={shape[1]}:h={shape[0]}:flags=bilinear:in_range=full:out_range=full"
 
 
-def _plane16(frame: Any) -> NDArray[np.float32]:
-    """The one plane of a frame, float32 with 8 bits behind the point."""
+def _plane16(frame: Any) -> NDArray[np.uint16]:
+    """The one plane of a frame; a view of its memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
-    return rows[: plane.height, : plane.width].astype(np.float32)
-
-
-def _to_rgb(
-    y: NDArray[np.float32], u: NDArray[np.float32], v: NDArray[np.float32], factors: dict[str, float]
-) -> Picture:
-    """The formula of shards.colour for planes of one size with 8 bits behind the point; y is used up."""
-    y *= np.float32(factors["y"] / 256)
-    y += np.float32(0.5 - factors["y"] * factors["offset"])
-    rgb = np.empty((*y.shape, 3), np.uint8)
-    for channel, parts in enumerate([[(v, "rv")], [(v, "gv"), (u, "gu")], [(u, "bu")]]):
-        total = y + np.float32(-127.5 * sum(factors[name] for _, name in parts))
-        for plane, name in parts:
-            total += plane * np.float32(factors[name] / 256)
-        np.clip(total, 0, 255, out=total)
-        rgb[..., channel] = total
-    return rgb
+    return rows[: plane.height, : plane.width]
 
 
 def resize(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

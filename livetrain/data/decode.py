@@ -63,9 +63,9 @@ def decode_video(
     `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. `shape` is what
     becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's) while it is in
     the processor's cache: `Whole` or `crop.CropAndResize`; it gives pictures of one size and must not keep its
-    argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation
-    metadata is applied later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size
-    differs from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
+    argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation metadata is applied
+    later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size differs from the
+    first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)
     if indices[0] < 0 or indices[-1] >= num_frames:

@@ -140,7 +140,10 @@ def save_best(folder: Path, step: int, model: dict[str, torch.Tensor], figures: 
 
 def load(path: Path) -> Saved:
     """Open a step folder. Raises UserError when it is incomplete, damaged or of another kind."""
-    manifest = check(path)
+    return _open(path, check(path))
+
+
+def _open(path: Path, manifest: dict[str, Any]) -> Saved:
     if not (path / STATE).exists():
         raise UserError(f"{path} holds weights to evaluate, no state to go on from; choose a step-* folder")
     try:
@@ -158,7 +161,7 @@ def load_weights(path: Path, *, averaged: bool) -> tuple[dict[str, torch.Tensor]
     manifest = check(path)
     if (path / MODEL).exists():
         return load_file(path / MODEL), manifest
-    saved = load(path)
+    saved = _open(path, manifest)
     return saved.part("ema" if averaged and saved.outline["ema"] is not None else "model"), manifest
 
 

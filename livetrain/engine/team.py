@@ -16,7 +16,7 @@ from typing import Any
 from torch import distributed
 from torch.distributed.distributed_c10d import _get_default_store
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = (0.02, 0.5)  # at first, and at most
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Team:
         """What the others report, by rank; call it on the first process. Raises TimeoutError when one does not."""
         keys = {rank: f"{about}/{rank}" for rank in range(1, self.world)}
         patience = time.monotonic() + self.patience_seconds
+        pause, longest = POLL_SECONDS
         # Not `wait`: it holds the connection to the store, which training needs too, and cannot be told to give up.
         while keys and not self.store.check(list(keys.values())):
             if self.broken.is_set() or time.monotonic() > patience:
@@ -58,7 +59,8 @@ class Team:
                 if missing is not None:
                     why = "is gone" if self.broken.is_set() else f"took more than {self.patience_seconds:g} s"
                     raise TimeoutError(f"rank {missing} did not write its part: it {why}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
         found = [json.loads(self.store.get(key)) for key in keys.values()]
         for key in keys.values():
             self.store.delete_key(key)

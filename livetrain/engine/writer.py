@@ -1,9 +1,9 @@
 """Checkpoints written while training goes on: an update waits for a copy of the tensors, not for the disk.
 
 Each process copies and writes its share, so that the copy costs as much memory again as weights, average and optimizer
-states take, once over all processes. One write is under way at a
-time: a save that comes before the last one is on the disk waits for it, so the disk sets the pace, not the memory.
-What cannot be written (disk full) is told and left out: the checkpoints before stay, and the run goes on.
+states take, once over all processes. One write is under way at a time: a save that comes before the last one is on the
+disk waits for it, so the disk sets the pace, not the memory. What cannot be written (disk full) is told and left out:
+the checkpoints before stay, and the run goes on.
 """
 
 from __future__ import annotations

@@ -128,6 +128,15 @@ def test_a_frame_that_says_it_is_of_full_range_is_taken_so() -> None:
     assert np.abs(full - limited).mean() > 2
 
 
+@pytest.mark.parametrize("colours", [0, 1, 2, 3, 8, 10, 14, 18, 255])
+def test_whatever_a_stream_says_of_its_colours(colours: int) -> None:
+    """The formula is the same for all; swscale does not know some of them (ITU-T H.273, table 4), and some are none."""
+    frame, box = make_frame(64, 64, "yuv420p", smooth=4), np.array([0.0, 0.0, 1.0, 1.0])
+    want = CropAndResize(box, 32)(frame, (64, 64))
+    frame.colorspace = colours
+    assert (CropAndResize(box, 32)(frame, (64, 64)) == want).all()
+
+
 NUAA = Path(__file__).parents[3] / "shared" / "data" / "nuaa" / "videos"
 
 
