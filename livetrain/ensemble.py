@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.config import Config
+from livetrain.config import Config, VerdictConfig
 from livetrain.engine import checkpoint, run
 from livetrain.errors import UserError
 from livetrain.fileio import write_json
@@ -71,7 +71,8 @@ def combine(members: Sequence[Scores], weights: Floats) -> Scores:
     for index, key in enumerate(members[0].key.tolist()):
         all_rows = [members[number].row(lookup[number][key]) for number in used]
         good = all(row["status"] == OK for row in all_rows)
-        p = weights[used] @ [row["p_live"] for row in all_rows] if good else None
+        # Weights sum to 1 but for rounding; the mean of scores is a score.
+        p = np.clip(weights[used] @ [row["p_live"] for row in all_rows], 0, 1) if good else None
         seconds = sum(row["seconds"] for row in all_rows)
         frames = max(row["num_frames"] for row in all_rows)
         rows.append(
@@ -121,7 +122,7 @@ def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, 
             raise UserError(f"{names[0]} and {name} have different test videos; evaluate both on the same shards")
     dev, weights = dev_and_weights(names, devs, how)
     test = combine(tests, weights)
-    figures = verdict.build(dev, test, notices=notices(sources))
+    figures = verdict.build(dev, test, settings=verdict_settings(sources), notices=notices(sources))
     members = []
     for number, (source, weight) in enumerate(zip(sources, weights.tolist(), strict=True)):
         if weight:
@@ -135,6 +136,23 @@ def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, 
     content = {"format": 1, "members": members, "threshold": figures["threshold"], "weights": how, "sources": names}
     write_json(out / ENSEMBLE, content)
     return dict(zip(names, weights.tolist(), strict=True))
+
+
+def verdict_settings(sources: Sequence[Path]) -> VerdictConfig:
+    """The members' settings `verdict.*`. Raises UserError where they differ: one threshold has one criterion."""
+    from livetrain import package
+
+    found = [package.read_config(source).verdict for source in sources]
+    for source, other in zip(sources[1:], found[1:], strict=True):
+        if other != found[0]:
+            name = next(
+                f.name for f in dataclasses.fields(other) if getattr(other, f.name) != getattr(found[0], f.name)
+            )
+            raise UserError(
+                f"{sources[0]} and {source} have different verdict.{name} ({getattr(found[0], name)} and "
+                f"{getattr(other, name)}); run `livetrain evaluate RUN verdict.{name}=…` so that they agree"
+            )
+    return found[0]
 
 
 def notices(sources: Sequence[Path]) -> list[str]:
@@ -156,10 +174,12 @@ def scored(source: Path) -> tuple[Scores, Scores]:
     from accelerate import Accelerator
 
     from livetrain.engine.evaluate import evaluate
+    from livetrain.engine.score import mixed_precision
     from livetrain.model import build_loss
 
     trained = package.load(source)
-    config, accelerator = trained.config, Accelerator()
+    config = trained.config
+    accelerator = Accelerator(mixed_precision=mixed_precision(config))
     dataset = package.open_shards(config, source)
     model, loss = trained.model.to(accelerator.device), build_loss(config.loss)
     dev, test = (

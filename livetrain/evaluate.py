@@ -3,32 +3,71 @@
     accelerate launch livetrain/evaluate.py runs/NAME [checkpoint=runs/NAME/checkpoints/step-00000500] [key=value …]
 
 Writes scores/, verdict.json and report.html of the run again, with the threshold that is stored beside the weights.
-`data.shards=DIR` scores other shards, which may have no dev split: the threshold stays as it is; give `run_dir=` too,
-so that the run's own verdict stays. Another `verdict.criterion=` chooses a new threshold on the run's own dev split,
-and is refused on other shards.
+With other data, other weights or other settings they go to RUN/evaluations/<what differs>/ (or to `run_dir=DIR`), and
+the run's own record stays as it is.
+
+`data.shards=DIR` scores other shards, which may have no dev split: the threshold stays as it is. Another
+`verdict.criterion=`, or another way of scoring (eval.aggregate, eval.num_frames, …), chooses a new threshold on the
+run's own dev split, stored with that evaluation, and is refused on other shards until that was done.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, not its folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from livetrain.config import Config, load_config
+from livetrain.config import Config, VerdictConfig, load_config, to_dict
 from livetrain.engine import entry
 from livetrain.errors import UserError
 
+# Where the data are: what a dev split is of.
+DATA = ("shards", "sources", "weights", "dev_split", "fold", "leave_out")
+# What an evaluation's figures depend on.
+FIGURES = {
+    "data": (
+        *DATA,
+        "test_split",
+        "image_size",
+        "fit",
+        "apply_sar",
+        "sampling",
+        "frame_stride",
+        "frame_interval_seconds",
+    ),
+    "eval": ("num_frames", "aggregate", "top_frames", "trim", "tta", "use_ema"),
+    "verdict": tuple(item.name for item in dataclasses.fields(VerdictConfig)),
+    "train": ("precision",),
+}
 
-def evaluate(config: Config, checkpoint_folder: Path, *, own_dev: bool = True) -> None:
-    """Score dev and test with the weights in `checkpoint_folder` (step-* or best-*). Every process calls it.
 
-    own_dev: the dev split is the run's own, so that a threshold may be chosen on it.
+def evaluate(
+    config: Config,
+    checkpoint_folder: Path,
+    *,
+    run_dir: Path | None = None,
+    trained: Config | None = None,
+    record: Path | None = None,
+) -> None:
+    """Score dev and test with the weights in `checkpoint_folder` (step-* or best-*) into config.run_dir. Every process
+    calls it.
+
+    run_dir, trained: the run's folder and its own configuration (default: config.run_dir, `config`); a threshold may be
+    chosen on its own dev split alone.
+    record: where a threshold goes that was chosen; None: beside the weights.
     """
     from livetrain.data import Dataset, leaks
     from livetrain.engine import build, checkpoint, run
     from livetrain.engine.conclude import conclude
+    from livetrain.verdict import threshold
 
     weights, manifest = checkpoint.load_weights(checkpoint_folder, averaged=config.eval.use_ema)
     accelerator = build.make_accelerator(config)
@@ -38,9 +77,31 @@ def evaluate(config: Config, checkpoint_folder: Path, *, own_dev: bool = True) -
     build.load_weights(model, weights, str(checkpoint_folder))
     if accelerator.is_main_process:
         run.write_config(config)
+    run_dir, trained = run_dir or Path(config.run_dir), trained or config
+    own, scoring = threshold.scoring_of(trained), threshold.scoring_of(config)
     conclude(
-        accelerator, config, dataset, model, loss, step=manifest["step"], checkpoint=checkpoint_folder, may_fit=own_dev
-    )
+        accelerator, config, dataset, model, loss, step=manifest["step"], checkpoint=checkpoint_folder,
+        stored=threshold.find(run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict),
+        record=record, may_fit=all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA),
+    )  # fmt: skip
+
+
+def differing(trained: Config, config: Config) -> dict[str, Any]:
+    """`section.key` → value of `config`, of the keys that figures depend on and that are not as `trained`."""
+    one, other = to_dict(trained), to_dict(config)
+    return {
+        f"{section}.{key}": other[section][key]
+        for section, keys in FIGURES.items()
+        for key in keys
+        if one[section][key] != other[section][key]
+    }
+
+
+def name_of(differs: Mapping[str, Any]) -> str:
+    """A folder's name for an evaluation, from what differs: readable, and another one for other values."""
+    words = [f"{key.split('.')[-1]}-{Path(str(value)).name or value}" for key, value in differs.items()]
+    readable = re.sub(r"[^\w.+-]+", "_", "_".join(words))[:60]
+    return f"{readable}-{hashlib.sha256(json.dumps(differs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -54,13 +115,32 @@ def main(arguments: list[str]) -> int:
         overrides = [item for item in arguments[1:] if not item.startswith("checkpoint=")]
         if not (folder / "config.yaml").exists():
             raise UserError(f"{folder} is no run directory: it has no config.yaml")
-        config = load_config([folder / "config.yaml"], overrides, warn=lambda line: None)
-        trained = load_config([folder / "config.yaml"], [], warn=lambda line: None).data
-        own = (config.data.shards, config.data.dev_split) == (trained.shards, trained.dev_split)
+        # The folder is the run's, wherever it was copied from.
+        config = load_config([folder / "config.yaml"], [f"run_dir={folder}", *overrides], warn=lambda line: None)
+        trained = load_config([folder / "config.yaml"], [], warn=lambda line: None)
         best = max((folder / "checkpoints").glob("best-*"), default=None)
-        if not named and best is None:
+        chosen = Path(named[-1]) if named else best
+        if chosen is None:
             raise UserError(f"{folder} has no best checkpoint yet; name one: checkpoint={folder}/checkpoints/step-…")
-        evaluate(config, Path(named[-1]) if named else best, own_dev=own)  # type: ignore[arg-type]
+
+        from livetrain.package import check_same_model
+        from livetrain.verdict.threshold import EVALUATIONS
+
+        check_same_model(trained, config, chosen)
+        differs = differing(trained, config)
+        if best is None or chosen.resolve() != best.resolve():
+            differs["checkpoint"] = chosen.name
+        own_folder = Path(config.run_dir).resolve() == folder.resolve()
+        if differs and own_folder and any(item.startswith("run_dir=") for item in overrides):
+            raise UserError(
+                f"run_dir={folder} holds the run's own verdict, and {next(iter(differs))} differs from the run's; "
+                f"leave run_dir out: the evaluation goes to {folder}/{EVALUATIONS}/"
+            )
+        if differs and own_folder:
+            config = dataclasses.replace(config, run_dir=str(folder / EVALUATIONS / name_of(differs)))
+            own_folder = False
+        record = None if own_folder else Path(config.run_dir)
+        evaluate(config, chosen, run_dir=folder, trained=trained, record=record)
         return 0
 
     return entry.run(run)

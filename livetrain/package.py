@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,29 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         return _load_checkpoint(folder, best[-1], overrides)
     what = "is none of these" if folder.exists() else "does not exist"
     raise UserError(f"{folder} {what}: a model package, a run directory, a checkpoint's folder")
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of what `load` takes, without its weights. Raises UserError."""
+    if (path / DESCRIPTION).exists():
+        return config_from(_description(path)["config"], str(path / DESCRIPTION), warn=lambda line: None)
+    folder = path.parent.parent if (path / checkpoint.MANIFEST).exists() else path
+    if not (folder / run.CONFIG).exists():
+        raise UserError(f"{folder} is no run directory: it has no {run.CONFIG}, which says what the weights are of")
+    return load_config([folder / run.CONFIG], [], warn=lambda line: None)
+
+
+def check_same_model(trained: Config, config: Config, path: Path) -> None:
+    """Raises UserError where overrides make another model than the one whose weights are in `path`."""
+    one, other = (to_dict(item)["model"] | {"loss.name": item.loss.name} for item in (trained, config))
+    differing = [key for key in one if key not in NOT_PACKAGED["model"] and one[key] != other[key]]
+    if differing:
+        key = differing[0] if "." in differing[0] else f"model.{differing[0]}"
+        hint = "; to pool the scores of frames otherwise, set eval.aggregate" if key == "model.pool" else ""
+        raise UserError(
+            f"{key}={other[differing[0]]} makes another model than {path} was trained as ({one[differing[0]]}); "
+            f"leave it out{hint}"
+        )
 
 
 def open_shards(config: Config, path: Path) -> Dataset:
@@ -226,13 +250,38 @@ def timm_data_config(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
+def _description(folder: Path) -> dict[str, Any]:
+    """livetrain.json of a package. Raises UserError."""
     file = folder / DESCRIPTION
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = content["format"]
-        if found != FORMAT:
-            raise UserError(f"{file}: format {found!r}, this version of livetrain reads {FORMAT}; update livetrain")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no whole package ({type(error).__name__}: {error}); make it again") from None
+    if found != FORMAT:
+        raise UserError(f"{file}: format {found!r}, this version of livetrain reads {FORMAT}; update livetrain")
+    return content
+
+
+def _threshold_for(
+    path: Path, threshold: float | None, chosen: Mapping[str, Any], scoring: Mapping[str, Any]
+) -> float | None:
+    """The threshold, or None with a warning where it was `chosen` on scores made in another way than `scoring`."""
+    other = stored_threshold.other_scoring(chosen, scoring)
+    if threshold is None or not other:
+        return threshold
+    print(
+        f"warning: {path}: its threshold was chosen on scores made with {other}; there is none for these scores: "
+        "`livetrain evaluate RUN` with the same key=value chooses one on dev",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
+    file = folder / DESCRIPTION
+    content = _description(folder)
+    try:
         digests, values, shown = content["sha256"], content["config"], content["preprocessing"]
         damaged = [name for name, digest in digests.items() if file_sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -240,6 +289,8 @@ def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
     if damaged:
         raise UserError(f"{folder} is damaged: {', '.join(damaged)} is not what was written; make it again")
     config = config_from(values, str(file), overrides, warn=lambda line: None)
+    packaged = config_from(values, str(file), warn=lambda line: None)
+    check_same_model(packaged, config, folder)
     # timm builds what config.json describes, also where model.backbone named a hub or another folder.
     wanted = config_from(values, str(file), [*overrides, f"model.backbone=local-dir:{folder}"], warn=lambda line: None)
     model = build_model(wanted.model, config.loss, config.data.image_size).eval()
@@ -247,30 +298,36 @@ def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
     load_weights(model, weights | load_file(folder / HEAD), str(folder))
     model.mean, model.std = tuple(shown["mean"]), tuple(shown["std"])
     facts = {name: content[name] for name in FACTS if name in content}
-    return Trained(folder, config, model, content["threshold"], facts)
+    chosen, scoring = stored_threshold.scoring_of(packaged), stored_threshold.scoring_of(config)
+    return Trained(folder, config, model, _threshold_for(folder, content["threshold"], chosen, scoring), facts)
 
 
 def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> Trained:
     if not (run_dir / run.CONFIG).exists():
         raise UserError(f"{run_dir} is no run directory: it has no {run.CONFIG}, which says what the weights are of")
     config = load_config([run_dir / run.CONFIG], overrides, warn=lambda line: None)
+    trained = load_config([run_dir / run.CONFIG], [], warn=lambda line: None)
+    check_same_model(trained, config, folder)
     config.data.on_error = "skip"
     bare = config_from(packaged_config(config), str(run_dir / run.CONFIG), warn=lambda line: None)
     model = build_model(bare.model, bare.loss, config.data.image_size).eval()
     weights, manifest = checkpoint.load_weights(folder, averaged=config.eval.use_ema)
     load_weights(model, _without_second_head(weights), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
-    stored = stored_threshold.read(folder)
+    own, scoring = stored_threshold.scoring_of(trained), stored_threshold.scoring_of(config)
+    stored = stored_threshold.find(run_dir, folder, scoring, trained=own)
     threshold = None
     if stored is not None:
-        threshold = stored.threshold
+        threshold = _threshold_for(folder, stored.threshold, stored.scoring, scoring)
+    if stored is not None and threshold is not None:
         facts |= {"criterion": stored.criterion, "temperature": stored.temperature}
     if folder.name.startswith("best-") and (run_dir / run.VERDICT).exists():  # the weights that the verdict is about
         verdict = json.loads((run_dir / run.VERDICT).read_text(encoding="utf-8"))
-        if threshold is None:  # of a run from before threshold.json
-            threshold = verdict["threshold"]
+        if stored is None:  # of a run from before threshold.json
+            threshold = _threshold_for(folder, verdict["threshold"], own, scoring)
             facts |= {"criterion": "eer"}
-        facts |= {"metrics": {split: verdict[split] for split in ("dev", "test")}}
+        if scoring == own:  # figures of other scores would not be this model's
+            facts |= {"metrics": {split: verdict[split] for split in ("dev", "test")}}
     return Trained(folder, config, model, threshold, facts)
 
 

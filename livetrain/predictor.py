@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.data import Loader, VideoFiles, files_loader
 from livetrain.data.plan import evaluation_batch_size
-from livetrain.engine.score import rendered, score_clips
+from livetrain.engine.score import precision, rendered, score_clips
 from livetrain.errors import UserError
-from livetrain.package import Trained, load, packaged_config
+from livetrain.package import Trained, load, packaged_config, read_config
 from livetrain.verdict.scores import FAILED, OK
+from livetrain.verdict.threshold import scoring_of
 
 ENSEMBLE = "ensemble.json"
 
@@ -145,7 +147,7 @@ class Predictor:
         )
 
     def _autocast(self, config: Config) -> contextlib.AbstractContextManager[Any]:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision(config))
         return torch.autocast(self.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
 
     def _prediction(
@@ -161,6 +163,10 @@ class Predictor:
         if p is None:
             reason = files.reasons.get(row) or reasons.get(name, "")
             return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, FAILED, reason)
+        if not math.isfinite(p):
+            reason = "the model's score is NaN or Inf"
+            return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, FAILED, reason)
+        p = min(1.0, max(0.0, p))  # weights that sum to 1 but for rounding
         live = None if threshold is None else bool(p >= threshold)
         num_frames = config.eval.num_frames or int(files.column("num_frames")[row])
         return Prediction(name, float(p), live, threshold, num_frames, seconds, OK)
@@ -173,7 +179,7 @@ def load_model(path: str | Path, *overrides: str, device: str | torch.device | N
     """
     folder = Path(path)
     if not (folder / ENSEMBLE).exists():
-        trained = runnable(load(folder, overrides))
+        trained = load(folder, overrides)
         return Predictor([Member(trained, 1.0)], trained.threshold, device)
     try:
         content = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8"))
@@ -181,15 +187,10 @@ def load_model(path: str | Path, *overrides: str, device: str | torch.device | N
         threshold = content["threshold"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / ENSEMBLE} cannot be read ({type(error).__name__}: {error})") from None
-    members = [Member(runnable(load(item, overrides)), weight) for item, weight in wanted if weight]
+    members = [Member(load(item, overrides), weight) for item, weight in wanted if weight]
+    if any(scoring_of(member.trained.config) != scoring_of(read_config(member.trained.path)) for member in members):
+        threshold = None  # `load` has warned: it was chosen on scores made in another way
     return Predictor(members, threshold, device)
-
-
-def runnable(trained: Trained) -> Trained:
-    """The model with an arithmetic that this machine has: float16 without CUDA becomes float32."""
-    if trained.config.train.precision == "fp16" and not torch.cuda.is_available():
-        trained.config.train.precision = "fp32"
-    return trained
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:
@@ -197,6 +198,6 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
     groups: dict[str, list[Member]] = {}
     for member in members:
         config, model = member.trained.config, member.trained.model
-        shown = [config.data, config.eval, model.mean, model.std, config.train.precision == "fp32"]
+        shown = [config.data, config.eval, model.mean, model.std, precision(config) == "fp32"]
         groups.setdefault(repr(shown), []).append(member)
     return list(groups.values())

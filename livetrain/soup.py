@@ -83,6 +83,7 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
 
     from livetrain.engine.conclude import conclude
     from livetrain.engine.evaluate import evaluate
+    from livetrain.engine.score import mixed_precision
     from livetrain.model import build_loss
 
     if len(sources) < 2:
@@ -93,7 +94,7 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
     check_alike(models)
     config = _config(models[0], out, overrides)
     dataset = open_shards(config, models[0].path)
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=mixed_precision(config))
     model, loss = models[0].model.to(accelerator.device), build_loss(config.loss)
 
     def figure_of(weights: Weights) -> float:

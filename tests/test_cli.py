@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from livetrain import cli, evaluate, train
+from livetrain import cli, evaluate, package, train
+from livetrain.config import Config
 from livetrain.engine import launch
-from livetrain.verdict import scores
+from livetrain.errors import UserError
+from livetrain.verdict import metrics, scores, threshold
 from tests.runs import forget_accelerator
 
 REPO = Path(__file__).parent.parent
@@ -94,7 +96,8 @@ def test_evaluate_and_report_make_again_what_training_made(
     for name in ("scores/dev.csv", "scores/test.csv", "verdict.json", "report.html"):
         (run / name).unlink()
     forget_accelerator()
-    assert evaluate.main([str(run), f"run_dir={run}"]) == 0  # what the launcher starts
+    # The folder that is named is written to, not the run_dir in its config.yaml, which is where it was copied from.
+    assert evaluate.main([str(run)]) == 0  # what the launcher starts
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(run / "report.html")
     assert (run / "verdict.json").read_text() == (plain / "verdict.json").read_text()
     for split in ("dev", "test"):
@@ -114,14 +117,67 @@ def test_evaluate_takes_a_named_checkpoint_and_refuses_a_damaged_one(
     run = tmp_path / "run"
     shutil.copytree(plain, run)
     newest = max((run / "checkpoints").glob("step-*"))
-    arguments = [str(run), f"run_dir={run}", f"checkpoint={newest}"]
-    (run / "verdict.json").unlink()
+    arguments = [str(run), f"checkpoint={newest}"]
+    record = (run / "verdict.json").read_text()
     forget_accelerator()
     assert evaluate.main(arguments) == 0
-    assert json.loads((run / "verdict.json").read_text())["test"]["num_clips"] > 0
+    (made,) = (run / "evaluations").glob(f"*{newest.name}*/verdict.json")
+    assert json.loads(made.read_text())["test"]["num_clips"] > 0
+    assert (run / "verdict.json").read_text() == record, "the run's own record stays"
     weights = next(newest.rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     capsys.readouterr()
     assert evaluate.main(arguments) == 2
     printed = capsys.readouterr()
     assert str(newest) in printed.err and "Traceback" not in printed.err
+
+
+def test_another_way_of_scoring_gets_its_own_threshold_and_leaves_the_record(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    best = max((run / "checkpoints").glob("best-*"))
+    record = {path: path.read_bytes() for path in (run / "verdict.json", best / "threshold.json", run / "config.yaml")}
+    package.load(run, ["eval.aggregate=max"])
+    assert "eval.aggregate=model, not max" in capsys.readouterr().err
+    assert package.load(run, ["eval.aggregate=max"]).threshold is None
+    forget_accelerator()
+    assert evaluate.main([str(run), "eval.aggregate=max"]) == 0
+    (made,) = (run / "evaluations").iterdir()
+    assert made.name.startswith("aggregate-max-")
+    chosen, own = threshold.read(made), threshold.read(best)
+    assert chosen is not None and own is not None and chosen.scoring["eval.aggregate"] == "max"
+    dev = scores.read(made / "scores" / "dev.csv")
+    assert chosen.threshold == metrics.eer_threshold(dev.live, dev.p_live)
+    assert json.loads((made / "verdict.json").read_text())["threshold_from"]["scoring"] == chosen.scoring
+    assert {path: path.read_bytes() for path in record} == record, "the run's own record stays"
+    assert package.load(run).threshold == own.threshold
+    assert package.load(run, ["eval.aggregate=max"]).threshold == chosen.threshold, "found where evaluate stored it"
+    assert evaluate.main([str(run), "eval.aggregate=max", f"run_dir={run}"]) == 2
+    assert "holds the run's own verdict" in capsys.readouterr().err
+
+
+def test_keys_that_make_another_model_are_refused(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(plain), "model.pool=max"]) == 2
+    printed = capsys.readouterr().err
+    assert "model.pool=max makes another model" in printed and "eval.aggregate" in printed
+    with pytest.raises(UserError, match="model.pool=max makes another model"):
+        package.load(plain, ["model.pool=max"])
+    made = package.write(package.load(plain), tmp_path / "package")
+    with pytest.raises(UserError, match="model.pool=max makes another model"):
+        package.load(made, ["model.pool=max"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("shards", "b"), ("sources", ["b"]), ("dev_split", "test"), ("fold", "1/3"), ("leave_out", "x")]
+)
+def test_a_dev_split_is_the_runs_own_by_all_that_says_where_data_are(key: str, value: object) -> None:
+    trained, config = Config(), Config()
+    assert evaluate.differing(trained, config) == {}
+    setattr(config.data, key, value)
+    assert key in evaluate.DATA and evaluate.differing(trained, config) == {f"data.{key}": value}
+    names = {evaluate.name_of({"data.shards": path}) for path in ("/a/x", "/b/x")}
+    assert len(names) == 2 and all(name.startswith("shards-x-") for name in names)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from livetrain import cli, ensemble, load_model
+from livetrain.config import load_config, to_yaml
 from livetrain.errors import UserError
 from livetrain.verdict import scores
 from livetrain.verdict.scores import Scores
@@ -151,3 +153,25 @@ def test_mistakes(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ]:
         assert cli.main(["ensemble", *arguments]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_mean_of_scores_is_a_score_whatever_the_weights_round_to(tmp_path: Path) -> None:
+    weights = np.array([0.1, 0.2, 0.7000000000000002])
+    assert weights.sum() > 1
+    found = ensemble.combine([some_scores([1.0, 0.0])] * 3, weights)
+    scores.write(tmp_path / "dev.csv", found)
+    assert scores.read(tmp_path / "dev.csv").p_live.tolist() == [1.0, 0.0]
+
+
+def test_members_agree_on_how_the_threshold_is_chosen(plain: Path, variant: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(variant, other)
+    config = load_config([other / "config.yaml"], ["verdict.criterion=max_apcer", "verdict.max_apcer=0.3"])
+    (other / "config.yaml").write_text(to_yaml(config))
+    with pytest.raises(UserError, match=r"different verdict\.criterion \(eer and max_apcer\)"):
+        ensemble.build([plain, other], tmp_path / "both")
+    same = tmp_path / "same"
+    shutil.copytree(other, same)
+    ensemble.build([other, same], tmp_path / "both")
+    chosen = json.loads((tmp_path / "both" / "verdict.json").read_text())["threshold_from"]
+    assert (chosen["criterion"], chosen["max_apcer"]) == ("max_apcer", 0.3)

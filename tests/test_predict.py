@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,8 +21,8 @@ from livetrain.config import load_config
 from livetrain.data import Dataset
 from livetrain.engine.evaluate import evaluate
 from livetrain.model import build_loss
-from livetrain.package import load, write
-from livetrain.verdict.scores import Scores
+from livetrain.package import load, open_shards, write
+from livetrain.verdict.scores import FAILED, Scores
 from tests import ranks
 from tests.runs import forget_accelerator
 
@@ -233,3 +234,31 @@ def test_two_files_of_one_name_need_their_paths(
     assert "two videos are called clip.mp4" in capsys.readouterr().err
     rows = run_predict(packed, tmp_path / "videos", tmp_path / "out.csv", "--names", "path")
     assert [name for name, _ in rows] == ["a/clip.mp4", "b/clip.mp4"]
+
+
+def test_a_score_that_is_nan_is_a_failure_with_its_reason(
+    plain: Path, demo_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(plain)
+    with torch.no_grad():
+        model.groups[0][0].trained.model.head.bias.fill_(float("nan"))
+    found = model.predict(demo_videos / "videos" / "id00_0_live.mp4")
+    assert (found.p_live, found.live, found.status) == (None, False, FAILED) and "NaN" in found.reason
+
+
+def test_an_evaluation_counts_and_names_the_clips_whose_score_is_nan(
+    plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget_accelerator()
+    trained = load(plain)
+
+    def spoil(_module: object, _clips: object, out: tuple) -> tuple:
+        return (out[0].index_fill(0, torch.tensor([0]), math.nan), *out[1:])
+
+    trained.model.register_forward_hook(spoil)
+    dataset = open_shards(trained.config, plain)
+    loss = build_loss(trained.config.loss)
+    found = evaluate(Accelerator(), trained.config, dataset, "test", trained.model, loss).scores
+    failed = found.key[~found.scored].tolist()
+    assert failed and found.scored.any() and not np.isnan(found.p_live[found.scored]).any()
+    assert f"the score of {failed[0]} is NaN or Inf" in capsys.readouterr().err

@@ -33,22 +33,25 @@ def conclude(
     *,
     step: int,
     checkpoint: Path,
+    stored: threshold.Threshold | None = None,
+    record: Path | None = None,
     may_fit: bool = True,
     wandb: Wandb | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Path:
     """Score dev and test, write scores/, verdict.json and report.html, print the verdict. Returns the report's path.
 
-    The threshold stored in the folder `checkpoint` is applied as it is; where there is none, or another criterion is
-    asked for, it is fitted on dev and stored there, if the split is that of the run (`may_fit`; see
-    `threshold.choose`). Shards of another data set may have no dev split. With eval.robustness the test split is scored
-    under each perturbation too, into robustness.json.
+    The threshold `stored` (default: the one in the folder `checkpoint`) is applied as it is; where there is none, or
+    another criterion is asked for, or the scores are made in another way, it is fitted on dev and stored in the folder
+    `record` (default: `checkpoint`), if the split is that of the run (`may_fit`; see `threshold.choose`). Shards of
+    another data set may have no dev split. With eval.robustness the test split is scored under each perturbation
+    too, into robustness.json.
 
     All processes call it; the main one writes. `after_batch`: see `evaluate`.
     """
     run_dir = Path(config.run_dir)
     report_path = run_dir / report.FILE_NAME
-    stored = threshold.read(checkpoint)
+    stored = stored or threshold.read(checkpoint)
     dev_split, test_split = config.data.dev_split, config.data.test_split
 
     def score(split: str, perturbation: Perturbation | None = None) -> Evaluation:
@@ -67,10 +70,11 @@ def conclude(
         details.write(run_dir / "scores" / f"{name}_details.csv", one.details)
     dev, test = found["dev"].scores, found["test"].scores
     chosen = threshold.choose(
-        dev, test, config.verdict, stored=stored, may_fit=may_fit, dev_split=dev_split, test_split=test_split
-    )
-    if chosen != stored:
-        threshold.write(checkpoint, chosen)
+        dev, test, config.verdict, stored=stored, may_fit=may_fit, dev_split=dev_split, test_split=test_split,
+        scoring=threshold.scoring_of(config), checkpoint=checkpoint.name,
+    )  # fmt: skip
+    if chosen != stored or record:
+        threshold.write(record or checkpoint, chosen)
     figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config))
     write_json(run_dir / VERDICT, figures)
     how = Settings.of(figures["intervals"])

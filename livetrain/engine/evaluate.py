@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from livetrain.progress import progress
 from livetrain.verdict.details import Details
 from livetrain.verdict.scores import Scores
 
+MAX_NAMED = 20  # clips without a finite score that are named one by one
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
@@ -52,7 +54,8 @@ def evaluate(
 
     `after_batch` is called after each batch, equally often on all processes; what it raises ends the evaluation.
 
-    Videos rejected by the shard builder and clips that cannot be decoded are rows with status failed_to_acquire.
+    Videos rejected by the shard builder, clips that cannot be decoded and clips whose score is NaN or Inf are rows with
+    status failed_to_acquire; the last are named in a warning.
     `seconds` is the wall time of a clip's batch, data included, over the batch's clips.
     """
     was_training = model.training
@@ -92,7 +95,12 @@ def evaluate(
             advance()
         failures = loader.failures
     model.train(was_training)
-    scored = {row: rest for row, *rest in gather_object(mine)}
+    scored = {int(row): rest for row, *rest in gather_object(mine)}
+    not_finite = [row for row, (score, *_) in scored.items() if not math.isfinite(score)]
+    for row in not_finite:
+        del scored[row]
+    if accelerator.is_main_process:
+        _warn_not_finite(title, [dataset.text("key", row) for row in sorted(not_finite)])
     rows = [_row(dataset, config, int(row), scored.get(int(row))) for row in dataset.rows(split)]
     details = {
         dataset.text("key", row): _details(dataset, row, scored[row][3] if row in scored else {})
@@ -103,6 +111,13 @@ def evaluate(
     losses = [item[1] for item in scored.values() if item[1] == item[1]]
     mean_loss = sum(losses) / len(losses) if losses else float("nan")
     return Evaluation(Scores.from_rows(rows), details, mean_loss, gather_object(failures))
+
+
+def _warn_not_finite(title: str, keys: list[str]) -> None:
+    for key in keys[:MAX_NAMED]:
+        print(f"warning: {title}: the score of {key} is NaN or Inf; counted as failure to acquire", file=sys.stderr)
+    if len(keys) > MAX_NAMED:
+        print(f"warning: {title}: and {len(keys) - MAX_NAMED} more scores are NaN or Inf", file=sys.stderr)
 
 
 def local_world(accelerator: Accelerator) -> int:

@@ -19,6 +19,18 @@ CROPS = ("five_crop", "ten_crop")
 RENDER = 8 / 7  # side of the picture that crops are cut from, over that of a crop (256 for 224)
 
 
+def precision(config: Config) -> str:
+    """The arithmetic of inference, fp32, bf16 or fp16: that of training, as far as this machine has it."""
+    if config.train.precision == "fp16" and not torch.cuda.is_available():
+        return "fp32"
+    return config.train.precision
+
+
+def mixed_precision(config: Config) -> str:
+    """`precision` in Accelerate's words."""
+    return {"fp32": "no"}.get(precision(config), precision(config))
+
+
 def rendered(config: Config) -> Config:
     """The configuration by which the loader of an evaluation makes pictures: larger where crops are cut from them."""
     if config.eval.tta not in CROPS:

@@ -17,6 +17,7 @@ in a decision at the threshold (fp32).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
             "it scores a clip by the model's own pooling",
             file=sys.stderr,
         )
+        # Chosen on other scores than the file gives.
+        trained = dataclasses.replace(trained, threshold=None)
     name = f"{trained.config.name}-{options.precision}{'-hub' if options.format == 'hub' else ''}"
     out = options.out or Path(f"{name}{SUFFIX[options.format]}")
     if options.format != "hub" and out.suffix != SUFFIX[options.format]:

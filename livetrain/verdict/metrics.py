@@ -37,6 +37,15 @@ def error_curves(live: Bools, p_live: Floats) -> tuple[Floats, Floats, Floats]:
     return thresholds, fpr, 1 - tpr
 
 
+def error_counts(live: Bools, p_live: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """(thresholds, attacks accepted, live refused) at the points of `error_curves`, the last two as int64 [m].
+
+    Two rates are compared by cross-multiplied counts: fractions that are equal on paper differ as floats.
+    """
+    thresholds, fpr, fnr = error_curves(live, p_live)
+    return thresholds, np.rint(fpr * (~live).sum()).astype(np.int64), np.rint(fnr * live.sum()).astype(np.int64)
+
+
 def auc(live: Bools, p_live: Floats) -> float:
     """Area under the ROC: the probability that a live clip scores above an attack, ties counting half."""
     _check(live, p_live)
@@ -45,40 +54,52 @@ def auc(live: Bools, p_live: Floats) -> float:
 
 def eer(live: Bools, p_live: Floats) -> float:
     """Equal error rate: where the ROC, its points joined by straight lines, crosses FPR = FNR."""
-    _, fpr, fnr = error_curves(live, p_live)
-    after = int(np.argmax(fpr >= fnr))  # the first point at or past the crossing; the last point has FPR 1, FNR 0
-    if fpr[after] == fnr[after]:
-        return float(fpr[after])
+    _, accepted, refused = error_counts(live, p_live)
+    num_live, num_attack = int(live.sum()), int((~live).sum())
+    gap = accepted * num_live - refused * num_attack  # of the rates, times both numbers
+    after = int(np.argmax(gap >= 0))  # the first point at or past the crossing; the last point has FPR 1, FNR 0
+    if gap[after] == 0:
+        return float(accepted[after] / num_attack)
     before = after - 1
-    gap_before, gap_after = fnr[before] - fpr[before], fpr[after] - fnr[after]
-    part = gap_before / (gap_before + gap_after)
-    return float(fpr[before] + part * (fpr[after] - fpr[before]))
+    part = -gap[before] / (gap[after] - gap[before])
+    return float((accepted[before] + part * (accepted[after] - accepted[before])) / num_attack)
 
 
 def eer_variants(live: Bools, p_live: Floats) -> dict[str, float]:
     """The EER in three readings: `interpolated` (see `eer`), `mean` of FPR and FNR at the closest point, and `fpr`
     there."""
-    _, fpr, fnr = error_curves(live, p_live)
-    closest = int(np.argmin(np.abs(fpr - fnr)))
-    return {
-        "interpolated": eer(live, p_live),
-        "mean": float((fpr[closest] + fnr[closest]) / 2),
-        "fpr": float(fpr[closest]),
-    }
+    _, accepted, refused = error_counts(live, p_live)
+    closest = _closest(live, accepted, refused)
+    fpr, fnr = accepted[closest] / (~live).sum(), refused[closest] / live.sum()
+    return {"interpolated": eer(live, p_live), "mean": float((fpr + fnr) / 2), "fpr": float(fpr)}
 
 
 def eer_threshold(live: Bools, p_live: Floats) -> float:
-    """The threshold whose FPR and FNR are closest (the highest of several), moved by `midway`."""
-    thresholds, fpr, fnr = error_curves(live, p_live)
-    return midway(p_live, float(thresholds[np.argmin(np.abs(fpr - fnr))]))
+    """The threshold whose FPR and FNR are closest, moved by `midway`; of several the highest that none dominates."""
+    thresholds, accepted, refused = error_counts(live, p_live)
+    return midway(p_live, float(thresholds[_closest(live, accepted, refused)]))
 
 
 def cost_threshold(live: Bools, p_live: Floats, attack_cost: float, live_cost: float) -> float:
-    """The threshold with the least attack_cost * FPR + live_cost * FNR (the highest of several), moved by `midway`."""
-    thresholds, fpr, fnr = error_curves(live, p_live)
-    cost = attack_cost * fpr + live_cost * fnr
-    # Costs that are equal on paper differ by rounding; 1e-12 is far below one video of a million.
-    return midway(p_live, float(thresholds[np.argmax(cost <= cost.min() + 1e-12 * (attack_cost + live_cost))]))
+    """The threshold with the least attack_cost * FPR + live_cost * FNR, moved by `midway`; of several the highest that
+    none dominates."""
+    thresholds, accepted, refused = error_counts(live, p_live)
+    # Times both numbers: exact for whole costs. Other costs that are equal on paper differ in the last digits.
+    cost = attack_cost * (accepted * int(live.sum())) + live_cost * (refused * int((~live).sum()))
+    least = np.flatnonzero(cost <= cost.min() * (1 + 4 * np.finfo(np.float64).eps))
+    return midway(p_live, float(thresholds[_highest(least, accepted)]))
+
+
+def _closest(live: Bools, accepted: NDArray[np.int64], refused: NDArray[np.int64]) -> int:
+    """The point of `error_counts` whose FPR and FNR are closest."""
+    gap = np.abs(accepted * int(live.sum()) - refused * int((~live).sum()))
+    return _highest(np.flatnonzero(gap == gap.min()), accepted)
+
+
+def _highest(tied: NDArray[np.int64], accepted: NDArray[np.int64]) -> int:
+    """Of points that are equally good, the one with the highest threshold, unless a lower one accepts no more attacks:
+    that one refuses fewer live people."""
+    return int(tied[accepted[tied] == accepted[tied[0]]][-1])
 
 
 def apcer_threshold(attack_type: NDArray[Any], live: Bools, p_live: Floats, target: float) -> float:

@@ -4,6 +4,9 @@
 
 It holds all that deciding about a video takes beside the weights: accept when p_live >= threshold; a calibrated score
 is sigmoid(logit(p_live) / temperature).
+
+A threshold belongs to a way of scoring (`scoring_of`): the maximum over frames is higher than their mean, and a
+threshold chosen for one says nothing of the other. So it is stored with its settings, and used for such scores alone.
 """
 
 from __future__ import annotations
@@ -11,20 +14,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from livetrain.config import VerdictConfig
+from livetrain.config import Config, VerdictConfig
 from livetrain.errors import UserError
 from livetrain.fileio import write_json
 from livetrain.verdict import calibration, metrics
 from livetrain.verdict.scores import Scores
 
 FILE_NAME = "threshold.json"
-FORMAT = 1
+FORMAT, FORMATS_READ = 2, (1, 2)
+EVALUATIONS = "evaluations"  # a folder of the run directory: evaluations on other data or with other settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Threshold:
 
     threshold: p_live from which a video is accepted. criterion: as verdict.criterion, with the value of its parameters
     (0 where it has none). temperature: fitted on the same videos. dev_*: the split it was fitted on; dev_sha256 is
-    `digest` of its rows.
+    `digest` of its rows. scoring: `scoring_of` the scores it was chosen on. checkpoint: name of the folder that holds
+    their weights. Both are empty where an older version wrote the file.
     """
 
     threshold: float
@@ -46,6 +52,8 @@ class Threshold:
     dev_sha256: str
     dev_num_clips: int
     dev_num_people: int
+    scoring: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
 
     def describe(self) -> str:
         """The criterion in words."""
@@ -67,12 +75,51 @@ class Threshold:
         return _criterion(settings) != (self.criterion, self.max_apcer, self.attack_cost, self.live_cost)
 
 
+def scoring_of(config: Config) -> dict[str, Any]:
+    """What turns a video into a score beside the weights: key of the configuration → value, without keys that have no
+    effect under the others."""
+    settings, data = config.eval, config.data
+    found = {
+        "data.image_size": data.image_size,
+        "data.fit": data.fit,
+        "data.apply_sar": data.apply_sar,
+        "data.sampling": data.sampling,
+        "eval.num_frames": settings.num_frames,
+        "eval.aggregate": settings.aggregate,
+        "eval.tta": settings.tta,
+        "eval.use_ema": settings.use_ema,
+        "train.precision": config.train.precision,
+    }
+    if settings.aggregate == "topk":
+        found["eval.top_frames"] = settings.top_frames
+    if settings.aggregate == "trimmed":
+        found["eval.trim"] = settings.trim
+    if data.sampling == "stride":
+        found["data.frame_stride"] = data.frame_stride
+    if data.sampling == "interval":
+        found["data.frame_interval_seconds"] = data.frame_interval_seconds
+    return found
+
+
+def other_scoring(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What differs between two ways of scoring, "eval.aggregate=model, not max"; empty where nothing does."""
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return "; ".join(f"{key}={one.get(key, 'unset')}, not {other.get(key, 'unset')}" for key in keys)
+
+
 def fit(
-    dev: Scores, settings: VerdictConfig, *, dev_split: str = "dev", test_splits: Sequence[str] = ("test",)
+    dev: Scores,
+    settings: VerdictConfig,
+    *,
+    dev_split: str = "dev",
+    test_splits: Sequence[str] = ("test",),
+    scoring: Mapping[str, Any] | None = None,
+    checkpoint: str = "",
 ) -> Threshold:
     """Choose the threshold and the temperature on the scored videos of dev.
 
-    Raises UserError when dev is a test split by its name, or has scores of one class only.
+    scoring, checkpoint: see Threshold. Raises UserError when dev is a test split by its name, or has scores of one
+    class only.
     """
     shared = set(dev_split.split("+")) & {part for split in test_splits for part in split.split("+")}
     if shared:
@@ -103,6 +150,8 @@ def fit(
         dev_sha256=digest(dev),
         dev_num_clips=len(dev),
         dev_num_people=len(set(dev.group.tolist()) - {""}),
+        scoring=dict(scoring or {}),
+        checkpoint=checkpoint,
     )
 
 
@@ -115,24 +164,53 @@ def choose(
     may_fit: bool = True,
     dev_split: str = "dev",
     test_split: str = "test",
+    scoring: Mapping[str, Any] | None = None,
+    checkpoint: str = "",
 ) -> Threshold:
-    """The stored threshold, or a new one from dev when there is none, or another criterion is asked for.
+    """The stored threshold, or a new one from dev when there is none, or another criterion is asked for, or the scores
+    were made in another way (`scoring`).
 
     A new one is fitted on the split of the stored one, or on a run's own dev split (`may_fit`), and nowhere else:
     another data set is judged by the threshold that was frozen before it was seen. Raises UserError.
     """
-    if stored is not None and not stored.differs(settings):
+    other = other_scoring(stored.scoring, scoring) if stored and stored.scoring and scoring is not None else ""
+    if stored is not None and not stored.differs(settings) and not other:
         return stored
     own = may_fit if stored is None else digest(dev) == stored.dev_sha256
     if not own:
         why = "the checkpoint has no threshold" if stored is None else f"its threshold is frozen ({stored.describe()})"
+        why += f" and belongs to scores made with {other}" if other else ""
+        wanted = "the same settings" if other else "the wanted verdict.criterion"
         raise UserError(
             f"{why}, and this dev split is not the one that it was trained with; run `livetrain evaluate RUN` with its "
-            "own shards and the wanted verdict.criterion first"
+            f"own shards and {wanted} first"
         )
     if digest(dev) == digest(test):
         raise UserError("dev and test hold the same videos; a threshold is never fitted on a test split")
-    return fit(dev, settings, dev_split=dev_split, test_splits=(test_split,))
+    return fit(dev, settings, dev_split=dev_split, test_splits=(test_split,), scoring=scoring, checkpoint=checkpoint)
+
+
+def find(
+    run_dir: Path,
+    checkpoint: Path,
+    scoring: Mapping[str, Any],
+    *,
+    trained: Mapping[str, Any],
+    settings: VerdictConfig | None = None,
+) -> Threshold | None:
+    """The threshold for scores of `checkpoint` made by `scoring`: beside the weights, or of an evaluation of them in
+    run_dir/evaluations; with `settings` also of that criterion. Where none fits, the one beside the weights, or None.
+
+    trained: the run's own way of scoring, which that of an older version's file is taken to be. Raises UserError.
+    """
+    own = read(checkpoint)
+    if own is not None and not own.scoring:
+        own = dataclasses.replace(own, scoring=dict(trained), checkpoint=checkpoint.name)
+    others = [read(path.parent) for path in sorted((run_dir / EVALUATIONS).glob(f"*/{FILE_NAME}"))]
+    for item in [own, *(item for item in others if item and item.checkpoint == checkpoint.name)]:
+        if item and item.scoring == scoring and not (settings and item.differs(settings)):
+            return item
+    return own
 
 
 def write(folder: Path, threshold: Threshold) -> Path:
@@ -148,7 +226,7 @@ def read(folder: Path) -> Threshold | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
+        if content.pop("format") not in FORMATS_READ:
             raise ValueError("another format")
         found = Threshold(**content)
         if not np.isfinite(found.threshold) or not found.temperature > 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -181,3 +183,36 @@ def test_tpr_at_fpr_is_the_best_that_keeps_to_it(case: tuple, target: float) -> 
     _, live, p_live = case
     points = [rates(live, p_live, threshold) for threshold in candidates(p_live)]
     assert metrics.tpr_at_fpr(live, p_live, target) == pytest.approx(max(1 - b for a, b in points if a <= target))
+
+
+def test_of_equally_close_thresholds_counts_decide_not_rounding() -> None:
+    """1/2 - 1/3 and 2/3 - 1/2 are one number on paper and two as floats."""
+    live, p_live = np.array([1, 1, 0, 0, 0], bool), np.array([0.9, 0.2, 0.8, 0.5, 0.1])
+    assert metrics.eer_threshold(live, p_live) == pytest.approx(0.65)
+    variants = metrics.eer_variants(live, p_live)
+    assert (variants["mean"], variants["fpr"]) == (pytest.approx(5 / 12), pytest.approx(1 / 3))
+
+
+def test_no_chosen_threshold_is_dominated_by_an_equally_good_one() -> None:
+    """FPR 1/2 with FNR 3/4 and with FNR 1/4 are equally close; the second refuses fewer and accepts no more."""
+    live = np.array([0, 1, 1, 1, 1, 0], bool)
+    p_live = np.array([0.9, 0.8, 0.6, 0.6, 0.5, 0.1])
+    assert metrics.eer_threshold(live, p_live) == pytest.approx(0.55)
+    live, p_live = np.array([1, 1, 0], bool), np.array([0.9, 0.8, 0.1])
+    assert metrics.cost_threshold(live, p_live, 1.0, 0.0) == pytest.approx(0.45), "refusing everybody is as cheap"
+
+
+@settings(max_examples=200)
+@given(labelled_scores())
+def test_the_eer_threshold_by_fractions(case: tuple) -> None:
+    _, live, p_live = case
+    num_live, num_attack = int(live.sum()), int((~live).sum())
+    points = [
+        (int((p_live[~live] >= at).sum()), int((p_live[live] < at).sum()))
+        for at in [np.inf, *sorted(set(p_live.tolist()), reverse=True)]
+    ]
+    gap = [abs(Fraction(a, num_attack) - Fraction(r, num_live)) for a, r in points]
+    tied = [point for point, one in zip(points, gap, strict=True) if one == min(gap)]
+    wanted = [point for point in tied if point[0] == tied[0][0]][-1]
+    at = metrics.eer_threshold(live, p_live)
+    assert (int((p_live[~live] >= at).sum()), int((p_live[live] < at).sum())) == wanted

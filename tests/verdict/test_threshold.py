@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livetrain.config import VerdictConfig
+from livetrain.config import Config, VerdictConfig
 from livetrain.errors import UserError
 from livetrain.verdict import calibration, threshold
 from tests.verdict.helpers import make_scores
@@ -115,3 +116,44 @@ def test_temperature_undoes_what_made_scores_too_sure() -> None:
         calibration.fit_temperature(np.array([True]), np.array([0.5]))
     with pytest.raises(ValueError, match="NaN"):
         calibration.fit_temperature(np.array([True, False]), np.array([0.5, np.nan]))
+
+
+def test_a_threshold_belongs_to_a_way_of_scoring(tmp_path: Path) -> None:
+    config = Config()
+    own = threshold.scoring_of(config)
+    config.eval.aggregate = "max"
+    highest = threshold.scoring_of(config)
+    stored = threshold.choose(DEV, TEST, VerdictConfig(), stored=None, scoring=own, checkpoint="best-1")
+    higher = dataclasses.replace(DEV, p_live=np.sqrt(DEV.p_live))
+    again = threshold.choose(higher, TEST, VerdictConfig(), stored=stored, scoring=highest, checkpoint="best-1")
+    assert (stored.scoring, again.scoring) == (own, highest) and again.threshold > stored.threshold
+    with pytest.raises(UserError, match="eval.aggregate=model, not max.*the same settings first"):
+        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, scoring=highest)
+
+    beside, made = tmp_path / "checkpoints" / "best-1", tmp_path / threshold.EVALUATIONS / "max"
+    threshold.write(beside, stored)
+    assert threshold.find(tmp_path, beside, highest, trained=own) == stored, "choose() then refuses or fits anew"
+    threshold.write(made, again)
+    assert threshold.find(tmp_path, beside, own, trained=own) == stored
+    assert threshold.find(tmp_path, beside, highest, trained=own) == again
+    other_weights = beside.with_name("best-2")
+    assert threshold.find(tmp_path, other_weights, highest, trained=own) is None
+
+
+def test_a_file_of_an_older_version_is_of_the_runs_own_scoring(tmp_path: Path) -> None:
+    path = threshold.write(tmp_path / "best-1", threshold.fit(DEV, VerdictConfig()))
+    content = json.loads(path.read_text()) | {"format": 1}
+    del content["scoring"], content["checkpoint"]
+    path.write_text(json.dumps(content))
+    own = threshold.scoring_of(Config())
+    found = threshold.find(tmp_path, path.parent, own, trained=own)
+    assert found is not None and (found.scoring, found.checkpoint) == (own, "best-1")
+
+
+def test_settings_without_effect_are_no_other_scoring() -> None:
+    config = Config()
+    own = threshold.scoring_of(config)
+    config.eval.top_frames, config.eval.trim, config.data.frame_stride = 7, 0.1, 3
+    assert threshold.scoring_of(config) == own
+    config.eval.aggregate = "topk"
+    assert "eval.top_frames=unset, not 7" in threshold.other_scoring(own, threshold.scoring_of(config))
