@@ -3,9 +3,9 @@
     livetrain compare RUN RUN … [--out DIR]
     livetrain leaderboard FOLDER [--out DIR] [--wandb PROJECT]
 
-Runs: each is compared with the first: differences with intervals (paired bootstrap over people), whether the data can
-tell them apart and how many more people it would take, and the videos they decide differently about, with pictures:
-comparison.html and comparison.json in DIR (default: the first run's folder).
+Runs: each is compared with the first: differences with intervals over people, whether the data can tell them apart
+(sign flips over people), how many more people it would take, and the videos they decide differently about, with
+pictures: comparison.html and comparison.json in DIR (default: the first run's folder).
 
 A folder of runs: what differs in their configurations, their cost, and their figures with intervals, best first:
 leaderboard.csv and leaderboard.html in DIR (default: the folder), and with --wandb a table in that W&B project.
@@ -73,8 +73,8 @@ def compare_runs(runs: Sequence[Path], out: Path) -> str:
     from livetrain.verdict import compare, sheet
 
     judged = [_judged(run) for run in runs]
-    pairs = [compare.pair(judged[0], other) for other in judged[1:]]
-    write_json(out / "comparison.json", {"format": 1, "pairs": pairs})
+    pairs = compare.pairs(judged[0], judged[1:])
+    write_json(out / "comparison.json", {"format": 2, "pairs": pairs})
     table = [{"run": str(run), **sheet.figures(run)} for run in runs]
     shown = [_with_pictures(pair, runs[0]) for pair in pairs]
     page = out / "comparison.html"

@@ -381,12 +381,6 @@ class VerdictConfig:
     """Cost of a refused live person, with criterion=cost."""
     confidence: float = _number(0.95, 0.5, 0.999)
     """Level of the intervals."""
-    interval: str = _choice("bca", "percentile")
-    """Bootstrap interval: bias-corrected and accelerated (BCa), or percentiles; both widened for few people."""
-    resample: str = _choice("people", "people_then_videos")
-    """What is drawn: people with all of their videos; or their videos once more, wider than it need be."""
-    bootstrap_replicates: int = _number(2000, 100, 100_000)
-    """Draws that the intervals come from."""
 
 
 @dataclass
@@ -443,6 +437,15 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+_ONE_METHOD = "intervals are made in one way, from people and one more who was not seen"
+RETIRED: dict[str, tuple[Any, str]] = {
+    "verdict.interval": ("bca", _ONE_METHOD),
+    "verdict.resample": ("people", _ONE_METHOD),
+    "verdict.bootstrap_replicates": (2000, _ONE_METHOD),
+}
+"""Keys of older versions: key → (its default then, why it is no more)."""
+
+
 def load_config(
     paths: Sequence[str | Path], overrides: Sequence[str], warn: Callable[[str], None] | None = None
 ) -> Config:
@@ -469,6 +472,7 @@ def config_from(
 def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
     merged: Any = OmegaConf.structured(Config)
     explicit: dict[str, str] = {}
+    parts = [(origin, _without_retired(part, origin, warn or _to_stderr)) for origin, part in parts]
     for origin, part in parts:
         for key in _leaf_keys(part):
             _check_known(key, origin)
@@ -488,6 +492,20 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     for line in keys_without_effect(config, explicit):
         (warn or _to_stderr)(line)
     return config
+
+
+def _without_retired(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
+    """`part` without keys of older versions, so that the configurations of older runs load; each is named, unless it
+    was left as it was by default."""
+    kept = part.copy()
+    for key, (default, reason) in RETIRED.items():
+        section, name = key.split(".")
+        values = kept.get(section)
+        if isinstance(values, DictConfig) and name in values:
+            value = values.pop(name)
+            if value != default:
+                warn(f"warning: {origin}: {key}={value} has no effect any more: {reason}")
+    return kept
 
 
 def _preset(parts: Sequence[tuple[str, DictConfig]]) -> tuple[str, DictConfig]:

@@ -11,14 +11,12 @@ import pytest
 
 from livetrain import cli
 from livetrain.errors import UserError
-from livetrain.verdict import compare, scores, verdict
+from livetrain.verdict import compare, intervals, paired, scores, verdict
 from livetrain.verdict.compare import Judged
-from livetrain.verdict.intervals import Settings
+from livetrain.verdict.paired import Difference
 from livetrain.verdict.scores import Scores
 from tests.verdict.helpers import make_scores
 from tests.verdict.test_intervals import correlated
-
-FEW = Settings(replicates=300)
 
 
 def people(num: int, wrong: int, seed: int = 0) -> Scores:
@@ -36,47 +34,92 @@ def by_figure(found: dict) -> dict[str, dict]:
     return {row["figure"]: row for row in found["differences"]}
 
 
+def pair(one: Judged, other: Judged) -> dict:
+    (found,) = compare.pairs(one, [other])
+    return found
+
+
 def test_a_clear_difference_is_told_apart_and_a_small_one_is_not() -> None:
     good = Judged("good", people(30, 1), 0.5)
     bad, like = Judged("bad", people(30, 20), 0.5), Judged("like", people(30, 2), 0.5)
-    row = by_figure(compare.pair(good, bad, FEW))["bpcer"]
+    row = by_figure(pair(good, bad))["bpcer"]
     assert row["difference"] == pytest.approx(19 / 60) and row["apart"] and row["more_units"] == 0
-    assert (
-        row["sentence"].startswith("BPCER: bad is 31.67 points higher than good")
-        and "tell them apart" in row["sentence"]
+    assert row["p"] == pytest.approx(2 / 2**19) and row["num_differing"] == 19
+    assert row["beyond_these_people"] and row["low"] > 0
+    assert row["sentence"].startswith("BPCER: bad is 31.67 points higher than good")
+    assert "they differ, on other people of this kind too (p < 0.001)" in row["sentence"]
+    row = by_figure(pair(good, like))["bpcer"]
+    assert row["apart"] is None and row["low"] <= 0 < row["high"]
+    assert "outcomes differ for 1 of 30 people: too few to tell" in row["sentence"]
+    same = by_figure(pair(good, good))
+    assert all(row["difference"] == 0 and row["apart"] is False for row in same.values())
+    assert "decide alike on these people" in same["hter"]["sentence"]
+
+
+def test_what_is_not_told_apart_says_how_many_more_people_it_would_take() -> None:
+    random = np.random.default_rng(4)
+    one, other = (
+        make_scores(
+            [("live", 0.2 if random.random() < rate else 0.9) for _ in range(80)] + [("print", 0.1)] * 40,
+            [f"p{i % 40}" for i in range(120)],
+        )
+        for rate in (0.2, 0.3)
     )
-    row = by_figure(compare.pair(good, like, FEW))["bpcer"]
-    assert not row["apart"] and row["low"] <= 0 < row["high"] and row["more_units"] > 30
+    row = by_figure(pair(Judged("a", one, 0.5), Judged("b", other, 0.5)))["bpcer"]
+    assert row["apart"] is False and row["num_differing"] >= 8 and row["more_units"] > 0
     assert "cannot tell them apart" in row["sentence"] and f"{row['more_units']:,} more people" in row["sentence"]
-    same = by_figure(compare.pair(good, good, FEW))
-    assert all(row["difference"] == 0 and not row["apart"] and row["more_units"] is None for row in same.values())
-    assert "are alike" in same["hter"]["sentence"]
+
+
+def test_runs_that_differ_on_few_people_are_said_to_differ_on_these() -> None:
+    """Nine people, one video each, all for the worse: the flips tell, the interval for other people does not."""
+    one, other = (
+        make_scores([("live", p)] * 9 + [("print", 0.1)] * 9, [f"p{i % 9}" for i in range(18)]) for p in (0.9, 0.2)
+    )
+    rows = by_figure(pair(Judged("a", one, 0.5), Judged("b", other, 0.5)))
+    assert rows["bpcer"]["apart"] and rows["bpcer"]["beyond_these_people"]
+    half = make_scores(
+        [("live", 0.2 if i < 9 else 0.9) for i in range(90)] + [("print", 0.1)] * 90, [f"p{i % 90}" for i in range(180)]
+    )
+    good = make_scores([("live", 0.9)] * 90 + [("print", 0.1)] * 90, [f"p{i % 90}" for i in range(180)])
+    row = by_figure(pair(Judged("a", good, 0.5), Judged("b", half, 0.5)))["bpcer"]
+    assert row["apart"] and row["num_differing"] == 9
+    two = [make_scores([("live", p)] * 2 + [("print", 0.1)] * 2, ["a", "b"] * 2) for p in (0.9, 0.2)]
+    row = by_figure(pair(Judged("a", two[0], 0.5), Judged("b", two[1], 0.5)))["bpcer"]
+    assert row["apart"] is None and row["more_units"] is None and "more people" not in row["sentence"]
+
+
+def test_p_values_are_adjusted_for_all_pairs_of_the_page() -> None:
+    good, bad = Judged("good", people(30, 1), 0.5), Judged("bad", people(30, 10), 0.5)
+    alone = by_figure(pair(good, bad))["bpcer"]
+    many = compare.pairs(good, [bad, Judged("worse", people(30, 29), 0.5), Judged("as good", people(30, 1, 3), 0.5)])
+    assert [one["other"] for one in many] == ["bad", "worse", "as good"]
+    row = by_figure(many[0])["bpcer"]
+    assert row["p"] == alone["p"] < alone["p_adjusted"] < row["p_adjusted"]
 
 
 def test_pairing_narrows_what_both_find_hard() -> None:
     one = correlated(np.random.default_rng(1), 30, 5, spread=2.0)
     other = one.select(np.arange(len(one)))
     other.p_live[:] = np.clip(one.p_live + np.random.default_rng(2).normal(0, 0.01, len(one)), 0, 1)
-    found = compare.pair(Judged("a", one, 0.5), Judged("b", other, 0.5), FEW)
-    row = by_figure(found)["bpcer"]
-    from livetrain.verdict import intervals
-
-    alone = intervals.of_scores(one, 0.5, FEW)["bpcer"]
-    assert row["high"] - row["low"] < (alone["high"] - alone["low"]) / 4
+    row = by_figure(pair(Judged("a", one, 0.5), Judged("b", other, 0.5)))["bpcer"]
+    alone = intervals.of_scores(one, 0.5)["bpcer"]
+    error = (alone["high"] - alone["low"]) / 4
+    item = paired.of_differences(one, other, (0.5, 0.5), ["bpcer"], intervals.Settings())["bpcer"]
+    assert item.error < error / 4 and row["difference"] == item.difference
 
 
 def test_more_people_on_paper() -> None:
     """Standard error 1 / 1.96 with 10 people; a difference of 0.5 needs ((1.96 + 0.84) / 1.96 / 0.5)^2 as many."""
-    row = {"low": -0.5, "high": 1.5, "difference": 0.5}
-    assert compare.more_units(row, 10, 0.95) == 72  # 81.7 - 10, rounded up
-    assert compare.more_units(row | {"low": 0.1}, 10, 0.95) == 0
-    assert compare.more_units(row | {"difference": 0}, 10, 0.95) is None
+    item = Difference(0.1, 0.6, -0.5, 1.5, (-0.5, 1.5), 1 / 1.959964, 0.3, 8)
+    assert compare.more_units(item, 10, 0.95) == 72  # 81.7 - 10, rounded up
+    assert compare.more_units(item, 9, 0.95) is None, "too few people say how much people differ"
+    assert compare.more_units(Difference(0.1, 0.1, -0.5, 0.5, (-0.5, 0.5), 0.5, 1, 0), 10, 0.95) is None
 
 
 def test_discordant_clips_say_who_is_right() -> None:
     one = make_scores([("live", 0.9), ("live", 0.4), ("print", 0.6), ("print", 0.1), ("print", None)])
     other = make_scores([("live", 0.3), ("live", 0.4), ("print", 0.2), ("print", 0.2), ("print", 0.2)])
-    found = compare.pair(Judged("a", one, 0.5), Judged("b", other, 0.5), FEW)
+    found = pair(Judged("a", one, 0.5), Judged("b", other, 0.5))
     assert [(c["key"], c["p_one"], c["p_other"], c["right"]) for c in found["discordant"]] == [
         ("clip0", 0.9, 0.3, "one"),
         ("clip2", 0.6, 0.2, "other"),
@@ -87,9 +130,9 @@ def test_discordant_clips_say_who_is_right() -> None:
 def test_runs_on_other_videos_or_labels_are_refused() -> None:
     one = Judged("a", make_scores([("live", 0.9), ("print", 0.1)]), 0.5)
     with pytest.raises(UserError, match="different labels of clip0"):
-        compare.pair(one, Judged("b", make_scores([("print", 0.9), ("print", 0.1)]), 0.5), FEW)
+        pair(one, Judged("b", make_scores([("print", 0.9), ("print", 0.1)]), 0.5))
     with pytest.raises(UserError, match="no scored test video in common"):
-        compare.pair(one, Judged("b", make_scores([]), 0.5), FEW)
+        pair(one, Judged("b", make_scores([]), 0.5))
 
 
 def make_run(folder: Path, test: Scores, learning_rate: float) -> Path:

@@ -35,6 +35,17 @@ def test_what_is_written_loads_to_the_same(tmp_path: Path) -> None:
     assert load_config([tmp_path / "config.yaml"], [], warn=lambda line: None) == config
 
 
+def test_keys_of_older_versions_load_and_are_named_where_they_had_an_effect(tmp_path: Path) -> None:
+    old = tmp_path / "config.yaml"
+    old.write_text(
+        "verdict: {interval: bca, resample: people_then_videos, bootstrap_replicates: 2000, confidence: 0.9}\n"
+    )
+    config, warnings = load(files=[old])
+    assert config.verdict.confidence == 0.9
+    (line,) = warnings
+    assert "config.yaml: verdict.resample=people_then_videos has no effect any more" in line
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -1,11 +1,13 @@
-"""Two runs on the same test videos: the differences of their figures, with intervals, and whether data tell them apart.
+"""Runs on the same test videos: the differences of their figures, with intervals, and whether data tell them apart.
 
-The bootstrap is paired (intervals.of_differences). Each run decides at its own frozen threshold.
+Each run decides at its own frozen threshold. The statistics are those of livetrain.verdict.paired; p-values are
+adjusted for all figures of all pairs that are shown together.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from livetrain.errors import UserError
-from livetrain.verdict import bootstrap, intervals
+from livetrain.verdict import bootstrap, paired
+from livetrain.verdict.bootstrap import Units
 from livetrain.verdict.intervals import Settings
+from livetrain.verdict.paired import Difference
 from livetrain.verdict.scores import Scores
 
 FIGURES = {"apcer_max": "APCER, largest", "bpcer": "BPCER", "hter": "HTER", "eer": "EER", "auc": "AUC"}
 POWER = 0.8  # chance that a study of the named size would see a difference as large as the one seen here
+MIN_PEOPLE = 10  # fewer do not say how much people differ, nor how many more it would take
 
 
 @dataclass(frozen=True)
@@ -31,48 +36,70 @@ class Judged:
     threshold: float
 
 
-def pair(one: Judged, other: Judged, settings: Settings | None = None) -> dict[str, Any]:
-    """The comparison of `other` with `one` as a JSON-able dict: differences (other - one), discordant clips, sentences.
+def pairs(one: Judged, others: Sequence[Judged], settings: Settings | None = None) -> list[dict[str, Any]]:
+    """The comparisons of each of `others` with `one` as JSON-able dicts: differences (other - one), discordant clips,
+    sentences.
 
     Videos that both have scores of are compared, and the number of the rest is said. Raises UserError when there are
     none, or a video has another label in either run.
     """
     settings = settings or Settings()
-    first, second, left_out = _common(one, other)
-    units = bootstrap.units(first.group)
-    found = intervals.of_differences(first, second, (one.threshold, other.threshold), FIGURES, settings)
-    rows = []
-    for name, values in found.items():
-        row = {"figure": name} | values
-        row |= {"apart": _apart(row), "more_units": more_units(row, units.num, settings.confidence)}
-        rows.append(row | {"sentence": _sentence(row, one.name, other.name, units)})
-    return {
-        "one": one.name,
-        "other": other.name,
-        "num_clips": len(first),
-        "num_left_out": left_out,
-        "num_units": units.num,
-        "unit": units.name,
-        "intervals": settings.describe(),
-        "differences": rows,
-        "discordant": discordant(first, second, one.threshold, other.threshold),
-    }
+    common = [_common(one, other) for other in others]
+    found = [
+        paired.of_differences(first, second, (one.threshold, other.threshold), FIGURES, settings)
+        for (first, second, _), other in zip(common, others, strict=True)
+    ]
+    decided = iter(paired.apart([item for figures in found for item in figures.values()], settings.confidence))
+    compared = []
+    for (first, second, left_out), other, figures in zip(common, others, found, strict=True):
+        units = bootstrap.units(first.group)
+        rows = [
+            _row(name, item, next(decided), units, (one.name, other.name), settings) for name, item in figures.items()
+        ]
+        compared.append(
+            {
+                "one": one.name,
+                "other": other.name,
+                "num_clips": len(first),
+                "num_left_out": left_out,
+                "num_units": units.num,
+                "unit": units.name,
+                "intervals": settings.describe(),
+                "differences": rows,
+                "discordant": discordant(first, second, one.threshold, other.threshold),
+            }
+        )
+    return compared
 
 
-def more_units(row: dict[str, Any], num: int, confidence: float) -> int | None:
-    """How many more people a study needs to tell a difference of this size apart with 80 % power; 0 when the data do
-    already, None where no number would (no difference seen, or no interval).
+def more_units(item: Difference, num: int, confidence: float) -> int | None:
+    """How many more people a study needs to tell a difference of this size apart with 80 % power; None where no number
+    would (no difference seen), or too few people say how much people differ.
 
-    The interval narrows with the root of the number of people: n (z_level + z_power)^2 (standard error / difference)^2.
+    The standard error falls with the root of the number of people: n (z_level + z_power)^2 (error / difference)^2.
     """
-    if row["low"] is None or row["difference"] == 0:
+    if item.difference == 0 or num < MIN_PEOPLE:
         return None
-    if _apart(row):
-        return 0
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    error = (row["high"] - row["low"]) / (2 * z)
-    needed = num * ((z + float(stats.norm.ppf(POWER))) * error / row["difference"]) ** 2
-    return max(1, math.ceil(needed - num))
+    z = float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(POWER))
+    return max(1, math.ceil(num * (z * item.error / item.difference) ** 2 - num))
+
+
+def _row(
+    name: str,
+    item: Difference,
+    decision: tuple[float, bool | None],
+    units: Units,
+    names: tuple[str, str],
+    settings: Settings,
+) -> dict[str, Any]:
+    p, apart = decision
+    more = 0 if apart else more_units(item, units.num, settings.confidence)
+    row = {
+        "figure": name, "one": item.one, "other": item.other, "difference": item.difference, "low": item.low,
+        "high": item.high, "num_differing": item.num_differing, "p": item.p, "p_adjusted": p, "apart": apart,
+        "beyond_these_people": bool(apart) and item.beyond_these_people, "more_units": more,
+    }  # fmt: skip
+    return row | {"sentence": _sentence(row, *names, units)}
 
 
 def discordant(one: Scores, other: Scores, threshold_one: float, threshold_other: float) -> list[dict[str, Any]]:
@@ -114,23 +141,25 @@ def _common(one: Judged, other: Judged) -> tuple[Scores, Scores, int]:
     return first, second, len(one.scores) + len(other.scores) - 2 * len(first)
 
 
-def _apart(row: dict[str, Any]) -> bool:
-    return row["low"] is not None and not row["low"] <= 0 <= row["high"]
-
-
-def _sentence(row: dict[str, Any], one: str, other: str, units: bootstrap.Units) -> str:
+def _sentence(row: dict[str, Any], one: str, other: str, units: Units) -> str:
     name, difference = FIGURES[row["figure"]], row["difference"]
-    if difference == 0:
-        return f"{name}: {one} and {other} are alike on these videos."
-    scale, unit = (1.0, "") if row["figure"] == "auc" else (100.0, " points")
-    size = f"{abs(difference) * scale:.{4 if scale == 1 else 2}f}{unit}"
+    if not row["num_differing"]:
+        return f"{name}: {one} and {other} decide alike on these {units.name}."
+    scale, digits, unit = (1.0, 4, "") if row["figure"] == "auc" else (100.0, 2, " points")
+    size = f"{abs(difference) * scale:.{digits}f}{unit}"
     text = f"{name}: {other} is {size} {'lower' if difference < 0 else 'higher'} than {one}"
-    if row["low"] is None:
-        return f"{text}; with {units.num} {units.name} nothing can be said about others."
-    text += f" [{row['low'] * scale:+.{4 if scale == 1 else 2}f} to {row['high'] * scale:+.{4 if scale == 1 else 2}f}]"
+    text += f" [{row['low'] * scale:+.{digits}f} to {row['high'] * scale:+.{digits}f}]"
+    if row["apart"] is None:
+        return f"{text}; outcomes differ for {row['num_differing']} of {units.num} {units.name}: too few to tell."
+    p = f"p = {row['p_adjusted']:.3f}" if row["p_adjusted"] >= 0.001 else "p < 0.001"
+    if row["beyond_these_people"]:
+        return f"{text}; they differ, on other {units.name} of this kind too ({p})."
     if row["apart"]:
-        return f"{text}; the data tell them apart."
+        return f"{text}; they decide differently on these {units.name} ({p}), which says little of others."
+    text += f"; the data cannot tell them apart ({p})."
+    if row["more_units"] is None:
+        return text
     return (
-        f"{text}; the data cannot tell them apart. To see a difference of this size in four of five studies takes "
-        f"about {row['more_units']:,} more {units.name} (now {units.num})."
+        f"{text} To see a difference of this size in four of five studies takes about {row['more_units']:,} more "
+        f"{units.name} (now {units.num})."
     )

@@ -1,17 +1,20 @@
-"""Confidence intervals of error rates: bootstrap over people and their videos; Clopper-Pearson at zero errors.
+"""Confidence intervals of error rates over people, with one person more who was not seen (livetrain.verdict.unseen).
 
-The bootstrap (livetrain.verdict.bootstrap) says nothing where a rate is 0 or 1: every replicate repeats it. There the
-exact binomial bound of Clopper and Pearson (1934) takes its place, over people where they are known: the share of
-people with any error is at least the mean share of errors of a person, however alike a person's videos are. 0 errors of
-20 people allow 16.8 %, of 120 people 3.0 %.
+A rate has the exact quantile. HTER, AUC, EER and operating points take draws of the same weights
+(livetrain.verdict.bootstrap): the upper bound from those in which the unseen person errs, the lower from those in which
+they do not. The largest APCER over attack types is between the largest of the types' lower bounds (each at a level
+divided by the number of types, Bonferroni) and the largest of their upper bounds: a type with three videos and no error
+keeps the bound high, as it should.
 
-The largest APCER over attack types is between the largest of the types' lower bounds (each at a level divided by the
-number of types, Bonferroni) and the largest of their upper bounds: a type with three videos and no error keeps the
-bound high, as it should.
+BPCER at an APCER of x and TPR at an FPR of x choose their threshold in each draw. With fewer than 1/x attacks they
+are no figures (livetrain.verdict.metrics leaves them out). With fewer than ln(1 / tail) / x people, 369 for 1 % at
+95 %, no threshold can be shown to keep to x at all: such a figure is indicative, has no bound on its bad side, and
+stands beside the interval of the APCER at its threshold.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,53 +23,43 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from livetrain.verdict import bootstrap
-from livetrain.verdict.bootstrap import APCER, Figures, Units, WeightedRates
+from livetrain.verdict import bootstrap, metrics
+from livetrain.verdict.bootstrap import APCER, Ranking, Spread, Tally, Units
 from livetrain.verdict.scores import Scores
+from livetrain.verdict.unseen import ratio_interval
 
 Interval = dict[str, Any]
-Floats = NDArray[np.float64]
-EXACT, MIXED = "clopper-pearson", "bootstrap and clopper-pearson"
+EXACT, DRAWN = "one unseen person", "one unseen person, draws"
 RATES = ("bpcer", "apcer_pooled", "hter", "apcer_max")
 RANKING = ("auc", "eer", "bpcer_at_apcer", "tpr_at_fpr")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How intervals are made: replicates of the bootstrap, level, percentile or bca, people or people_then_videos (see
-    livetrain.verdict.bootstrap), seed of the draws."""
+    """How intervals are made: their level, the number and the seed of the draws."""
 
-    replicates: int = 2000
     confidence: float = 0.95
-    method: str = "bca"
-    resample: str = "people"
+    draws: int = 4000
     seed: int = 0
 
     @property
-    def then_videos(self) -> bool:
-        """Whether videos are drawn again within a drawn person."""
-        return self.resample == "people_then_videos"
+    def tail(self) -> float:
+        """The probability beyond either bound."""
+        return (1 - self.confidence) / 2
 
     @staticmethod
     def of(described: Mapping[str, Any]) -> Settings:
-        """Those of a verdict, from what `describe` wrote into it; the usual ones where nothing is written."""
-        if not described:
-            return Settings()
-        method = "percentile" if "percentile" in described["method"] else "bca"
+        """Those of a verdict, from what `describe` wrote into it; of older ones the level and the seed."""
+        usual = Settings()
         return Settings(
-            described["replicates"], described["confidence"], method, described["resample"], described["seed"]
+            described.get("confidence", usual.confidence),
+            described.get("draws", usual.draws),
+            described.get("seed", usual.seed),
         )
 
     def describe(self) -> dict[str, Any]:
         """As verdict.json has it."""
-        return {
-            "confidence": self.confidence,
-            "method": f"bootstrap, {self.method}; Clopper-Pearson at rates of 0 and 1",
-            "resample": self.resample,
-            "resample_text": "then of their videos" if self.then_videos else "each with all of their videos",
-            "replicates": self.replicates,
-            "seed": self.seed,
-        }
+        return {"confidence": self.confidence, "method": EXACT, "draws": self.draws, "seed": self.seed}
 
 
 USUAL = Settings()
@@ -76,79 +69,35 @@ def of_scores(scores: Scores, threshold: float, settings: Settings = USUAL, *, r
     """Intervals of the figures of `scores` at `threshold`, by name, as verdict.json has the figures.
 
     bpcer, apcer_pooled, apcer_max, hter; apcer: {attack type: …}; with `ranking` also auc, eer, bpcer_at_apcer: {…} and
-    tpr_at_fpr: {…}. Each is {low, high, method, unit, num_units}, or None where the figure cannot be had. num_units
-    counts the people (or videos) of the class that the figure is about; of both classes the smaller number. For a
-    subset: `of_scores(scores.select(rows), …)`.
+    tpr_at_fpr: {…}. Each is {low, high, method, unit, num_units}, or None where there is no such figure. num_units
+    counts the people (or videos) of the class that the figure is about; of both classes the smaller number. Rates of
+    known people have `if_videos_were_independent`, {low, high}, too narrow as a rule. An indicative operating point has
+    `indicative`, the interval of the APCER at its threshold, and None for the bound on its bad side.
     """
     scored = scores.select(scores.scored)
-    scored = scored.select(np.argsort(-scored.p_live, kind="stable"))  # sorted once, not each replicate anew
-    if not len(scored):
-        names = (*RATES, *(RANKING if ranking else ()))
-        return {
-            **dict.fromkeys(names),
-            "apcer": {},
-            **({"bpcer_at_apcer": None, "tpr_at_fpr": None} if ranking else {}),
-        }
     units = bootstrap.units(scored.group)
-    counts = np.ones(len(scored), np.int64)
-    if not ranking and not settings.then_videos:
-        rows, counts = bootstrap.merged(scored, units, threshold)
-        scored, units = scored.select(rows), Units(units.codes[rows], units.num, units.name)
-    rates = WeightedRates(scored, threshold, ranking=ranking, counts=None if ranking else counts)
-    whole = {name: float(value[0]) for name, value in rates(np.ones((1, len(scored)))).items()}
-    replicates = bootstrap.resampled(units, rates, settings.replicates, settings.seed, then_videos=settings.then_videos)
-    left_out = bootstrap.jackknifed(units, rates) if settings.method == "bca" else {}
-    make = _Maker(scored, units, counts, whole, replicates, left_out, settings)
-    found: dict[str, Any] = {name: make.rate(name, rows) for name, rows in _rows_of(scored).items()}
-    by_type = {name.removeprefix(APCER): value for name, value in found.items() if name.startswith(APCER)}
-    found = {name: value for name, value in found.items() if not name.startswith(APCER)}
-    found |= {"apcer": by_type, "apcer_max": make.largest(by_type), "hter": make.hter(found)}
-    if ranking:
-        found |= {"auc": make.separation("auc"), "eer": make.separation("eer")}
-        for family in ("bpcer_at_apcer", "tpr_at_fpr"):
-            members = {name.split(" ")[1]: make.rate(name, scored.live) for name in whole if name.startswith(family)}
-            found[family] = members if scored.live.any() and not scored.live.all() else None
+    tallies = bootstrap.tallies(scored, units, threshold)
+    found = _rates(tallies, units, settings) | dict.fromkeys(("hter", *(RANKING if ranking else ())))
+    if "bpcer" not in tallies or "apcer_pooled" not in tallies:
+        return found
+    num = min(tallies["bpcer"].num_units, tallies["apcer_pooled"].num_units)
+    spreads = _spreads(scored, units, tallies, settings, ranking=ranking)
+    whole = metrics.at_threshold(scored, threshold) | (metrics.ranking(scored) if ranking else {})
+    for name in ("hter", "auc", "eer") if ranking else ("hter",):
+        found[name] = _interval(*_ends(spreads[name], whole[name], settings.tail), DRAWN, units.name, num)
+    for family in ("bpcer_at_apcer", "tpr_at_fpr") if ranking else ():
+        found[family] = {
+            target: None if value is None else _operating_point(scored, spreads, family, target, value, settings)
+            for target, value in whole[family].items()
+        }
     return found
 
 
-def of_differences(
-    one: Scores, other: Scores, thresholds: tuple[float, float], figures: Iterable[str], settings: Settings
-) -> dict[str, dict[str, Any]]:
-    """Figure → {one, other, difference, low, high} of two sets of scores of the same videos in the same order, all of
-    them scored. Both are weighed with the same draws of people, so that what is hard for both cancels out. Figures that
-    cannot be had are left out; low and high are None where one unit alone, or too few draws, tell nothing.
-    """
-    figures = list(figures)
-    ranking = not set(figures) <= set(RATES)
-    units = bootstrap.units(one.group)
-    rates = [
-        WeightedRates(scores, threshold, ranking=ranking)
-        for scores, threshold in zip((one, other), thresholds, strict=True)
-    ]
-    ones = np.ones((1, len(one)))
-    whole = [{name: float(value[0]) for name, value in rate(ones).items()} for rate in rates]
-    drawn = [
-        bootstrap.resampled(units, rate, settings.replicates, settings.seed, then_videos=settings.then_videos)
-        for rate in rates
-    ]
-    left = [bootstrap.jackknifed(units, rate) if settings.method == "bca" else {} for rate in rates]
-    found = {}
-    for name in figures:
-        difference = whole[1][name] - whole[0][name]
-        if np.isnan(difference):
-            continue
-        bounds = quantiles(
-            drawn[1][name] - drawn[0][name],
-            settings.confidence,
-            whole=difference,
-            left_out=left[1][name] - left[0][name] if name in left[0] else None,
-            num_units=units.num,
-        )
-        low, high = bounds if bounds and units.num > 1 else (None, None)
-        found[name] = {
-            "one": whole[0][name], "other": whole[1][name], "difference": difference, "low": low, "high": high
-        }  # fmt: skip
-    return found
+def rates(scores: Scores, threshold: float, settings: Settings = USUAL) -> dict[str, Any]:
+    """The part of `of_scores` that takes no draws: bpcer, apcer_pooled, apcer and apcer_max."""
+    scored = scores.select(scores.scored)
+    units = bootstrap.units(scored.group)
+    return _rates(bootstrap.tallies(scored, units, threshold), units, settings)
 
 
 def clopper_pearson(errors: int, num: int, confidence: float) -> tuple[float, float]:
@@ -159,135 +108,77 @@ def clopper_pearson(errors: int, num: int, confidence: float) -> tuple[float, fl
     return float(found.low), float(found.high)
 
 
-def quantiles(
-    values: NDArray[np.float64],
-    confidence: float,
-    *,
-    whole: float,
-    left_out: NDArray[np.float64] | None,
-    num_units: int,
-) -> tuple[float, float] | None:
-    """The interval that the replicates `values` give; None when fewer than half of them have a number.
+def bounds_of(tally: Tally, confidence: float) -> tuple[float, float]:
+    """The interval of a rate."""
+    some = tally.videos > 0
+    return ratio_interval(tally.errors[some], tally.videos[some], confidence)
 
-    With `left_out` (the jackknife's figures): BCa (Efron, JASA 1987). Without: percentiles. Either is widened for few
-    units as Student's t is against the normal (Hesterberg, The American Statistician 2015, section 4).
-    """
-    good = values[~np.isnan(values)]
-    if 2 * len(good) < len(values) or not len(good):
+
+def _rates(tallies: Mapping[str, Tally], units: Units, settings: Settings) -> dict[str, Any]:
+    def rate(tally: Tally) -> Interval:
+        found = _interval(*bounds_of(tally, settings.confidence), EXACT, units.name, tally.num_units)
+        if units.name != "videos":
+            low, high = clopper_pearson(int(tally.errors.sum()), int(tally.videos.sum()), settings.confidence)
+            found["if_videos_were_independent"] = {"low": low, "high": high}
+        return found
+
+    each = {name: rate(tally) for name, tally in tallies.items()}
+    by_type = {name.removeprefix(APCER): item for name, item in each.items() if name.startswith(APCER)}
+    found: dict[str, Any] = {name: each.get(name) for name in ("bpcer", "apcer_pooled")}
+    return found | {"apcer": by_type, "apcer_max": _largest(by_type, tallies, settings)}
+
+
+def _largest(by_type: Mapping[str, Interval], tallies: Mapping[str, Tally], settings: Settings) -> Interval | None:
+    if not by_type:
         return None
-    tail = (1 - confidence) / 2
-    if num_units > 1:
-        wider = np.sqrt(num_units / (num_units - 1)) * stats.t.ppf(tail, num_units - 1)
-        tail = max(float(stats.norm.cdf(wider)), 1e-9)  # two units: the t has no bound that could be reached
-    tails = (tail, 1 - tail) if left_out is None else _bca_tails(good, tail, whole, left_out[~np.isnan(left_out)])
-    low, high = np.quantile(good, tails)
-    return float(low), float(high)
+    level = 1 - 2 * settings.tail / len(by_type)
+    low = max(bounds_of(tallies[APCER + kind], level)[0] for kind in by_type)
+    high = max(item["high"] for item in by_type.values())
+    some = next(iter(by_type.values()))
+    return _interval(low, high, EXACT, some["unit"], min(item["num_units"] for item in by_type.values()))
 
 
-def _bca_tails(
-    values: NDArray[np.float64], tail: float, whole: float, left_out: NDArray[np.float64]
-) -> tuple[float, float]:
-    below = (np.sum(values < whole) + np.sum(values == whole) / 2) / len(values)
-    bias = stats.norm.ppf(np.clip(below, 1 / len(values), 1 - 1 / len(values)))
-    distance = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    spread = float((distance**2).sum()) ** 1.5
-    skew = float((distance**3).sum()) / (6 * spread) if spread > 0 else 0.0
-
-    def moved(z: float) -> float:
-        # Past its pole the correction turns round; few units with much skew get there.
-        return float(stats.norm.cdf(bias + (bias + z) / max(1 - skew * (bias + z), 1e-3)))
-
-    return moved(float(stats.norm.ppf(tail))), moved(float(stats.norm.ppf(1 - tail)))
-
-
-def _rows_of(scored: Scores) -> dict[str, NDArray[np.bool_]]:
-    """The videos that each rate is a share of."""
-    kinds = sorted({str(kind) for kind in scored.attack_type[~scored.live]})
-    rows = {APCER + kind: ~scored.live & (scored.attack_type == kind) for kind in kinds}
-    return {"bpcer": scored.live, "apcer_pooled": ~scored.live, **rows}
+def _spreads(
+    scored: Scores, units: Units, tallies: Mapping[str, Tally], settings: Settings, *, ranking: bool
+) -> dict[str, Spread]:
+    """The figures that take draws, in all of them."""
+    ranked = Ranking(scored, units) if ranking else None
+    shared = bootstrap.one_unseen(tallies["bpcer"], tallies["apcer_pooled"])
+    classes = {name: tallies[name] for name in ("bpcer", "apcer_pooled")}
+    width = len(scored) if ranking else units.num
+    chunks = [
+        bootstrap.at_threshold(classes, weights) | (ranked(weights) if ranked else {})
+        for weights in bootstrap.draws(units.num, settings.draws, settings.seed, shared=shared, width=width)
+    ]
+    return bootstrap.joined(chunks)
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """The intervals of one set of scored videos. counts: how many videos each row stands for."""
+def _ends(spread: Spread, value: float, tail: float) -> tuple[float, float]:
+    low, high = float(np.quantile(spread.low, tail)), float(np.quantile(spread.high, 1 - tail))
+    return max(0.0, min(low, value)), min(1.0, max(high, value))
 
-    scored: Scores
-    units: Units
-    counts: NDArray[np.int64]
-    whole: dict[str, float]
-    replicates: Figures
-    left_out: Figures
-    settings: Settings
 
-    def rate(self, name: str, rows: NDArray[np.bool_], confidence: float | None = None) -> Interval | None:
-        """A share of `rows`, at the level of the settings or another."""
-        confidence = confidence or self.settings.confidence
-        value, num = self.whole[name], self._num_units(rows)
-        if np.isnan(value) or not num:
-            return None
-        if value in (0.0, 1.0):
-            low, high = clopper_pearson(0 if value == 0 else num, num, confidence)
-            return self._interval(low, high, EXACT, num) | self._if_independent(value, rows, confidence)
-        return self._bootstrap(name, num, confidence)
+def _operating_point(
+    scored: Scores, spreads: Mapping[str, Spread], family: str, target: str, value: float, settings: Settings
+) -> Interval:
+    attacks = scored.select(~scored.live)
+    kinds = sorted(set(attacks.attack_type.tolist())) if family == "bpcer_at_apcer" else [None]
+    num = min(bootstrap.units(attacks.group[_of_kind(attacks, kind)]).num for kind in kinds)
+    low, high = _ends(spreads[f"{family} {target}"], value, settings.tail)
+    found = _interval(low, high, DRAWN, bootstrap.units(attacks.group).name, num)
+    if num >= math.log(1 / settings.tail) / float(target):
+        return found
+    at = metrics.operating_threshold(scored, family, float(target))
+    apcer = rates(scored, at, settings)["apcer_max" if family == "bpcer_at_apcer" else "apcer_pooled"]
+    return found | {"high" if family == "bpcer_at_apcer" else "low": None, "indicative": apcer}
 
-    def largest(self, by_type: dict[str, Interval | None]) -> Interval | None:
-        """Of the APCER over all types."""
-        each = {kind: interval for kind, interval in by_type.items() if interval is not None}
-        if not each:
-            return None
-        level = 1 - (1 - self.settings.confidence) / len(each)
-        rows = _rows_of(self.scored)
-        lows = [self.rate(APCER + kind, rows[APCER + kind], level) for kind in each]
-        low = max(interval["low"] for interval in lows if interval is not None)
-        worst = max(each.values(), key=lambda interval: interval["high"])
-        methods = {interval["method"] for interval in each.values()}
-        method = methods.pop() if len(methods) == 1 else MIXED
-        return self._interval(low, worst["high"], method, min(interval["num_units"] for interval in each.values()))
 
-    def hter(self, found: dict[str, Any]) -> Interval | None:
-        """Of the mean of both rates; from the bounds of each where one of them is 0 or 1."""
-        parts = [found["bpcer"], found["apcer_pooled"]]
-        if any(part is None for part in parts):
-            return None
-        num = min(part["num_units"] for part in parts)
-        methods = {part["method"] for part in parts}
-        if EXACT not in methods:
-            return self._bootstrap("hter", num, self.settings.confidence)
-        low, high = (sum(part[end] for part in parts) / 2 for end in ("low", "high"))
-        return self._interval(low, high, methods.pop() if len(methods) == 1 else MIXED, num)
+def _of_kind(attacks: Scores, kind: str | None) -> NDArray[np.bool_]:
+    return np.ones(len(attacks), dtype=bool) if kind is None else attacks.attack_type == kind
 
-    def separation(self, name: str) -> Interval | None:
-        """Of AUC or EER. Where the scores separate the classes wholly, at the threshold between them both error rates
-        are 0 with their exact bounds a, b: the EER is at most the larger one, the AUC at least (1 - a) (1 - b)."""
-        value = self.whole[name]
-        if np.isnan(value):
-            return None
-        nums = [self._num_units(rows) for rows in (self.scored.live, ~self.scored.live)]
-        if value not in (0.0, 1.0):
-            return self._bootstrap(name, min(nums), self.settings.confidence)
-        a, b = (clopper_pearson(0, num, self.settings.confidence)[1] for num in nums)
-        far = max(a, b) if name == "eer" else 1 - (1 - a) * (1 - b)
-        low, high = (0.0, far) if value == 0 else (1 - far, 1.0)
-        return self._interval(low, high, EXACT, min(nums))
 
-    def _bootstrap(self, name: str, num: int, confidence: float) -> Interval | None:
-        jackknife = self.left_out.get(name)
-        found = quantiles(self.replicates[name], confidence, whole=self.whole[name], left_out=jackknife, num_units=num)
-        return None if found is None or num < 2 else self._interval(*found, f"bootstrap {self.settings.method}", num)
-
-    def _interval(self, low: float, high: float, method: str, num: int) -> Interval:
-        return {"low": low, "high": high, "method": method, "unit": self.units.name, "num_units": num}
-
-    def _if_independent(self, value: float, rows: NDArray[np.bool_], confidence: float) -> dict[str, float]:
-        """The bound over videos, which holds only if videos of one person err independently."""
-        if self.units.name == "videos":
-            return {}
-        num = int(self.counts[rows].sum())
-        low, high = clopper_pearson(0 if value == 0 else num, num, confidence)
-        return {"if_videos_were_independent": high if value == 0 else low}
-
-    def _num_units(self, rows: NDArray[np.bool_]) -> int:
-        return len(set(self.units.codes[rows].tolist()))
+def _interval(low: float, high: float, method: str, unit: str, num: int) -> Interval:
+    return {"low": low, "high": high, "method": method, "unit": unit, "num_units": num}
 
 
 def contains(interval: Interval | None, value: float) -> bool:
@@ -305,6 +196,6 @@ def format_interval(interval: Interval | None, *, percent: bool = True) -> str:
 
 
 def names_of_units(intervals: Iterable[Interval | None]) -> str:
-    """What was resampled, in words, for a line under a table."""
+    """What the intervals are over, in words, for a line under a table."""
     found = {interval["unit"] for interval in intervals if interval is not None}
     return " and ".join(sorted(found)) or "nothing"

@@ -153,6 +153,14 @@ def tpr_at_fpr(live: Bools, p_live: Floats, target: float) -> float:
     return float(1 - fnr[fpr <= target].min())
 
 
+def operating_threshold(scores: Scores, family: str, target: float) -> float:
+    """Where "bpcer_at_apcer" or "tpr_at_fpr" of the scored rows is read: the lowest threshold within `target`."""
+    live, p_live, kinds = _scored(scores)
+    # An FPR is the APCER of all attacks as if of one type.
+    types = kinds if family == "bpcer_at_apcer" else np.full(len(kinds), "", dtype=object)
+    return apcer_threshold(types, live, p_live, target)
+
+
 def at_threshold(scores: Scores, threshold: float) -> dict[str, Any]:
     """All rates of the scored rows at a threshold chosen elsewhere. A rate is None where its class is missing."""
     live, p_live, kinds = _scored(scores)
@@ -168,7 +176,7 @@ def at_threshold(scores: Scores, threshold: float) -> dict[str, Any]:
         "hter": None if pooled is None or refused is None else (pooled + refused) / 2,
         "acer_legacy_max": None if worst is None or refused is None else (worst + refused) / 2,
         "acer_legacy_pooled": None if pooled is None or refused is None else (pooled + refused) / 2,
-        "riapar": None if worst is None or refused is None else worst + refused,
+        "apcer_plus_bpcer": None if worst is None or refused is None else worst + refused,
         "with_failures": _with_failures(scores, worst, by_type, refused),
     }
 
@@ -184,17 +192,33 @@ def summary(scores: Scores) -> dict[str, float | None]:
 
 
 def ranking(scores: Scores) -> dict[str, Any]:
-    """AUC, the three readings of the EER, and BPCER10/20/100; None where a class is missing."""
+    """AUC, the three readings of the EER, BPCER10/20/100 and TPR at FPR; None where a class is missing.
+
+    A BPCER at an APCER of x is None where a type has fewer than 1/x attacks, a TPR at an FPR of x where all types have:
+    one attack that passes would be more than x.
+    """
     live, p_live, kinds = _scored(scores)
     if live.all() or not live.any():
         return dict.fromkeys(("auc", "eer", "eer_variants", "bpcer_at_apcer", "tpr_at_fpr"))
     variants = eer_variants(live, p_live)
+    num_attack = int((~live).sum())
+    fewest = min(np.unique(kinds[~live].astype(str), return_counts=True)[1].tolist())
+
+    def enough(num: int, target: float) -> bool:
+        return num >= round(1 / target)
+
     return {
         "auc": auc(live, p_live),
         "eer": variants["interpolated"],
         "eer_variants": variants,
-        "bpcer_at_apcer": {f"{target:g}": bpcer_at_apcer(kinds, live, p_live, target) for target in BPCER_AT_APCER},
-        "tpr_at_fpr": {f"{target:g}": tpr_at_fpr(live, p_live, target) for target in TPR_AT_FPR},
+        "bpcer_at_apcer": {
+            f"{target:g}": bpcer_at_apcer(kinds, live, p_live, target) if enough(fewest, target) else None
+            for target in BPCER_AT_APCER
+        },
+        "tpr_at_fpr": {
+            f"{target:g}": tpr_at_fpr(live, p_live, target) if enough(num_attack, target) else None
+            for target in TPR_AT_FPR
+        },
     }
 
 

@@ -37,32 +37,36 @@ def sentence(verdict: Mapping[str, Any], test: Scores) -> str:
 
 
 def in_words(errors: NDArray[np.bool_], interval: Mapping[str, Any] | None, confidence: float) -> str:
-    """A rate with its interval, "2.5 % (1 of 40; 95 % interval 0.1 to 13.2 %)"; without one it says so."""
+    """A rate with its interval, "2.5 % (1 of 40; 95 % interval 0.1 to 13.2 %)"; older verdicts have some without."""
     counted = f"{int(errors.sum())} of {len(errors)}"
     if interval is None:
-        return f"{100 * errors.mean():.1f} % ({counted}; too few people for an interval)"
+        return f"{100 * errors.mean():.1f} % ({counted}; no interval)"
     low, high = 100 * interval["low"], 100 * interval["high"]
     return f"{100 * errors.mean():.1f} % ({counted}; {100 * confidence:g} % interval {low:.1f} to {high:.1f} %)"
 
 
 def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
-    """(what, why it matters), gravest first: leaks (livetrain.data.leaks), unknown people, few
-    people, failures to acquire."""
+    """(what, why it matters), gravest first: leaks (livetrain.data.leaks), unknown people, few people of a class or of
+    an attack type, failures to acquire."""
     found = [(text, "") for text in verdict.get("notices", [])]
-    people = set(test.group.tolist()) - {""}
-    if not people:
+    groups = _people_by_kind(test)
+    unknown = [kind for kind, names in groups.items() if "" in names]
+    if unknown:
+        known = any(names - {""} for names in groups.values())
+        whose = f"For {' and '.join(unknown)} not every person is known." if known else "No person is known."
         found.append(
             (
-                "No person is known.",
-                "The labels have no column that names people, so the same person may be in train and test, and these "
-                "figures may be better than the truth.",
+                whose,
+                "The labels do not name the people of these videos, so the same person may be in train and test, the "
+                "figures may be better than the truth, and their intervals too narrow.",
             )
         )
-    elif len(people) < FEW_PEOPLE:
-        count = len(people)
+    few = {kind: len(names) for kind, names in groups.items() if "" not in names and len(names) < FEW_PEOPLE}
+    if few:
+        counted = ", ".join(f"{count} {'person' if count == 1 else 'people'} for {kind}" for kind, count in few.items())
         found.append(
             (
-                f"The test split has {count} {'person' if count == 1 else 'people'}.",
+                f"The test split has only {counted}.",
                 "What holds for so few need not hold for others: read the intervals, not the rates.",
             )
         )
@@ -75,3 +79,12 @@ def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
             )
         )
     return found
+
+
+def _people_by_kind(test: Scores) -> dict[str, set[str]]:
+    """The groups of live videos and of each attack type, of those that have a score; a class without any is left
+    out."""
+    live, scored = test.live, test.scored
+    kinds = sorted({str(kind) for kind in test.attack_type[~live & scored]})
+    rows = {"live": live & scored} | {kind: ~live & scored & (test.attack_type == kind) for kind in kinds}
+    return {kind: set(test.group[which].tolist()) for kind, which in rows.items() if which.any()}

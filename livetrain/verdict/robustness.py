@@ -1,8 +1,8 @@
 """What is left of a verdict when the same test clips come cropped, small, recompressed, recoloured, blurred, shortened.
 
 robustness.json: every figure at the frozen threshold, with its interval, and its difference to the clean split with the
-interval of the difference. Differences are paired (intervals.of_differences): what makes a split hard cancels out, and
-a small change can be told from none.
+interval of the difference and whether the data tell it from none. Differences are paired (livetrain.verdict.paired):
+what makes a split hard cancels out. p-values are adjusted for all differences of the table.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from livetrain.verdict import intervals, metrics
+from livetrain.verdict import intervals, metrics, paired
 from livetrain.verdict.intervals import USUAL, Settings
+from livetrain.verdict.paired import Difference
 from livetrain.verdict.scores import Scores
 
 FILE_NAME = "robustness.json"
@@ -26,19 +27,27 @@ def build(
     clean: Scores, perturbed: Mapping[str, tuple[str, Scores]], threshold: float, settings: Settings = USUAL
 ) -> dict[str, Any]:
     """`perturbed`: name → (what was done, scores of the same clips). JSON-able; rows in the order given."""
-    return {
-        "format": 1,
-        "threshold": threshold,
-        "clean": _figures(clean, threshold, settings) | {"auc": metrics.summary(clean)["auc"]},
-        "rows": [
+    found = [_differences(clean, scores, threshold, settings) for _, scores in perturbed.values()]
+    decided = iter(paired.apart([item for part in found for item in part.values()], settings.confidence))
+    rows = []
+    for (name, (text, scores)), part in zip(perturbed.items(), found, strict=True):
+        differences = dict.fromkeys(FIGURES, NO_DIFFERENCE) | {
+            figure: _as_json(item, next(decided)) for figure, item in part.items()
+        }
+        rows.append(
             {
                 "name": name,
                 "text": text,
                 **_figures(scores, threshold, settings),
-                **_compared(clean, scores, threshold, settings),
+                "difference": differences,
+                "auc": metrics.summary(scores)["auc"],
             }
-            for name, (text, scores) in perturbed.items()
-        ],
+        )
+    return {
+        "format": 2,
+        "threshold": threshold,
+        "clean": _figures(clean, threshold, settings) | {"auc": metrics.summary(clean)["auc"]},
+        "rows": rows,
     }
 
 
@@ -63,21 +72,23 @@ def _figures(scores: Scores, threshold: float, settings: Settings) -> dict[str, 
     return figures
 
 
-def _compared(clean: Scores, other: Scores, threshold: float, settings: Settings) -> dict[str, Any]:
-    """`difference`: figure → {value, low, high} in rates, over the clips that both have a score of; `auc`."""
+NO_DIFFERENCE: dict[str, Any] = dict.fromkeys(("value", "low", "high", "p_adjusted", "apart"))
+
+
+def _differences(clean: Scores, other: Scores, threshold: float, settings: Settings) -> dict[str, Difference]:
+    """Of the clips that both have a score of."""
     place = {key: index for index, key in enumerate(clean.key.tolist())}
     rows = np.array([place[key] for key in other.key.tolist()], dtype=np.int64)
     both = clean.scored[rows] & other.scored
-    found = {}
-    if both.any():
-        pair = clean.select(rows[both]), other.select(both)
-        found = intervals.of_differences(*pair, (threshold, threshold), FIGURES, settings)
-    nothing = {"difference": None, "low": None, "high": None}
-    parts = {name: found.get(name, nothing) for name in FIGURES}
-    difference = {
-        name: {"value": part["difference"], "low": part["low"], "high": part["high"]} for name, part in parts.items()
-    }
-    return {"difference": difference, "auc": metrics.summary(other)["auc"]}
+    if not both.any():
+        return {}
+    pair = clean.select(rows[both]), other.select(both)
+    return paired.of_differences(*pair, (threshold, threshold), FIGURES, settings)
+
+
+def _as_json(item: Difference, decision: tuple[float, bool | None]) -> dict[str, Any]:
+    p, apart = decision
+    return {"value": item.difference, "low": item.low, "high": item.high, "p_adjusted": p, "apart": apart}
 
 
 def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

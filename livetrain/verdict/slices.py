@@ -34,8 +34,7 @@ def slices(
     """The slices of a split's scored clips, worst first, as JSON-able dicts.
 
     Each has `attribute`, `value`, `num_clips`, `num_people` (None where unknown), and `apcer` and `bpcer` as
-    {num, errors, rate, low, high} or None without such clips; low and high are None where one person alone, who does
-    not always err alike, tells nothing of others. An attribute with one value alone gives no slice.
+    {num, errors, rate, low, high} or None without such clips. An attribute with one value alone gives no slice.
     """
     found = []
     rows = np.flatnonzero(scores.scored)
@@ -51,7 +50,7 @@ def slices(
 
 def badness(item: Mapping[str, Any]) -> tuple[float, float]:
     """What slices are ordered by: (lower end of the interval, rate) of the worse of the two rates."""
-    known = [(part["low"] or 0.0, part["rate"]) for part in (item["apcer"], item["bpcer"]) if part]
+    known = [(part["low"], part["rate"]) for part in (item["apcer"], item["bpcer"]) if part]
     return max(known, default=(-1.0, -1.0))
 
 
@@ -75,14 +74,14 @@ def table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]
 
 def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings: Settings) -> dict[str, Any]:
     part = scores.select(rows)
-    bounds = intervals.of_scores(part, threshold, settings, ranking=False)
+    bounds = intervals.rates(part, threshold, settings)
     accepted = part.p_live >= threshold
     people = set(part.group.tolist()) - {""}
 
     def share(errors: NDArray[np.bool_], interval: Interval | None) -> dict[str, Any] | None:
-        if not len(errors):
+        if interval is None:
             return None
-        ends = {end: interval[end] if interval else None for end in ("low", "high")}
+        ends = {end: interval[end] for end in ("low", "high")}
         return {"num": len(errors), "errors": int(errors.sum()), "rate": float(errors.mean()), **ends}
 
     return {

@@ -23,17 +23,20 @@ DEFINITIONS = {
     "auc": "area under the ROC",
     "eer": "equal error rate, interpolated on the ROC; of its own split, so no threshold is carried over",
     "eer_variants": "readings of the EER: interpolated; mean of FPR and FNR at the closest point; FPR there",
-    "bpcer_at_apcer": "smallest BPCER with no attack type's APCER above the target (BPCER10, 20, 100)",
-    "tpr_at_fpr": "largest share of live accepted with the share of attacks accepted (all types) not above the target",
+    "bpcer_at_apcer": "smallest BPCER with no attack type's APCER above the target (BPCER10, 20, 100); none where a "
+    "type has fewer attacks than 1 / target; indicative where people are too few to show that the APCER is kept",
+    "tpr_at_fpr": "largest share of live accepted with the share of attacks accepted (all types) not above the target; "
+    "none and indicative as above",
     "acer_legacy_max": "mean of BPCER and the largest APCER; no part of the standard",
     "acer_legacy_pooled": "mean of BPCER and the APCER of all attacks together (= hter); no part of the standard",
-    "riapar": "largest APCER + BPCER: the RIAPAR (ISO/IEC 30107-3:2023) of a system whose comparator never errs",
+    "apcer_plus_bpcer": "largest APCER + BPCER; not the RIAPAR of ISO/IEC 30107-3:2023, which takes the decisions of a "
+    "comparator",
     "ece": "expected calibration error of p_live, 15 bins: raw, and after temperature scaling fitted on dev",
     "failure_to_acquire": "videos that gave no score (undecodable); outside of the other rates, reported beside them: "
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
     "with_failures": "largest APCER and BPCER of all videos, when a video without a score lets nobody in",
-    "intervals": "two-sided; bootstrap over people; at rates of 0 and 1 Clopper-Pearson over people; of apcer_max from "
-    "the types' own bounds; on dev without the uncertainty of choosing the threshold there",
+    "intervals": "two-sided, over people and one more who was not seen: who always errs for the upper bound, never "
+    "for the lower; of apcer_max from the types' own bounds; on dev the threshold counts as given",
 }
 
 HEADLINE = ("apcer_max", "bpcer", "hter", "eer", "auc")
@@ -51,13 +54,13 @@ def build(
     """The verdict as a JSON-able dict; rates that cannot be had are None.
 
     threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
-    scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the bootstrap.
+    scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the draws.
     """
     settings = settings or VerdictConfig()
     threshold = threshold or threshold_.fit(dev, settings)
-    how = Settings(settings.bootstrap_replicates, settings.confidence, settings.interval, settings.resample, seed)
+    how = Settings(settings.confidence, seed=seed)
     return {
-        "format": 2,
+        "format": 3,
         "notices": list(notices),
         "threshold": threshold.threshold,
         "threshold_from": {**dataclasses.asdict(threshold), "criterion_text": threshold.describe()},
@@ -145,21 +148,18 @@ def format_text(verdict: dict[str, Any]) -> str:
 
 
 def _about_intervals(verdict: dict[str, Any]) -> list[str]:
-    """What was drawn, and what zero errors still allow."""
-    bounds, how = verdict["test"]["intervals"], verdict["intervals"]
+    """What the intervals are over, and how narrow they were if people were not alike in all their videos."""
+    bounds = verdict["test"]["intervals"]
     units = intervals.names_of_units(bounds[name] for name in HEADLINE)
-    lines = [f"intervals: {how['replicates']} draws of {units}; {how['resample_text']}"]
+    lines = [f"intervals: over {units}, and one more who was not seen"]
     if units == "videos":
-        lines = [f"intervals: {how['replicates']} draws of videos; too narrow where people have several of them"]
-    for name in ("bpcer", "apcer_pooled"):
-        bound = bounds[name]
-        if bound is not None and bound["method"] == intervals.EXACT and bound["low"] == 0:
-            what = "live refused" if name == "bpcer" else "attack accepted"
-            text = f"no {what}: {bound['num_units']} {bound['unit']} allow up to {100 * bound['high']:.1f} % (exact)"
-            if "if_videos_were_independent" in bound:
-                text += f", their videos, were they independent, {100 * bound['if_videos_were_independent']:.1f} %"
-            lines.append(text)
-    return lines
+        lines = ["intervals: over videos; too narrow where people have several of them"]
+    apart = [
+        f"{text} {format_interval(part['if_videos_were_independent'])}"
+        for name, text in (("apcer_pooled", "all attacks"), ("bpcer", "BPCER"))
+        if (part := bounds[name]) and "if_videos_were_independent" in part
+    ]
+    return lines + ([f"if videos of a person were independent: {', '.join(apart)}"] if apart else [])
 
 
 def _percent(rate: float | None) -> str:

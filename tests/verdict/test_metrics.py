@@ -137,8 +137,11 @@ def test_an_example_on_paper() -> None:
     # The ROC goes (0.2, 0.25) → (0.4, 0.25): FNR is 0.25 where FPR passes 0.25.
     assert ranking["eer"] == pytest.approx(0.25)
     assert ranking["eer_variants"]["mean"] == pytest.approx(0.225) and ranking["eer_variants"]["fpr"] == 0.2
-    # No print nor replay may pass: the threshold is above 0.7, two of four live stay out.
-    assert ranking["bpcer_at_apcer"] == {"0.1": 0.5, "0.05": 0.5, "0.01": 0.5}
+    # No print nor replay may pass: the threshold is above 0.7, two of four live stay out. But of two replays one that
+    # passes is 50 %: they say nothing of an APCER of 10 %.
+    assert metrics.bpcer_at_apcer(scores.attack_type, scores.live, scores.p_live, 0.1) == 0.5
+    assert metrics.operating_threshold(scores, "bpcer_at_apcer", 0.1) == pytest.approx(0.75)
+    assert ranking["bpcer_at_apcer"] == {"0.1": None, "0.05": None, "0.01": None}
 
 
 def test_failures_to_acquire_are_counted_beside_the_rates() -> None:
@@ -162,7 +165,7 @@ def test_one_class_only() -> None:
     lives, attacks = make_scores([("live", 0.2), ("live", 0.7)]), make_scores([("print", 0.2)])
     assert metrics.at_threshold(lives, 0.5) == {
         "apcer": {}, "apcer_max": None, "apcer_pooled": None, "bpcer": 0.5, "hter": None, "acer_legacy_max": None,
-        "acer_legacy_pooled": None, "riapar": None, "with_failures": {"apcer_max": None, "bpcer": 0.5},
+        "acer_legacy_pooled": None, "apcer_plus_bpcer": None, "with_failures": {"apcer_max": None, "bpcer": 0.5},
     }  # fmt: skip
     assert metrics.at_threshold(attacks, 0.1)["bpcer"] is None
     for scores in (lives, attacks):

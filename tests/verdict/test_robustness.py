@@ -30,13 +30,16 @@ def test_figures_and_differences_are_those_of_the_scores() -> None:
     blur, same = found["rows"]
     assert blur["bpcer"]["rate"] == 0.5 == metrics.at_threshold(worse, 0.5)["bpcer"]
     assert blur["difference"]["bpcer"]["value"] == 0.5 and blur["difference"]["hter"]["value"] == 0.25
-    # Five of ten people always fail: of as many draws as people, 2 to 8 are of them in 95 of 100 cases; ten people are
-    # few, so a little more.
-    low, high = (blur["difference"]["bpcer"][end] for end in ("low", "high"))
-    assert 0.1 <= low <= 0.2 and 0.8 <= high <= 0.9
-    assert blur["hter"]["low"] == pytest.approx(blur["bpcer"]["low"] / 2), "no attack passes"
+    # Five of ten people fail: 2 in 2^5 patterns of signs are as far from 0, and five people are too few to tell.
+    change = blur["difference"]["bpcer"]
+    assert change["low"] < 0 < 0.8 < change["high"] and change["apart"] is None
+    assert change["p_adjusted"] == pytest.approx(8 * 2 / 2**5), "of eight differences in the table"
     assert blur["bpcer"]["low"] < 0.5 < blur["bpcer"]["high"] and blur["apcer_max"]["rate"] == 0
-    assert all(value == {"value": 0, "low": 0, "high": 0} for value in same["difference"].values())
+    assert all(part["value"] == 0 and part["apart"] is False for part in same["difference"].values())
+    assert all(part["low"] == pytest.approx(-part["high"], abs=0.02) for part in same["difference"].values())
+    everybody = robustness.build(CLEAN, {"dark": ("dark", make_scores(changed(20), CLEAN.group.tolist()))}, 0.5)
+    change = everybody["rows"][0]["difference"]["bpcer"]
+    assert change["apart"] and change["p_adjusted"] == pytest.approx(4 * 2 / 2**10)
     json.dumps(found, allow_nan=False)
 
 
@@ -48,15 +51,16 @@ def test_differences_are_paired_by_key_and_over_clips_that_both_have() -> None:
     assert found["difference"]["bpcer"]["value"] == pytest.approx(1 / 19)
     backwards = type(CLEAN)(*(getattr(CLEAN, name)[::-1] for name in CLEAN.__dataclass_fields__))
     again = robustness.build(CLEAN, {"x": ("backwards", backwards)}, 0.5)["rows"][0]
-    assert all(value["value"] == value["low"] == value["high"] == 0 for value in again["difference"].values())
+    assert all(part["value"] == 0 and part["apart"] is False for part in again["difference"].values())
 
 
-def test_without_a_class_or_with_one_person_there_are_no_intervals_but_no_failure_either() -> None:
+def test_without_a_class_there_are_no_figures_but_no_failure_either() -> None:
     lives = make_scores([("live", 0.9), ("live", 0.1)], ["a", "a"])
     row = robustness.build(lives, {"x": ("x", lives)}, 0.5)["rows"][0]
     assert row["apcer_max"] == {"rate": None, "low": None, "high": None} and row["auc"] is None
-    assert row["difference"]["bpcer"] == {"value": 0, "low": None, "high": None}
-    assert row["difference"]["hter"] == {"value": None, "low": None, "high": None}
+    alone = row["difference"]["bpcer"]
+    assert (alone["value"], alone["low"], alone["high"]) == (0, pytest.approx(-0.975), pytest.approx(0.975))
+    assert set(row["difference"]["hter"].values()) == {None}
 
 
 def test_a_table_of_another_evaluation_is_known(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_details_come_back(tmp_path: Path) -> None:
 
 
 def test_intervals_of_slices_are_those_of_the_verdict() -> None:
-    """A person who always fails widens them; of one person alone who does not always fail there is none."""
+    """They are over people, and of one person alone as wide as can be."""
     wrong = [("live", 0.1)] * 10 + [("live", 0.9)] * 30
     scores = make_scores(wrong, people=np.repeat(["a", "b", "c", "d"], 10).tolist())
     of = {f"clip{i}": Details(device="new" if i < 20 else "old", session=str(i // 5 % 2)) for i in range(40)}
@@ -35,8 +35,7 @@ def test_intervals_of_slices_are_those_of_the_verdict() -> None:
     whole = intervals.of_scores(scores.select(np.arange(20)), 0.5, ranking=False)["bpcer"]
     assert (found["device", "new"]["low"], found["device", "new"]["high"]) == (whole["low"], whole["high"])
     assert found["device", "old"]["high"] == pytest.approx(intervals.clopper_pearson(0, 2, 0.95)[1])
-    percentile = intervals.Settings(method="percentile", replicates=500, confidence=0.8)
-    other = {(item["attribute"], item["value"]): item for item in slices.slices(scores, of, 0.5, percentile)}
+    other = {(i["attribute"], i["value"]): i for i in slices.slices(scores, of, 0.5, intervals.Settings(0.8))}
     narrow = other["session", "0"]["bpcer"]
     assert narrow["high"] - narrow["low"] < found["session", "0"]["high"] - found["session", "0"]["low"]
     alone = make_scores([("live", 0.1), ("live", 0.9), ("live", 0.9)], people=["a", "a", "b"])
@@ -44,7 +43,7 @@ def test_intervals_of_slices_are_those_of_the_verdict() -> None:
     first, second = slices.slices(alone, of, 0.5)
     assert {first["value"], second["value"]} == {"x", "y"}
     x = next(item["bpcer"] for item in (first, second) if item["value"] == "x")
-    assert x == {"num": 2, "errors": 1, "rate": 0.5, "low": None, "high": None}
+    assert (x["num"], x["errors"], x["rate"]) == (2, 1, 0.5) and x["low"] < 0.05 and x["high"] > 0.95
 
 
 def test_slices_have_their_clips_and_the_worst_comes_first() -> None:
