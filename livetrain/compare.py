@@ -1,14 +1,16 @@
 """Compare runs on the same test videos, or list all runs of a folder.
 
     livetrain compare RUN RUN … [--out DIR]
-    livetrain leaderboard FOLDER [--out DIR] [--wandb PROJECT]
+    livetrain leaderboard FOLDER [--out DIR] [--sort dev|test] [--wandb PROJECT]
 
 Runs: each is compared with the first: differences with intervals over people, whether the data can tell them apart
 (sign flips over people), how many more people it would take, and the videos they decide differently about, with
 pictures: comparison.html and comparison.json in DIR (default: the first run's folder).
 
-A folder of runs: what differs in their configurations, their cost, and their figures with intervals, best first:
-leaderboard.csv and leaderboard.html in DIR (default: the folder), and with --wandb a table in that W&B project.
+A folder of runs: what differs in their configurations, their cost, and their figures with intervals, ranked by dev EER:
+leaderboard.csv and leaderboard.html in DIR (default: the folder), and with --wandb a table in that W&B project. Runs
+whose splits hold other videos are groups of their own. --sort test ranks by test HTER: a run that is chosen by it looks
+better than it is.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def leaderboard(arguments: Sequence[str]) -> int:
         return 0
     if len(options.folders) != 1:
         raise UserError("livetrain leaderboard takes one folder of runs; to compare some: livetrain compare RUN RUN …")
-    print(sheet_of(options.folders[0], options.out or options.folders[0], options.wandb))
+    print(sheet_of(options.folders[0], options.out or options.folders[0], options.wandb, options.sort))
     return 0
 
 
@@ -59,6 +61,8 @@ def _options(verb: str, arguments: Sequence[str]) -> argparse.Namespace | None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--wandb", default="")
+    if verb == "leaderboard":
+        parser.add_argument("--sort", choices=("dev", "test"), default="dev")
     try:
         options, unknown = parser.parse_known_args(list(arguments))  # parse_args of Python 3.11 would end the process
     except argparse.ArgumentError as error:
@@ -84,20 +88,26 @@ def compare_runs(runs: Sequence[Path], out: Path) -> str:
     return "\n".join([*lines, str(page)])
 
 
-def sheet_of(folder: Path, out: Path, project: str = "") -> str:
+RANKED = {
+    "dev": "Ranked by dev EER.",
+    "test": "Sorted by test HTER: the test split was looked at, and the first run looks better than it is.",
+}
+
+
+def sheet_of(folder: Path, out: Path, project: str = "", sort: str = "dev") -> str:
     """Write leaderboard.csv and leaderboard.html of the runs in `folder` into `out`. Returns what to print."""
     from livetrain.verdict import sheet
 
-    table = sheet.rows(folder)
-    columns, lines = sheet.cells(table)
+    table = sheet.rows(folder, sort)
+    told = [RANKED[sort]]
+    if "group" in table[0]:
+        told.append("Groups have other dev or test videos, and do not compare.")
     write_text(out / "leaderboard.csv", sheet.to_csv(table))
-    _write_page(out / "leaderboard.html", f"Runs in {folder.name}", (columns, lines), [])
+    title = f"Runs in {folder.resolve().name}"
+    _write_page(out / "leaderboard.html", title, sheet.cells(table), [], " ".join(told))
     if project:
         _to_wandb(table, project, out)
-    cells = [columns, *lines]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*text, str(out / "leaderboard.html")])
+    return "\n".join([*sheet.fitted(*sheet.summary(table)), *told, str(out / "leaderboard.html")])
 
 
 def _judged(run: Path) -> Any:
@@ -133,13 +143,17 @@ def _with_pictures(pair: dict[str, Any], run: Path) -> dict[str, Any]:
     return pair | {"discordant": clips}
 
 
-def _write_page(path: Path, title: str, table: tuple[list[str], list[list[str]]], pairs: list[dict[str, Any]]) -> None:
+def _write_page(
+    path: Path, title: str, table: tuple[list[str], list[list[str]]], pairs: list[dict[str, Any]], told: str = ""
+) -> None:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("livetrain.verdict", "."), autoescape=True, trim_blocks=True)
     template = environment.get_template("compare.html.j2")
     columns, lines = table
-    write_text(path, template.render(title=title, columns=columns, lines=lines, pairs=pairs, max_clips=MAX_CLIPS))
+    write_text(
+        path, template.render(title=title, columns=columns, lines=lines, pairs=pairs, max_clips=MAX_CLIPS, told=told)
+    )
 
 
 def _to_wandb(table: list[dict[str, Any]], project: str, out: Path) -> None:

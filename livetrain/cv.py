@@ -4,8 +4,9 @@
 
 The shards must have been built, or split anew, into folds (`--folds 5`; `livetrain shards split DIR --protocol kfold`).
 For each fold a run is trained into run_dir/fold-<n> (`data.fold=n/K`), one after the other; those that have a verdict
-are not trained again, so that the same command goes on. Then all test scores together, each clip once and by the run
-that did not know it, become run_dir/scores/test.csv, verdict.json and report.html.
+are not trained again, so that the same command goes on; folds with other settings are refused. Then all test scores
+together, each clip once and by the run that did not know it, become run_dir/scores/test.csv, verdict.json and
+report.html.
 
 Each run has a threshold of its own, chosen on its own dev fold. So that one figure can be given for all, the log-odds
 of each run's scores are shifted until its threshold is 0.5: every decision stays what it was. --config_file is
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config, load_config, to_yaml
 from livetrain.engine import entry
-from livetrain.engine.run import CHECKPOINTS, VERDICT
+from livetrain.engine.run import CHECKPOINTS, VERDICT, refuse_another
 from livetrain.errors import UserError
 from livetrain.fileio import write_json, write_text
 from livetrain.verdict import report, scores, threshold, verdict
@@ -47,12 +48,17 @@ def main(arguments: Sequence[str]) -> int:
     config = load_config(*entry.split_arguments(base))
     launcher = ["--config_file", options.config_file] if options.config_file else []
     count = num_folds(config)
-    for fold in range(count):
-        run_dir = Path(config.run_dir) / f"fold-{fold}"
+    folders = [Path(config.run_dir) / f"fold-{fold}" for fold in range(count)]
+    own = [
+        [f"data.fold={fold}/{count}", f"run_dir={run_dir}", f"name={config.name}-fold-{fold}"]
+        for fold, run_dir in enumerate(folders)
+    ]
+    for words in own:  # before any is trained
+        refuse_another(load_config(*entry.split_arguments([*base, *words]), warn=lambda line: None))
+    for fold, (run_dir, words) in enumerate(zip(folders, own, strict=True)):
         if not (run_dir / VERDICT).exists():
             print(f"fold {fold} of {count}: {run_dir}", flush=True)
-            own = [f"data.fold={fold}/{count}", f"run_dir={run_dir}", f"name={config.name}-fold-{fold}"]
-            if code := train([*launcher, *base, *own]):
+            if code := train([*launcher, *base, *words]):
                 return code
     print(verdict.format_text(gather(config, count)))
     print(Path(config.run_dir) / report.FILE_NAME)

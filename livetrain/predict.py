@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from livetrain.predictor import Predictor
 
 TIMES = "time_submission.csv"
+WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}
 TOLD = 20  # failures that are told one by one
 PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the end
 
@@ -97,11 +98,15 @@ class Rows:
         """Make the folder, without what is there when it is to another request or to begin `fresh`."""
         file = self.folder / "request.json"
         try:
-            if self.folder.exists() and (fresh or json.loads(file.read_text(encoding="utf-8")) != self.request):
-                if not fresh:
-                    print(f"{self.folder} is of another model or other options: beginning anew", file=sys.stderr)
-                self.remove()
+            before = (
+                json.loads(file.read_text(encoding="utf-8")) if self.folder.exists() and not fresh else self.request
+            )
         except (OSError, ValueError):
+            before = {}
+        if fresh or before != self.request:
+            differing = [WHAT[key] for key in self.request if before.get(key) != self.request[key]]
+            if differing and not fresh and self.folder.exists():
+                print(f"{self.folder} is of other {' and '.join(differing)}: it is made again", file=sys.stderr)
             self.remove()
         write_json(file, self.request)
 

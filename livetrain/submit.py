@@ -38,6 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from livetrain.config import Config, load_config, to_yaml
 from livetrain.engine import entry
+from livetrain.engine.run import refuse_another
 from livetrain.errors import UserError, first_line
 from livetrain.fileio import write_text
 
@@ -206,9 +207,14 @@ def array_lines(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"--array {path}: {error.strerror or error}") from None
     for number, line in enumerate(lines, start=1):
-        wrong = [item for item in line.split() if "=" not in item]
-        if wrong or not line.strip():
-            raise UserError(f"{path}, line {number}: must hold `key=value` parted by blanks, for one run")
+        try:
+            items = shlex.split(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        if not items or any("=" not in item for item in items):
+            raise UserError(
+                f"{path}, line {number}: must hold `key=value` for one run, blanks between; quote values with blanks"
+            )
     if not lines:
         raise UserError(f"{path} is empty; it holds a line of `key=value` for each run")
     return lines
@@ -254,7 +260,8 @@ def write_run_directory(config: Config, array: Array | None) -> None:
     write_text(run_dir / SUBMITTED, to_yaml(config))
     if array:
         tasks = zip(array.lines, array.folders, strict=True)
-        write_text(run_dir / "array.txt", "".join(f"{line} run_dir={run_dir / name}\n" for line, name in tasks))
+        own = [f"{line} {shlex.quote(f'run_dir={run_dir / name}')}\n" for line, name in tasks]
+        write_text(run_dir / "array.txt", "".join(own))
     fresh = run_dir / f".{CODE}.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -278,8 +285,9 @@ def sbatch(job: Job) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line. Prints what was submitted; returns the exit code."""
+def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
+    """The command line. Prints what was submitted; returns the exit code. joined_by: arguments of livetrain for the job
+    that follows an array, if not `leaderboard`."""
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
         return 0
@@ -295,10 +303,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.folds and options.array:
         raise UserError("--folds is an array already; leave out --array")
     array = make_array(config, options)
+    if array and joined_by:
+        array = dataclasses.replace(array, joined_by=list(joined_by))
     if array and options.evaluate_on:
         raise UserError("--evaluate-on scores one run, --array makes many; submit the evaluations when they are done")
-    for line in array.lines if array else ():
-        load_config([], [f"data.shards={config.data.shards or 'x'}", *line.split()], warn=lambda line: None)
+    for line, folder in zip(array.lines, array.folders, strict=True) if array else ():
+        own = [*shlex.split(line), f"run_dir={Path(config.run_dir) / folder}"]
+        paths, words = entry.split_arguments(rest)
+        refuse_another(with_absolute_paths(load_config(paths, [*words, *own], warn=lambda line: None)))
     job = training_job(config, load_cluster(options.cluster), options, array)
     if options.dry_run:
         print(job)

@@ -5,224 +5,46 @@
     livetrain sweep RUN_DIR
 
 The first runs the trials one after the other on this machine, the second as a SLURM job array, and the third prints the
-table of a sweep so far, best trial first, and writes it to leaderboard.csv. SWEEP.yaml is in W&B's format, so that
-`wandb sweep` takes the same file: `method` grid, random, or bayes (Optuna's TPE sampler; local runs alone, since it
-needs each trial's end); `metric` is a dev figure, such as dev/eer; `parameters` are keys of the configuration.
+table of a sweep so far, ranked by the dev figure that it optimises, and writes it to sweep.csv. Test figures stand
+beside it and rank nothing. SWEEP.yaml is in W&B's format, so that `wandb sweep` takes the same file: `method` grid,
+random, or bayes (Optuna's TPE sampler; local runs alone, since it needs each trial's end); `metric` is a dev figure,
+such as dev/eer; `parameters` are keys of the configuration; `early_terminate: {type: hyperband, min_iter: N}` ends
+trials that are far behind after N dev evaluations (local runs alone).
 
-Trial n is run_dir/trial-<n>, and its options depend on the file and `seed` alone. Starting the same command again goes
-on: finished trials stay, a stopped one resumes.
+Trial n is run_dir/trial-<n>. The same command goes on: finished trials stay, a stopped one resumes, one that failed is
+tried again. Several of them may work on one run_dir. Another sweep file or configuration needs another run_dir.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import fcntl
 import io
-import itertools
 import json
 import math
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
-
-from livetrain.config import Config, known_keys, load_config
+from livetrain.config import Config, load_config, to_dict
 from livetrain.engine import entry
-from livetrain.engine.run import METRICS, VERDICT
+from livetrain.engine.run import CONFIG, FREE_KEYS, METRICS, VERDICT, refuse_another
 from livetrain.engine.stop import EXIT_STOPPED
 from livetrain.engine.tracking import read_metrics
 from livetrain.errors import EXIT_USER_ERROR, UserError
 from livetrain.fileio import write_json, write_text
+from livetrain.search import Options, Sweep, load_sweep, options_of, words
+from livetrain.verdict.sheet import fitted
 
-METHODS = ("grid", "random", "bayes")
-TRIAL, TABLE = "trial.json", "leaderboard.csv"
-Options = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One key's values: a list, or a range with its distribution (uniform, int_uniform, log_uniform_values)."""
-
-    key: str
-    values: tuple[Any, ...] = ()
-    distribution: str = ""
-    low: float = 0.0
-    high: float = 0.0
-
-    def draw(self, random: np.random.Generator) -> Any:
-        """A value at random."""
-        if self.values:
-            return self.values[int(random.integers(len(self.values)))]
-        if self.distribution == "int_uniform":
-            return int(random.integers(int(self.low), int(self.high) + 1))
-        if self.distribution == "log_uniform_values":
-            return float(np.exp(random.uniform(np.log(self.low), np.log(self.high))))
-        return float(random.uniform(self.low, self.high))
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file: the method, the dev figure to make small or large, and what may vary."""
-
-    method: str
-    metric: str
-    maximize: bool
-    parameters: tuple[Parameter, ...]
-
-
-def load_sweep(path: Path) -> Sweep:
-    """Read a sweep file. Raises UserError naming file and key."""
-    try:
-        content = OmegaConf.load(path)
-        assert isinstance(content, DictConfig)
-        found: Any = OmegaConf.to_container(content, resolve=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; configs/sweeps has one to copy") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    method, metric = found.get("method"), found.get("metric") or {}
-    if method not in METHODS:
-        raise UserError(f"{path}: method is {method!r}; it is one of {', '.join(METHODS)}")
-    name, goal = str(metric.get("name", "")), metric.get("goal", "minimize")
-    if not name.startswith("dev/") or goal not in ("minimize", "maximize"):
-        raise UserError(f"{path}: metric must have a name as dev/eer and a goal, minimize or maximize")
-    parameters = tuple(_parameter(path, key, item) for key, item in (found.get("parameters") or {}).items())
-    if not parameters:
-        raise UserError(f"{path}: parameters is empty; name keys of the configuration and their values")
-    endless = [item.key for item in parameters if not item.values]
-    if method == "grid" and endless:
-        raise UserError(f"{path}: parameters.{endless[0]} has a range; method grid needs values: [...]")
-    return Sweep(method, name.removeprefix("dev/"), goal == "maximize", parameters)
-
-
-def grid(sweep: Sweep) -> Iterator[Options]:
-    """Every combination of the values, the last key fastest."""
-    for values in itertools.product(*(item.values for item in sweep.parameters)):
-        yield {item.key: value for item, value in zip(sweep.parameters, values, strict=True)}
-
-
-def random_options(sweep: Sweep, seed: int, trial: int) -> Options:
-    """The options of one trial of a random search."""
-    random = np.random.default_rng([seed, trial])
-    return {item.key: item.draw(random) for item in sweep.parameters}
-
-
-class Bayes:
-    """Optuna's TPE sampler over the trials so far (Bergstra et al., NeurIPS 2011)."""
-
-    def __init__(self, sweep: Sweep, seed: int) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise UserError("method: bayes needs Optuna; install it: pip install 'livetrain[sweep]'") from None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
-        self._study = optuna.create_study(direction="maximize" if sweep.maximize else "minimize", sampler=sampler)
-        spaces = optuna.distributions
-        self._space: dict[str, Any] = {}
-        for item in sweep.parameters:
-            if item.values:
-                self._space[item.key] = spaces.CategoricalDistribution(item.values)
-            elif item.distribution == "int_uniform":
-                self._space[item.key] = spaces.IntDistribution(int(item.low), int(item.high))
-            else:
-                log = item.distribution == "log_uniform_values"
-                self._space[item.key] = spaces.FloatDistribution(item.low, item.high, log=log)
-
-    def suggest(self) -> Options:
-        """Options of the next trial."""
-        self._asked = self._study.ask(self._space)
-        return dict(self._asked.params)
-
-    def tell(self, value: float) -> None:
-        """What that trial came to; NaN when it has no figure."""
-        import optuna
-
-        if math.isnan(value):
-            self._study.tell(self._asked, state=optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(self._asked, value)
-
-
-def figure(run_dir: Path, sweep_metric: str, maximize: bool) -> float:
-    """The best value of a dev figure that a run logged, NaN when there is none."""
-    lines = read_metrics(run_dir / METRICS)
-    values = [line[sweep_metric] for line in lines if line["kind"] == "dev" and line.get(sweep_metric) is not None]
-    return (max if maximize else min)(values, default=math.nan)
-
-
-def run_local(sweep: Sweep, config: Config, base: Sequence[str], launcher: Sequence[str], count: int) -> int:
-    """All trials, one after the other. Returns 0, or the exit code that ended it."""
-    folder = Path(config.run_dir)
-    bayes = Bayes(sweep, config.seed) if sweep.method == "bayes" else None
-    for trial, options in enumerate(_options(sweep, config.seed, count, bayes)):
-        run_dir = folder / f"trial-{trial:03d}"
-        write_json(run_dir / TRIAL, {"options": options, "metric": sweep.metric, "maximize": sweep.maximize})
-        if not (run_dir / VERDICT).exists():
-            print(f"trial {trial}: {' '.join(_words(options))}", flush=True)
-            arguments = [*launcher, *base, *_words(options), f"run_dir={run_dir}", f"name={config.name}-{trial:03d}"]
-            code = subprocess.run([sys.executable, "-m", "livetrain.cli", "train", *arguments]).returncode
-            if code in (EXIT_STOPPED, EXIT_USER_ERROR):
-                return code
-            if code:
-                print(f"trial {trial} ended with exit code {code}; the sweep goes on", file=sys.stderr, flush=True)
-        if bayes:
-            bayes.tell(figure(run_dir, sweep.metric, sweep.maximize))
-    print(table(folder))
-    return 0
-
-
-def table(folder: Path) -> str:
-    """The trials of a sweep, best first, as text; also written to leaderboard.csv. Raises UserError without any."""
-    rows = []
-    for path in sorted(folder.glob(f"*/{TRIAL}")):
-        trial = json.loads(path.read_text(encoding="utf-8"))
-        value = figure(path.parent, trial["metric"], trial["maximize"])
-        verdict = path.parent / VERDICT
-        test = json.loads(verdict.read_text(encoding="utf-8"))["test"] if verdict.exists() else {}
-        rows.append(
-            {
-                "trial": path.parent.name,
-                f"dev/{trial['metric']}": value,
-                **{f"test/{name}": test.get(name) for name in ("eer", "auc", "hter")},
-                **trial["options"],
-            }
-        )
-    if not rows:
-        raise UserError(f"{folder} holds no trials; `livetrain sweep SWEEP.yaml CONFIG.yaml …` makes them")
-    name = next(column for column in rows[0] if column.startswith("dev/"))
-    sign = -1.0 if trial["maximize"] else 1.0
-    rows.sort(key=lambda row: math.inf if math.isnan(row[name]) else sign * row[name])
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if _empty(v) else v for k, v in row.items()} for row in rows)
-    write_text(folder / TABLE, text.getvalue())
-    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
-
-
-def submit_array(sweep: Sweep, config: Config, base: Sequence[str], slurm: Sequence[str], count: int) -> int:
-    """The trials as a SLURM job array, through `livetrain submit --array`."""
-    from livetrain import submit
-
-    if sweep.method == "bayes":
-        raise UserError("method: bayes needs each trial's end before the next; run it locally, or use grid or random")
-    folder = Path(config.run_dir).resolve()
-    trials = list(_options(sweep, config.seed, count, None))
-    for trial, options in enumerate(trials):
-        write_json(
-            folder / f"task-{trial}" / TRIAL, {"options": options, "metric": sweep.metric, "maximize": sweep.maximize}
-        )
-    write_text(folder / "trials.txt", "".join(" ".join(_words(options)) + "\n" for options in trials))
-    return submit.main([*base, f"run_dir={folder}", *slurm, "--array", str(folder / "trials.txt")])
+SWEEP, TABLE, PRUNED = "sweep.json", "sweep.csv", "pruned.json"
+POLL_SECONDS = 2.0  # between looks at the dev figures of a trial that may be pruned
+SLURM = ("nodes", "gpus_per_node", "time", "cluster")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -247,53 +69,219 @@ def main(arguments: Sequence[str]) -> int:
     if sweep.method != "grid" and options.count < 1:
         raise UserError(f"method: {sweep.method} goes on for ever; say how many trials: --count N")
     slurm = [f"--{name.replace('_', '-')}={value}" for name, value in vars(options).items() if name in SLURM and value]
+    if slurm and sweep.method == "bayes":
+        raise UserError("method: bayes needs each trial's end before the next; run it locally, or use grid or random")
+    if slurm and sweep.min_evaluations:
+        raise UserError("early_terminate needs one process that sees all trials; run it locally, or leave it out")
+    begin(sweep, config)
     if slurm:
         return submit_array(sweep, config, base, slurm, options.count)
     launcher = ["--config_file", options.config_file] if options.config_file else []
     return run_local(sweep, config, base, launcher, options.count)
 
 
-SLURM = ("nodes", "gpus_per_node", "time", "cluster")
-
-
-def _options(sweep: Sweep, seed: int, count: int, bayes: Bayes | None) -> Iterator[Options]:
-    if sweep.method == "grid":
-        yield from itertools.islice(grid(sweep), count or None)
+def begin(sweep: Sweep, config: Config) -> None:
+    """Write run_dir/sweep.json. Raises UserError where the folder is of another search, naming what differs."""
+    path = Path(config.run_dir) / SWEEP
+    ignored = ("run_dir", "name", *FREE_KEYS)
+    settings = {
+        f"{section}.{key}" if isinstance(values, dict) else section: value
+        for section, values in to_dict(config).items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }
+    kept = {key: value for key, value in settings.items() if not key.startswith(ignored)}
+    content = json.loads(json.dumps({"search": sweep.describe(), "config": kept}))
+    if not path.exists():
+        write_json(path, content)
         return
-    suggest: Callable[[int], Options] = (
-        (lambda trial: bayes.suggest()) if bayes else lambda trial: random_options(sweep, seed, trial)
-    )
-    for trial in range(count):
-        yield suggest(trial)
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for part in ("search", "config"):
+        for key in dict.fromkeys([*before[part], *content[part]]):
+            old, new = before[part].get(key), content[part].get(key)
+            if old != new:
+                raise UserError(
+                    f"{config.run_dir} holds another sweep: {key} was {old} and is {new}. Choose another run_dir; "
+                    f"`livetrain sweep {config.run_dir}` prints its table"
+                )
 
 
-def _parameter(path: Path, key: str, item: Any) -> Parameter:
-    where = f"{path}: parameters.{key}"
-    if key not in known_keys():
-        raise UserError(f"{where} is no key of the configuration; `livetrain train --help` lists them")
-    if not isinstance(item, dict):
-        raise UserError(f"{where} must hold values: [...], value: …, or min: … and max: …")
-    if "values" in item or "value" in item:
-        values = item["values"] if "values" in item else [item["value"]]
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{where}.values must be a list with something in it")
-        return Parameter(key, tuple(values))
-    low, high = item.get("min"), item.get("max")
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or low >= high:
-        raise UserError(f"{where} needs numbers min and max, min the smaller one")
-    whole = isinstance(low, int) and isinstance(high, int)
-    distribution = item.get("distribution", "int_uniform" if whole else "uniform")
-    known = ("uniform", "int_uniform", "log_uniform_values")
-    if distribution not in known:
-        raise UserError(f"{where}.distribution is {distribution!r}; it is one of {', '.join(known)}")
-    if distribution == "log_uniform_values" and low <= 0:
-        raise UserError(f"{where}: log_uniform_values needs min above 0")
-    return Parameter(key, (), distribution, float(low), float(high))
+def run_local(sweep: Sweep, config: Config, base: Sequence[str], launcher: Sequence[str], count: int) -> int:
+    """All trials, one after the other. Returns 0, or the exit code that ended it."""
+    from livetrain.study import Study
+
+    folder = Path(config.run_dir)
+    study = Study(folder, sweep, config.seed)
+    if sweep.method == "bayes":
+        _add_finished(study, sweep, folder)
+    tried: set[int] = set()
+    for trial, run_dir in _trials(study, sweep, config, count, tried):
+        options = study.options(trial)
+        own = [*words(options), f"run_dir={run_dir}", f"name={config.name}-{trial.number:03d}"]
+        refuse_another(load_config(*entry.split_arguments([*base, *own]), warn=lambda line: None))
+        if not (run_dir / VERDICT).exists():
+            print(f"trial {trial.number}: {' '.join(words(options))}", flush=True)
+
+            def hopeless(trial: Any = trial, run_dir: Path = run_dir) -> bool:
+                return study.should_prune(trial, figures(run_dir, sweep.metric))
+
+            code, pruned = train([*launcher, *base, *own], hopeless if sweep.min_evaluations else None)
+            if pruned:
+                study.prune(trial)
+                write_json(run_dir / PRUNED, {"after_evaluations": len(figures(run_dir, sweep.metric))})
+                print(f"trial {trial.number} ended early: far behind the others", flush=True)
+                continue
+            if code in (EXIT_STOPPED, EXIT_USER_ERROR):
+                return code
+            if code:
+                print(
+                    f"trial {trial.number} ended with exit code {code}; the sweep goes on, and the same command will "
+                    "try it again", file=sys.stderr, flush=True,
+                )  # fmt: skip
+                continue
+        study.tell(trial, best(figures(run_dir, sweep.metric), maximize=sweep.maximize))
+    print(table(folder))
+    return 0
 
 
-def _words(options: Options) -> list[str]:
-    """`key=value` as YAML reads it back exactly."""
-    return [f"{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in options.items()]
+def _trials(study: Any, sweep: Sweep, config: Config, count: int, tried: set[int]) -> Iterator[tuple[Any, Path]]:
+    """(trial, its folder), each locked against other commands on this sweep: first those that were stopped or failed,
+    then new ones."""
+    while True:
+        waiting = [trial for trial in study.unfinished() if trial.number not in tried]
+        if not waiting:
+            number = study.num_trials
+            is_done = sweep.method == "grid" and options_of(sweep, config.seed, number) is None
+            if is_done or (count and number >= count):
+                return
+            waiting = [study.ask()]
+        for trial in waiting:
+            tried.add(trial.number)
+            run_dir = Path(config.run_dir) / f"trial-{trial.number:03d}"
+            with _lock(run_dir) as mine:
+                if mine:
+                    yield trial, run_dir
+
+
+@contextlib.contextmanager
+def _lock(run_dir: Path) -> Iterator[bool]:
+    """Whether no other process works in the folder; none does as long as this lasts."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _add_finished(study: Any, sweep: Sweep, folder: Path) -> None:
+    """Let the search know of trials that finished here without it, such as those of a job array."""
+    for path in sorted(folder.glob(f"task-*/{VERDICT}")):
+        run_dir = path.parent
+        value = best(figures(run_dir, sweep.metric), maximize=sweep.maximize)
+        if not study.add(run_dir.name, trained_with(run_dir, [item.key for item in sweep.parameters]), value):
+            print(f"warning: {run_dir} is outside of the search, and is not learnt from", file=sys.stderr)
+
+
+def train(arguments: Sequence[str], hopeless: Callable[[], bool] | None) -> tuple[int, bool]:
+    """`livetrain train` in a process of its own, ended when it is `hopeless`: (its exit code, whether it was)."""
+    process = subprocess.Popen([sys.executable, "-m", "livetrain.cli", "train", *arguments])
+    pruned = False
+    try:
+        while True:
+            try:
+                return process.wait(POLL_SECONDS if hopeless and not pruned else None), pruned
+            except subprocess.TimeoutExpired:
+                pruned = bool(hopeless and hopeless())
+                if pruned:
+                    process.send_signal(signal.SIGTERM)
+    except BaseException:
+        process.terminate()  # it saves and stops
+        process.wait()
+        raise
+
+
+def figures(run_dir: Path, metric: str) -> list[float]:
+    """The dev figure of each evaluation that a run logged, in order."""
+    lines = read_metrics(run_dir / METRICS)
+    return [line[metric] for line in lines if line["kind"] == "dev" and line.get(metric) is not None]
+
+
+def best(values: Sequence[float], *, maximize: bool) -> float:
+    """The best of a run's dev figures, NaN when there is none."""
+    return (max if maximize else min)(values, default=math.nan)
+
+
+def trained_with(run_dir: Path, keys: Sequence[str]) -> Options:
+    """What a run's own config.yaml has for `keys`: what it was trained with, whatever a search remembers."""
+    from omegaconf import OmegaConf
+
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG), resolve=False)
+    except OSError:
+        return {}
+    options = {}
+    for key in keys:
+        value = found
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        options[key] = value
+    return options
+
+
+def table(folder: Path) -> str:
+    """The trials of a sweep, ranked by the dev figure, as text; also written to sweep.csv. Raises UserError without."""
+    try:
+        search = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["search"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{folder} holds no sweep; `livetrain sweep SWEEP.yaml CONFIG.yaml …` makes one") from None
+    keys = [name.removeprefix("parameters.") for name in search if name.startswith("parameters.")]
+    metric, maximize = search["metric"], search["maximize"]
+    rows = []
+    for run_dir in sorted(
+        path.parent for pattern in ("trial-*", "task-*") for path in folder.glob(f"{pattern}/{CONFIG}")
+    ):
+        verdict = run_dir / VERDICT
+        test = json.loads(verdict.read_text(encoding="utf-8"))["test"] if verdict.exists() else {}
+        state = "finished" if verdict.exists() else "pruned" if (run_dir / PRUNED).exists() else "unfinished"
+        rows.append(
+            {
+                "trial": run_dir.name,
+                f"dev/{metric}": best(figures(run_dir, metric), maximize=maximize),
+                "state": state,
+                **trained_with(run_dir, keys),
+                **{f"test/{name}": test.get(name) for name in ("eer", "auc", "hter")},
+            }
+        )
+    if not rows:
+        raise UserError(f"{folder} holds no trials yet; start the sweep's command again")
+    sign = -1.0 if maximize else 1.0
+    rows.sort(key=lambda row: math.inf if math.isnan(row[f"dev/{metric}"]) else sign * row[f"dev/{metric}"])
+    columns = list(rows[0])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if _empty(v) else v for k, v in row.items()} for row in rows)
+    write_text(folder / TABLE, text.getvalue())
+    lines = fitted(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    return "\n".join([*lines, f"ranked by dev/{metric}; all columns: {folder / TABLE}"])
+
+
+def submit_array(sweep: Sweep, config: Config, base: Sequence[str], slurm: Sequence[str], count: int) -> int:
+    """The trials as a SLURM job array, through `livetrain submit --array`."""
+    from livetrain import submit
+
+    folder = Path(config.run_dir).resolve()
+    trials: list[Options] = []
+    while not (count and len(trials) >= count):
+        options = options_of(sweep, config.seed, len(trials))
+        if options is None:
+            break
+        trials.append(options)
+    write_text(folder / "trials.txt", "".join(shlex.join(words(options)) + "\n" for options in trials))
+    arguments = [*base, f"run_dir={folder}", *slurm, "--array", str(folder / "trials.txt")]
+    return submit.main(arguments, joined_by=["sweep", str(folder)])
 
 
 def _empty(value: Any) -> bool:

@@ -160,7 +160,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert len(pairs) == 1 and len(pairs[0]["discordant"]) == 8
 
     assert cli.main(["leaderboard", str(tmp_path / "runs")]) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("a<b>"), "the lowest HTER comes first"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("a<b>") and "Ranked by dev EER." in lines and max(map(len, lines[:-1])) <= 80
     rows = list(csv.DictReader((tmp_path / "runs" / "leaderboard.csv").open()))
     assert [row["run"] for row in rows] == ["a<b>", "c"] and [row["optim.lr"] for row in rows] == ["0.1", "0.2"]
     assert "optim.name" not in rows[0] and "name" not in rows[0]
@@ -168,6 +169,39 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     for row in rows:
         assert float(row["bpcer_low"]) <= float(row["bpcer"]) <= float(row["bpcer_high"])
     assert "leaderboard.html" in [path.name for path in (tmp_path / "runs").iterdir()]
+
+
+def test_test_ranks_nothing_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that is best on dev comes first, whatever test says; with --sort test it says what that means."""
+    folder = tmp_path / "runs"
+    for name, dev_wrong, test_wrong in (
+        ("good-on-dev", 0, 9),
+        ("good-on-test", 4, 1),
+        ("with-a-very-long-name" * 6, 2, 2),
+    ):
+        run = make_run(folder / name, people(12, test_wrong), 0.1)
+        path = run / "verdict.json"
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps(found | {"dev": found["dev"] | {"eer": dev_wrong / 12}}))
+    assert cli.main(["leaderboard", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0][:9] for line in lines[1:4]] == ["good-on-d", "with-a-ve", "good-on-t"]
+    assert max(map(len, lines[:-1])) <= 80 and "…" in lines[2]
+    assert [row["run"][:9] for row in csv.DictReader((folder / "leaderboard.csv").open())][0] == "good-on-d"
+    assert cli.main(["leaderboard", str(folder), "--sort", "test"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("good-on-test") and any("looks better than it is" in line for line in lines)
+
+
+def test_runs_on_other_videos_are_groups_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs"
+    for name, num in (("a", 12), ("b", 6), ("c", 12)):
+        make_run(folder / name, people(num, 1), 0.1)
+    assert cli.main(["leaderboard", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "do not compare" in told and "group" in told.splitlines()[0]
+    found = [(row["run"], row["group"]) for row in csv.DictReader((folder / "leaderboard.csv").open())]
+    assert found == [("a", "1"), ("c", "1"), ("b", "2")]
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

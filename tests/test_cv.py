@@ -70,7 +70,7 @@ def test_a_leak_in_a_fold_comes_first(done: Path, folds: Path, tmp_path: Path, m
     run_dir = Path(shutil.copytree(done, tmp_path / "run"))
     path = run_dir / "fold-1" / "verdict.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"notices": ["a leak"]}))
-    assert cli.main(["cv", *SMALL, f"data.shards={folds}", f"run_dir={run_dir}"]) == 0
+    assert cli.main(["cv", *SMALL, f"data.shards={folds}", f"run_dir={run_dir}", "train.max_steps=3"]) == 0
     assert json.loads((run_dir / "verdict.json").read_text())["notices"][0] == "fold 1: a leak"
 
 
@@ -81,6 +81,19 @@ def test_folds_that_are_done_are_not_trained_again(done: Path, folds: Path, monk
     assert cli.main(["cv", *base]) == 0 and not asked
     assert cli.main(["cv", *base, f"run_dir={done}-new"]) == 1, "a fold's own exit code"
     assert "data.fold=0/3" in asked
+
+
+def test_folds_with_other_settings_are_not_joined(
+    done: Path, folds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cv, "train", lambda arguments: 1)
+    before = (done / "verdict.json").read_bytes()
+    base = [*SMALL, f"data.shards={folds}", f"run_dir={done}", "train.max_steps=3"]
+    assert cli.main(["cv", *base, "optim.lr=0.1"]) == 2
+    said = capsys.readouterr().err
+    assert f"{done / 'fold-0'} holds a run with other settings: optim.lr was" in said and "is 0.1" in said
+    assert (done / "verdict.json").read_bytes() == before
+    assert cli.main(["cv", *base, "data.threads=2", "tracking.worst_clips=3"]) == 0, "what changes no figure"
 
 
 def test_alignment_keeps_order_and_decisions() -> None:

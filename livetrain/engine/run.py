@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from livetrain.config import Config, known_keys, load_config, to_yaml, value_of
 from livetrain.data import Dataset
@@ -88,9 +89,7 @@ def check_changes(config: Config, dataset: Dataset, own: Saved, warn: Callable[[
     path = Path(config.run_dir) / CONFIG
     if not path.exists():
         return
-    before = load_config([path], [], warn=lambda line: None)
-    values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
-    changed = {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
+    changed = _changed(load_config([path], [], warn=lambda line: None), config)
     others = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items() if _makes_another_run(key)]
     if own.outline["state"].get("data", dataset.fingerprint) != dataset.fingerprint:
         others.append("the data are not those it was trained on: other clips, labels or splits")
@@ -101,6 +100,27 @@ def check_changes(config: Config, dataset: Dataset, own: Saved, warn: Callable[[
         )
     for key, (old, new) in changed.items():
         warn(f"warning: {key} was {old!r} when this run began and is {new!r} now")
+
+
+def refuse_another(config: Config) -> None:
+    """Raise UserError where the run directory holds a run with other settings, finished or not, naming what differs:
+    what takes finished runs for done (cv, sweep, arrays) must not take them for runs that were never made."""
+    path = Path(config.run_dir) / CONFIG
+    if not path.exists():
+        return
+    changed = _changed(load_config([path], [], warn=lambda line: None), config)
+    changed.pop("name", None)
+    if changed:
+        named = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
+        raise UserError(
+            f"{config.run_dir} holds a run with other settings: {named}. Remove it, or choose another run_dir"
+        )
+
+
+def _changed(before: Config, config: Config) -> dict[str, tuple[Any, Any]]:
+    """key → (old, new) of the keys that differ and are not free to."""
+    values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
+    return {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
 
 
 def _makes_another_run(key: str) -> bool:

@@ -4,6 +4,7 @@ their figures with intervals."""
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -12,37 +13,82 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from livetrain.errors import UserError
+from livetrain.verdict import scores
 
 FIGURES = ("apcer_max", "bpcer", "hter", "eer", "auc")
+SORTS = {"dev": "dev_eer", "test": "hter"}
+SHORT = {"dev_eer": "dev EER", "hter": "test HTER", "apcer_max": "test APCER", "bpcer": "BPCER", "people": "people"}
+MIN_NAME = 16  # columns of a table that a run's name keeps
 NOT_COMPARED = ("name", "run_dir", "resume", "tracking.", "data.cache_dir")
 Row = dict[str, Any]
 
 
-def rows(folder: Path) -> list[Row]:
-    """A row for each run directory in `folder` or one level below, lowest test HTER first. Raises UserError without."""
+def rows(folder: Path, sort: str = "dev") -> list[Row]:
+    """A row for each run directory in `folder` or one level below.
+
+    Runs whose dev and test splits hold the same videos are a group, numbered in the column `group`; figures of two
+    groups do not compare. Within a group the lowest dev EER comes first or, with sort="test", the lowest test HTER.
+    Raises UserError without runs.
+    """
     found = sorted({path.parent for pattern in ("*/verdict.json", "*/*/verdict.json") for path in folder.glob(pattern)})
     if not found:
         raise UserError(f"{folder} holds no evaluated runs (no */verdict.json); name run directories, or their folder")
     settings = [_settings(run / "config.yaml") for run in found]
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [k for k in keys if not k.startswith(NOT_COMPARED) and len({str(one.get(k)) for one in settings}) > 1]
+    lists = [tuple(_videos(run / "scores" / f"{split}.csv") for split in ("dev", "test")) for run in found]
+    groups = {one: number for number, one in enumerate(dict.fromkeys(lists), start=1)}
     table = []
-    for run, one in zip(found, settings, strict=True):
+    for run, one, videos in zip(found, settings, lists, strict=True):
         options = {key: one.get(key) for key in differing}
-        table.append({"run": str(run.relative_to(folder)), **figures(run), **cost(run), **options})
-    return sorted(table, key=lambda row: (row["hter"] is None, row["hter"] or 0.0, row["run"]))
+        group = {"group": groups[videos]} if len(groups) > 1 else {}
+        table.append({"run": str(run.relative_to(folder)), **group, **figures(run), **cost(run), **options})
+    name = SORTS[sort]
+    return sorted(table, key=lambda row: (row.get("group", 1), row[name] is None, row[name] or 0.0, row["run"]))
+
+
+def _videos(path: Path) -> str:
+    """SHA-256 of the videos that a file of scores is of and of their labels, in any order; "" without the file."""
+    if not path.exists():
+        return ""
+    of = scores.read(path)
+    lines = sorted(zip(of.key.tolist(), of.label.tolist(), of.attack_type.tolist(), strict=True))
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def fitted(columns: list[str], lines: list[list[str]], width: int = 80) -> list[str]:
+    """A table as text of at most `width` columns: columns from the right are left out, and long names of the first
+    are cut in the middle."""
+    widths = [max(len(line[i]) for line in [columns, *lines]) for i in range(len(columns))]
+    kept = len(columns)
+    least = min(widths[0], MIN_NAME)
+    while kept > 2 and least + sum(2 + w for w in widths[1:kept]) > width:
+        kept -= 1
+    widths[0] = max(least, min(widths[0], width - sum(2 + w for w in widths[1:kept])))
+    text = []
+    for line in [columns, *lines]:
+        cells = [_cut(line[0], widths[0]), *line[1:kept]]
+        text.append("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=False)).rstrip())
+    return text
+
+
+def _cut(name: str, width: int) -> str:
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def figures(run: Path) -> Row:
-    """Test figures of a run, each with `_low` and `_high`, and how many people they come from."""
+    """The dev EER of a run, and its test figures, each with `_low` and `_high`, and how many people they are over."""
     try:
         verdict = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
-        test = verdict["test"]
+        dev, test = verdict["dev"], verdict["test"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{run / 'verdict.json'}: cannot be read ({error}); `livetrain evaluate {run}` writes it"
         ) from None
-    found: Row = {"people": test.get("num_people"), "clips": test.get("num_clips")}
+    found: Row = {"dev_eer": dev.get("eer"), "people": test.get("num_people"), "clips": test.get("num_clips")}
     for name in FIGURES:
         bounds = (test.get("intervals") or {}).get(name) or {}
         found |= {name: test.get(name), f"{name}_low": bounds.get("low"), f"{name}_high": bounds.get("high")}
@@ -86,10 +132,20 @@ def cells(table: list[Row]) -> tuple[list[str], list[list[str]]]:
     return columns, [[_cell(row, column) for column in columns] for row in table]
 
 
+def summary(table: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of the figures alone, without intervals: what a terminal holds."""
+    columns = ["run", *(["group"] if "group" in table[0] else []), *SHORT]
+    return [SHORT.get(column, column) for column in columns], [
+        [_cell({**row, **{f"{name}_low": None for name in FIGURES}}, column) for column in columns] for row in table
+    ]
+
+
 def _cell(row: Row, column: str) -> str:
     value = row[column]
     if value is None:
         return "-"
+    if column == "dev_eer":
+        return f"{100 * value:.2f} %"
     if column in FIGURES:
         scale, digits = (1, 4) if column == "auc" else (100, 2)
         low, high = row[f"{column}_low"], row[f"{column}_high"]

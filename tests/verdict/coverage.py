@@ -231,8 +231,8 @@ def report(trials: int) -> list[str]:
     return [
         "# Intervals of 95 %: how often they hold",
         "",
-        f"`python -m tests.verdict.coverage --trials {trials}`: {trials} datasets a cell, {few} of combined figures",
-        "and of pairs. Columns: people. How alike the videos of a person are: independent; beta, intraclass correlation",
+        f"`python -m tests.verdict.coverage --trials {trials}`: {trials} datasets a cell; {few} of combined figures",
+        "and pairs. Columns: people. How alike the videos of a person are: independent; beta, intraclass correlation",
         "0.3; always: people who always err or never; mixed: half of the errors are of people who always err.",
         f"Single rates: {100 * share:.0f} % of {len(cells)} cells hold in 93 % or more, the worst in "
         f"{100 * min(cells):.1f} %.",
