@@ -31,7 +31,7 @@ from livetrain.engine import entry
 from livetrain.engine.run import CHECKPOINTS, VERDICT, refuse_another
 from livetrain.errors import UserError
 from livetrain.fileio import write_json, write_text
-from livetrain.verdict import report, scores, threshold, verdict
+from livetrain.verdict import chain, report, scores, threshold, verdict
 from livetrain.verdict.scores import Scores
 
 CERTAIN = 1e-12  # scores are kept so far from 0 and 1 before their log-odds are taken
@@ -92,10 +92,12 @@ def gather(config: Config, count: int) -> dict[str, object]:
     from livetrain.data import Dataset
     from livetrain.engine import checkpoint
     from livetrain.engine.conclude import clip_pictures
+    from livetrain.engine.environment import code_version
+    from livetrain.engine.score import precision
 
     folder = Path(config.run_dir)
     parts: dict[str, list[Scores]] = {"dev": [], "test": []}
-    frozen = []
+    frozen, weights = [], {}
     for fold in range(count):
         run_dir = folder / f"fold-{fold}"
         best = checkpoint.best_folder(run_dir / CHECKPOINTS)
@@ -103,6 +105,7 @@ def gather(config: Config, count: int) -> dict[str, object]:
         if chosen is None:
             raise UserError(f"{run_dir} has no best checkpoint with a threshold; remove the folder, and train it again")
         frozen.append(chosen)
+        weights[f"fold-{fold}"] = checkpoint.weights_sha256(best) if best else ""
         for split, found in parts.items():
             found.append(aligned(scores.read(run_dir / "scores" / f"{split}.csv"), chosen.threshold))
     joined = {split: _joined(found) for split, found in parts.items()}
@@ -114,9 +117,15 @@ def gather(config: Config, count: int) -> dict[str, object]:
     )  # fmt: skip
     told = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
     notices = list(dict.fromkeys([*_notices(folder, count), told]))
-    figures = verdict.build(joined["dev"], joined["test"], one, config.verdict, notices=notices, seed=config.seed)
     for split, found_scores in joined.items():
         scores.write(folder / "scores" / f"{split}.csv", found_scores)
+    made_of = chain.of(
+        folder, joined["dev"], joined["test"], weights=weights, scoring=threshold.scoring_of(config),
+        precision=precision(config), code=code_version(),
+    )  # fmt: skip
+    figures = verdict.build(
+        joined["dev"], joined["test"], one, config.verdict, notices=notices, seed=config.seed, chain=made_of
+    )
     write_text(folder / "config.yaml", to_yaml(config))
     write_json(folder / VERDICT, figures)
     report.write(folder, pictures=clip_pictures(Dataset.of(config.data)), worst_clips=config.tracking.worst_clips)

@@ -26,7 +26,7 @@ from livetrain.config import Config, VerdictConfig
 from livetrain.engine import checkpoint, run
 from livetrain.errors import UserError
 from livetrain.fileio import write_json
-from livetrain.verdict import scores, verdict
+from livetrain.verdict import chain, scores, threshold, verdict
 from livetrain.verdict.scores import FAILED, OK, Scores
 
 Floats = NDArray[np.float64]
@@ -109,6 +109,8 @@ def dev_and_weights(names: Sequence[str], devs: Sequence[Scores], how: str) -> t
 def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, float]:
     """Write the ensemble `out`; returns member → weight. Raises UserError."""
     from livetrain import package
+    from livetrain.engine.environment import code_version
+    from livetrain.engine.score import precision
     from livetrain.predictor import ENSEMBLE
 
     if len(sources) < 2:
@@ -122,18 +124,28 @@ def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, 
             raise UserError(f"{names[0]} and {name} have different test videos; evaluate both on the same shards")
     dev, weights = dev_and_weights(names, devs, how)
     test = combine(tests, weights)
-    figures = verdict.build(dev, test, settings=verdict_settings(sources), notices=notices(sources))
+    settings = verdict_settings(sources)
+    config = package.load(sources[0]).config
+    digests = {name: package.weights_sha256(source) for name, source in zip(names, sources, strict=True)}
+    scores.write(out / "scores" / "dev.csv", dev)
+    scores.write(out / "scores" / "test.csv", test)
+    made_of = chain.of(
+        out, dev, test, weights=digests, scoring=threshold.scoring_of(config), precision=precision(config),
+        code=code_version(),
+    )  # fmt: skip
+    figures = verdict.build(dev, test, settings=settings, notices=notices(sources), chain=made_of)
     members = []
     for number, (source, weight) in enumerate(zip(sources, weights.tolist(), strict=True)):
         if weight:
             folder = Path("members") / f"{number:02d}"
             package.write(package.load(source), out / folder)
             members.append({"path": str(folder), "weight": weight, "from": str(source)})
-    scores.write(out / "scores" / "dev.csv", dev)
-    scores.write(out / "scores" / "test.csv", test)
     write_json(out / run.VERDICT, figures)
-    _write_config(package.load(sources[0]).config, out)
-    content = {"format": 1, "members": members, "threshold": figures["threshold"], "weights": how, "sources": names}
+    _write_config(config, out)
+    content = {
+        "format": 1, "members": members, "threshold": figures["threshold"], "weights": how, "sources": names,
+        "sources_sha256": digests,
+    }  # fmt: skip
     write_json(out / ENSEMBLE, content)
     return dict(zip(names, weights.tolist(), strict=True))
 

@@ -81,8 +81,12 @@ def evaluate(
     own, scoring = threshold.scoring_of(trained), threshold.scoring_of(config)
     conclude(
         accelerator, config, dataset, model, loss, step=manifest["step"], checkpoint=checkpoint_folder,
-        stored=threshold.find(run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict),
-        record=record, may_fit=all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA),
+        stored=threshold.find(
+            run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict,
+            weights_sha256=checkpoint.weights_sha256(checkpoint_folder),
+        ),
+        record=record, home=run_dir,
+        may_fit=all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA),
     )  # fmt: skip
 
 

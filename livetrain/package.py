@@ -16,6 +16,7 @@ writes a model package, which needs neither the run nor its configuration:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -108,6 +109,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         return _load_checkpoint(folder, best[-1], overrides)
     what = "is none of these" if folder.exists() else "does not exist"
     raise UserError(f"{folder} {what}: a model package, a run directory, a checkpoint's folder")
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of the weights of what `load` takes, without reading them: of a package that of the list of its files'
+    digests. "" where there are none."""
+    if (path / DESCRIPTION).exists():
+        return hashlib.sha256(json.dumps(_description(path).get("sha256", {}), sort_keys=True).encode()).hexdigest()
+    if (path / checkpoint.MANIFEST).exists():
+        return checkpoint.weights_sha256(path)
+    best = checkpoint.best_folder(path / run.CHECKPOINTS)
+    return checkpoint.weights_sha256(best) if best else ""
 
 
 def read_config(path: Path) -> Config:

@@ -98,9 +98,7 @@ class Rows:
         """Make the folder, without what is there when it is to another request or to begin `fresh`."""
         file = self.folder / "request.json"
         try:
-            before = (
-                json.loads(file.read_text(encoding="utf-8")) if self.folder.exists() and not fresh else self.request
-            )
+            before = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = {}
         if fresh or before != self.request:
@@ -261,17 +259,22 @@ def with_ensemble(arguments: Sequence[str]) -> list[str]:
         raise UserError("livetrain predict: --ensemble needs --videos DIR and --out FILE; it is kept beside that table")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("livetrain predict: make the ensemble before many processes start: livetrain ensemble")
-    from livetrain import ensemble
+    from livetrain import ensemble, package
     from livetrain.predictor import ENSEMBLE
 
     out = Path(rest[rest.index("--out") + 1])
     folder = out.with_name(f"{out.name}.ensemble")
     if (folder / ENSEMBLE).exists():
-        made_of = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8")).get("sources")
+        content = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8"))
+        made_of = content.get("sources")
         if made_of != sources:
             raise UserError(
                 f"{folder} is of other runs ({', '.join(made_of or ())}); remove it, or choose another --out"
             )
+        now = {source: package.weights_sha256(Path(source)) for source in sources}
+        changed = [source for source in sources if content.get("sources_sha256", now)[source] != now[source]]
+        if changed:
+            raise UserError(f"{folder} is of other weights of {changed[0]}; remove it, or choose another --out")
     else:
         weights = ensemble.build([Path(source) for source in sources], folder)
         for name, weight in weights.items():

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.data import Loader, VideoFiles, files_loader
 from livetrain.data.plan import evaluation_batch_size
-from livetrain.engine.score import precision, rendered, score_clips
+from livetrain.engine.score import autocast, precision, rendered, score_clips
 from livetrain.errors import UserError
 from livetrain.package import Trained, load, packaged_config, read_config
 from livetrain.verdict.scores import FAILED, OK
@@ -106,7 +106,7 @@ class Predictor:
                     total = np.zeros(len(batches[0].rows))
                     for group, batch in zip(self.groups, batches, strict=True):
                         for member in group:
-                            with self._autocast(member.trained.config):
+                            with autocast(member.trained.config, self.device):
                                 p = score_clips(member.trained.model, batch.clips, member.trained.config)
                             total += member.weight * p.double().cpu().numpy()
                     here = rows[batches[0].step * batch_size :][:batch_size].tolist()
@@ -145,10 +145,6 @@ class Predictor:
             mean=trained.model.mean,
             std=trained.model.std,
         )
-
-    def _autocast(self, config: Config) -> contextlib.AbstractContextManager[Any]:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision(config))
-        return torch.autocast(self.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
 
     def _prediction(
         self,

@@ -270,6 +270,9 @@ def write_run_directory(config: Config, array: Array | None) -> None:
             shutil.copytree(REPO / name, fresh / name, ignore=unwanted)
         elif (REPO / name).exists():
             shutil.copy2(REPO / name, fresh / name)
+    from livetrain.engine.environment import COMMIT, code_version
+
+    write_text(fresh / COMMIT, f"{code_version(REPO) or ''}\n")
     shutil.rmtree(run_dir / CODE, ignore_errors=True)
     fresh.rename(run_dir / CODE)
 

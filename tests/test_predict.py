@@ -135,7 +135,7 @@ def test_a_stopped_prediction_goes_on(
     rows.file(0).write_text(line + "\n")
     other = ["eval.num_frames=1"]  # another question: nothing of it may be kept
     assert dict(run_predict(packed, folder, out, *other))[first] != 0.625
-    assert "is of other options key=value: it is made again" in capsys.readouterr().err
+    assert "options key=value: it is made again" in capsys.readouterr().err
     rows.begin(fresh=False)
     rows.file(0).write_text(line + "\n")
     assert run_predict(packed, folder, out, "--fresh") == whole

@@ -13,6 +13,7 @@ one makes a checkpoint of it when all have: the folder must be the same one for 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -184,6 +185,16 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Saved | None:
         except UserError as error:
             warn(f"warning: {error}; trying the one before")
     return None
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of the tensors in a checkpoint's folder, from its manifest: of model.safetensors, or of the digests of
+    all files of a step-* folder by name. "" where there is no manifest."""
+    try:
+        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return str(sums[MODEL]) if MODEL in sums else hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def list_steps(folder: Path) -> list[Path]:

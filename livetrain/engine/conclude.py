@@ -12,13 +12,16 @@ from accelerate import Accelerator
 from livetrain.config import Config
 from livetrain.data import Dataset, DecodeError, FetchError, leaks
 from livetrain.data.perturb import PERTURBATIONS, Perturbation
+from livetrain.engine.checkpoint import weights_sha256
+from livetrain.engine.environment import code_version
 from livetrain.engine.evaluate import Evaluation, evaluate
 from livetrain.engine.run import METRICS, VERDICT
+from livetrain.engine.score import precision
 from livetrain.engine.tracking import Wandb, read_metrics
 from livetrain.fileio import write_json
 from livetrain.model import LivenessModel
 from livetrain.selection import Selection
-from livetrain.verdict import details, plots, report, robustness, scores, threshold, verdict
+from livetrain.verdict import chain, details, plots, report, robustness, scores, threshold, verdict
 from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import Scores
 from livetrain.verdict.slices import slices, table
@@ -35,6 +38,7 @@ def conclude(
     checkpoint: Path,
     stored: threshold.Threshold | None = None,
     record: Path | None = None,
+    home: Path | None = None,
     may_fit: bool = True,
     wandb: Wandb | None = None,
     after_batch: Callable[[], None] = lambda: None,
@@ -45,7 +49,8 @@ def conclude(
     another criterion is asked for, or the scores are made in another way, it is fitted on dev and stored in the folder
     `record` (default: `checkpoint`), if the split is that of the run (`may_fit`; see `threshold.choose`). Shards of
     another data set may have no dev split. With eval.robustness the test split is scored under each perturbation
-    too, into robustness.json.
+    too, into robustness.json. home: the run whose weights these are, where the evaluation is counted (default: the run
+    directory).
 
     All processes call it; the main one writes. `after_batch`: see `evaluate`.
     """
@@ -69,13 +74,18 @@ def conclude(
         scores.write(run_dir / "scores" / f"{name}.csv", one.scores)
         details.write(run_dir / "scores" / f"{name}_details.csv", one.details)
     dev, test = found["dev"].scores, found["test"].scores
+    scoring, weights = threshold.scoring_of(config), weights_sha256(checkpoint)
     chosen = threshold.choose(
         dev, test, config.verdict, stored=stored, may_fit=may_fit, dev_split=dev_split, test_split=test_split,
-        scoring=threshold.scoring_of(config), checkpoint=checkpoint.name,
+        scoring=scoring, checkpoint=checkpoint.name, weights_sha256=weights,
     )  # fmt: skip
     if chosen != stored or record:
         threshold.write(record or checkpoint, chosen)
-    figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config))
+    made_of = chain.of(
+        run_dir, dev, test, weights={checkpoint.name: weights}, scoring=scoring, precision=precision(config),
+        code=code_version(), home=home,
+    )  # fmt: skip
+    figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config), chain=made_of)
     write_json(run_dir / VERDICT, figures)
     how = Settings.of(figures["intervals"])
     hardened = robustness.build(test, perturbed, figures["threshold"], how) if perturbed else None

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT = "COMMIT"  # beside the packages in a snapshot: the commit that it was made of
 PACKAGES = (
     "livetrain",
     "torch",
@@ -37,7 +39,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU",
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "num_processes": world,
-        "git_commit": _git_commit(),
+        "git_commit": code_version(),
         "command": sys.argv,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
     }
@@ -50,15 +52,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
-    """The commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
-    folder = Path(__file__).parent
+def code_version(folder: Path = ROOT) -> str | None:
+    """The commit of the code, with `+changes` where the tree differs from it; of a snapshot that was made on submission
+    that of then, not of the repository that it happens to lie in. None where it is not known."""
+    noted = folder / COMMIT
+    if noted.exists():
+        return noted.read_text(encoding="utf-8").strip() or None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return None
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None

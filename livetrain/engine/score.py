@@ -7,7 +7,9 @@ RENDER (`rendered`), so a clip is decoded once whatever the number of views.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,12 @@ def precision(config: Config) -> str:
 def mixed_precision(config: Config) -> str:
     """`precision` in Accelerate's words."""
     return {"fp32": "no"}.get(precision(config), precision(config))
+
+
+def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a model computes by `precision`."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision(config))
+    return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
 
 
 def rendered(config: Config) -> Config:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loader
 from livetrain.data.plan import evaluation_batch_size
+from livetrain.engine.score import autocast
 from livetrain.errors import UserError
 from livetrain.export.write import INPUT, OUTPUT, Scorer
+from livetrain.model import p_live
 from livetrain.package import Trained
 from livetrain.progress import progress
 from livetrain.selection import ALL
@@ -30,22 +32,30 @@ WARMUP, ROUNDS = 2, 7
 
 @dataclass(frozen=True)
 class Parity:
-    """p_live of the model and of the exported file on the same clips, float64 [n] each."""
+    """p_live of the model in float32, of the model as it is evaluated (with the precision of the scores that set its
+    threshold), and of the exported file, on the same clips, float64 [n] each."""
 
     model: NDArray[np.float64]
+    evaluated: NDArray[np.float64]
     exported: NDArray[np.float64]
     threshold: float | None
 
     @property
     def difference(self) -> float:
-        """The largest |Δp_live|."""
+        """The largest |Δp_live| between file and model, both computing as exactly as they can."""
         return float(np.abs(self.model - self.exported).max())
 
     @property
+    def difference_evaluated(self) -> float:
+        """The largest |Δp_live| between file and the model as it is evaluated."""
+        return float(np.abs(self.evaluated - self.exported).max())
+
+    @property
     def num_other_decisions(self) -> int:
-        """Clips that one accepts and the other refuses, at the threshold (0.5 where there is none)."""
+        """Clips that the file decides differently about than the scores that set the threshold would (at 0.5 where
+        there is none)."""
         at = 0.5 if self.threshold is None else self.threshold
-        return int(((self.model >= at) != (self.exported >= at)).sum())
+        return int(((self.evaluated >= at) != (self.exported >= at)).sum())
 
 
 def runtime(file: Path) -> Score:
@@ -69,21 +79,33 @@ def of_model(trained: Trained) -> Score:
     return lambda clips: network(torch.from_numpy(clips)).numpy()
 
 
+def as_evaluated(trained: Trained) -> Score:
+    """The model as `evaluate` scores with it, on the CPU: by the precision of its configuration."""
+    model = trained.model.eval()
+
+    def score(clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        with autocast(trained.config, torch.device("cpu")):
+            return p_live(model(torch.from_numpy(clips))).float().numpy()
+
+    return score
+
+
 def compare(trained: Trained, exported: Score, where: Path, num_clips: int) -> Parity:
     """Both on the first `num_clips` clips of a shard folder or a folder of videos. Raises UserError without any."""
-    own = of_model(trained)
-    found: list[tuple[float, float]] = []
-    with torch.inference_mode(), progress("checking", num_clips, "clips") as advance:
-        for clips in _clips(trained, where):
+    sides = of_model(trained), as_evaluated(trained), exported
+    found: list[tuple[float, ...]] = []
+    count, batches = _clips(trained, where)
+    with torch.inference_mode(), progress("checking", min(num_clips, count), "clips") as advance:
+        for clips in batches:
             clips = clips[: num_clips - len(found)]
-            found += zip(own(clips).tolist(), exported(clips).tolist(), strict=True)
+            found += zip(*(side(clips).tolist() for side in sides), strict=True)
             advance(len(clips))
             if len(found) >= num_clips:
                 break
     if not found:
         raise UserError(f"--check {where}: no video there can be decoded")
     both = np.array(found, np.float64)
-    return Parity(both[:, 0], both[:, 1], trained.threshold)
+    return Parity(both[:, 0], both[:, 1], both[:, 2], trained.threshold)
 
 
 def latency(score: Score, clip: NDArray[np.float32], batch: int) -> float:
@@ -109,20 +131,28 @@ def table(rows: dict[str, tuple[Score, float]], clip: NDArray[np.float32]) -> st
     return "\n".join(lines)
 
 
-def _clips(trained: Trained, where: Path) -> Iterator[NDArray[np.float32]]:
-    """Batches of clips as the model sees them, float32 [B,F,3,S,S], without those that cannot be decoded."""
-    with _loader(trained, where) as loader:
-        for batch in loader:
-            yield batch.clips[batch.valid].float().numpy()
+def _clips(trained: Trained, where: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
+    """(number of clips, batches of them as the model sees them, float32 [B,F,3,S,S], without those that cannot be
+    decoded)."""
+    count, loader = _loader(trained, where)
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        with loader:
+            for batch in loader:
+                yield batch.clips[batch.valid].float().numpy()
+
+    return count, batches()
 
 
-def _loader(trained: Trained, where: Path) -> Loader:
+def _loader(trained: Trained, where: Path) -> tuple[int, Loader]:
     config, cpu = trained.config, torch.device("cpu")
     mean, std = trained.model.mean, trained.model.std
     if (where / "dataset.json").exists():
         dataset = Dataset.open(where)
-        return eval_loader(dataset, config, ALL, rank=0, world=1, local_world=1, device=cpu, mean=mean, std=std)
+        loader = eval_loader(dataset, config, ALL, rank=0, world=1, local_world=1, device=cpu, mean=mean, std=std)
+        return len(dataset), loader
     files = VideoFiles([where / name for name in find_videos(where)])
     rows = np.arange(len(files))
     size = evaluation_batch_size(config)
-    return files_loader(files, config, rows, batch_size=size, local_world=1, device=cpu, mean=mean, std=std)
+    loader = files_loader(files, config, rows, batch_size=size, local_world=1, device=cpu, mean=mean, std=std)
+    return len(files), loader

@@ -73,6 +73,7 @@ def write(run_dir: Path, *, pictures: Pictures | None = None, worst_clips: int =
             saliency=_saliency(run_dir / SALIENCY),
             failed=[(split, part.row(i)) for split, part in (("dev", dev), ("test", test)) for i in _failed(part)],
             max_failures=MAX_FAILURES_LISTED,
+            chain=verdict.get("chain"),
             config=_text(run_dir / "config.yaml"),
             environment=_text(run_dir / "environment.json"),
         )

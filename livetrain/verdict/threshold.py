@@ -28,7 +28,7 @@ from livetrain.verdict import calibration, metrics
 from livetrain.verdict.scores import Scores
 
 FILE_NAME = "threshold.json"
-FORMAT, FORMATS_READ = 2, (1, 2)
+FORMAT, FORMATS_READ = 3, (1, 2, 3)
 EVALUATIONS = "evaluations"  # a folder of the run directory: evaluations on other data or with other settings
 
 
@@ -38,8 +38,8 @@ class Threshold:
 
     threshold: p_live from which a video is accepted. criterion: as verdict.criterion, with the value of its parameters
     (0 where it has none). temperature: fitted on the same videos. dev_*: the split it was fitted on; dev_sha256 is
-    `digest` of its rows. scoring: `scoring_of` the scores it was chosen on. checkpoint: name of the folder that holds
-    their weights. Both are empty where an older version wrote the file.
+    `digest` of its rows. scoring: `scoring_of` the scores it was chosen on. checkpoint, weights_sha256: name of the
+    folder that holds their weights, and their digest. The last three are empty where an older version wrote the file.
     """
 
     threshold: float
@@ -54,6 +54,7 @@ class Threshold:
     dev_num_people: int
     scoring: dict[str, Any] = field(default_factory=dict)
     checkpoint: str = ""
+    weights_sha256: str = ""
 
     def describe(self) -> str:
         """The criterion in words."""
@@ -115,11 +116,12 @@ def fit(
     test_splits: Sequence[str] = ("test",),
     scoring: Mapping[str, Any] | None = None,
     checkpoint: str = "",
+    weights_sha256: str = "",
 ) -> Threshold:
     """Choose the threshold and the temperature on the scored videos of dev.
 
-    scoring, checkpoint: see Threshold. Raises UserError when dev is a test split by its name, or has scores of one
-    class only.
+    scoring, checkpoint, weights_sha256: see Threshold. Raises UserError when dev is a test split by its name, or has
+    scores of one class only.
     """
     shared = set(dev_split.split("+")) & {part for split in test_splits for part in split.split("+")}
     if shared:
@@ -152,6 +154,7 @@ def fit(
         dev_num_people=len(set(dev.group.tolist()) - {""}),
         scoring=dict(scoring or {}),
         checkpoint=checkpoint,
+        weights_sha256=weights_sha256,
     )
 
 
@@ -166,14 +169,17 @@ def choose(
     test_split: str = "test",
     scoring: Mapping[str, Any] | None = None,
     checkpoint: str = "",
+    weights_sha256: str = "",
 ) -> Threshold:
     """The stored threshold, or a new one from dev when there is none, or another criterion is asked for, or the scores
-    were made in another way (`scoring`).
+    were made in another way (`scoring`) or with other weights.
 
     A new one is fitted on the split of the stored one, or on a run's own dev split (`may_fit`), and nowhere else:
     another data set is judged by the threshold that was frozen before it was seen. Raises UserError.
     """
     other = other_scoring(stored.scoring, scoring) if stored and stored.scoring and scoring is not None else ""
+    if stored and stored.weights_sha256 and weights_sha256 and stored.weights_sha256 != weights_sha256:
+        other = "; ".join(item for item in (other, f"other weights ({stored.checkpoint})") if item)
     if stored is not None and not stored.differs(settings) and not other:
         return stored
     own = may_fit if stored is None else digest(dev) == stored.dev_sha256
@@ -187,7 +193,10 @@ def choose(
         )
     if digest(dev) == digest(test):
         raise UserError("dev and test hold the same videos; a threshold is never fitted on a test split")
-    return fit(dev, settings, dev_split=dev_split, test_splits=(test_split,), scoring=scoring, checkpoint=checkpoint)
+    return fit(
+        dev, settings, dev_split=dev_split, test_splits=(test_split,), scoring=scoring, checkpoint=checkpoint,
+        weights_sha256=weights_sha256,
+    )  # fmt: skip
 
 
 def find(
@@ -197,17 +206,25 @@ def find(
     *,
     trained: Mapping[str, Any],
     settings: VerdictConfig | None = None,
+    weights_sha256: str = "",
 ) -> Threshold | None:
     """The threshold for scores of `checkpoint` made by `scoring`: beside the weights, or of an evaluation of them in
     run_dir/evaluations; with `settings` also of that criterion. Where none fits, the one beside the weights, or None.
 
-    trained: the run's own way of scoring, which that of an older version's file is taken to be. Raises UserError.
+    trained: the run's own way of scoring, which that of an older version's file is taken to be. weights_sha256: of
+    `checkpoint`; without it, or in older files, weights are known by the name of their folder. Raises UserError.
     """
     own = read(checkpoint)
     if own is not None and not own.scoring:
         own = dataclasses.replace(own, scoring=dict(trained), checkpoint=checkpoint.name)
     others = [read(path.parent) for path in sorted((run_dir / EVALUATIONS).glob(f"*/{FILE_NAME}"))]
-    for item in [own, *(item for item in others if item and item.checkpoint == checkpoint.name)]:
+
+    def same_weights(item: Threshold) -> bool:
+        if item.weights_sha256 and weights_sha256:
+            return item.weights_sha256 == weights_sha256
+        return item.checkpoint == checkpoint.name
+
+    for item in [own, *(item for item in others if item and same_weights(item))]:
         if item and item.scoring == scoring and not (settings and item.differs(settings)):
             return item
     return own

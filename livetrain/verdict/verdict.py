@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livetrain.config import VerdictConfig
@@ -35,6 +35,8 @@ DEFINITIONS = {
     "failure_to_acquire": "videos that gave no score (undecodable); outside of the other rates, reported beside them: "
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
     "with_failures": "largest APCER and BPCER of all videos, when a video without a score lets nobody in",
+    "chain": "SHA-256 of weights, lists of videos and scores; way of scoring; commit of the code when it was submitted "
+    "or started; how often this run was evaluated on this test split, this time among them",
     "intervals": "two-sided, over people and one more who was not seen: who always errs for the upper bound, never "
     "for the lower; of apcer_max from the types' own bounds; on dev the threshold counts as given",
 }
@@ -50,11 +52,13 @@ def build(
     *,
     notices: Sequence[str] = (),
     seed: int = 0,
+    chain: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The verdict as a JSON-able dict; rates that cannot be had are None.
 
     threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
     scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the draws.
+    chain: what the scores were made of (livetrain.verdict.chain).
     """
     settings = settings or VerdictConfig()
     threshold = threshold or threshold_.fit(dev, settings)
@@ -65,6 +69,7 @@ def build(
         "threshold": threshold.threshold,
         "threshold_from": {**dataclasses.asdict(threshold), "criterion_text": threshold.describe()},
         "intervals": how.describe(),
+        "chain": dict(chain or {}),
         "dev": split_figures(dev, threshold, how),
         "test": split_figures(test, threshold, how),
         "definitions": DEFINITIONS,
@@ -142,6 +147,9 @@ def format_text(verdict: dict[str, Any]) -> str:
     rate("  HTER", "hter")
     add("failures to acquire", dev["failure_to_acquire"]["num"], test["failure_to_acquire"]["num"])
     lines += _about_intervals(verdict)
+    looks = verdict.get("chain", {}).get("test_evaluations", 1)
+    if looks > 1:
+        lines.append(f"evaluation {looks} of this run on this test split: what was chosen after the first is flattered")
     if test["num_people"] is None:
         lines.append("warning: no person is known; people may be in train and test both, and these figures too good")
     return "\n".join(lines)

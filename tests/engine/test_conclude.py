@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,11 @@ import pytest
 
 from livetrain.data import Dataset
 from livetrain.data.perturb import PERTURBATIONS
-from livetrain.verdict import details, scores
+from livetrain.engine.environment import COMMIT, code_version
+from livetrain.verdict import chain, details, scores, threshold, verdict
+from livetrain.verdict.scores import Scores
 from tests.runs import small_config, train_here
+from tests.verdict.helpers import make_scores
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +55,69 @@ def test_details_are_those_of_the_videos(run: Path, demo_shards: Path) -> None:
     assert len({item.brightness for item in of.values()}) > 1
 
 
+def test_the_verdict_carries_its_chain(run: Path) -> None:
+    chain = json.loads((run / "verdict.json").read_text())["chain"]
+    (best,) = (run / "checkpoints").glob("best-*")
+    weights = hashlib.sha256((best / "model.safetensors").read_bytes()).hexdigest()
+    assert chain["weights_sha256"] == {best.name: weights}
+    assert json.loads((best / "threshold.json").read_text())["weights_sha256"] == weights
+    for split in ("dev", "test"):
+        path = run / "scores" / f"{split}.csv"
+        assert chain["scores_sha256"][split] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert chain["videos_sha256"][split] == threshold.digest(scores.read(path))
+    assert chain["precision"] == "fp32" and chain["scoring"]["eval.num_frames"] == 3
+    assert chain["test_evaluations"] == 1 == len((run / "evaluations.jsonl").read_text().splitlines())
+    page = (run / "report.html").read_text()
+    assert weights in page and chain["scores_sha256"]["test"] in page
+
+
+def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
+    """Of the same videos, wherever the evaluation went; other videos count apart, a torn line is passed over."""
+    dev, test = (make_scores([("live", 0.9), ("print", 0.1)], [name, name]) for name in "ab")
+    other = make_scores([("live", 0.9)] * 3)
+
+    def look(name: str, of: Scores) -> int:
+        run_dir = tmp_path / name
+        scores.write(run_dir / "scores" / "dev.csv", dev)
+        scores.write(run_dir / "scores" / "test.csv", of)
+        found = chain.of(
+            run_dir, dev, of, weights={"w": "1"}, scoring={}, precision="fp32", code=None, home=tmp_path / "run"
+        )
+        return found["test_evaluations"]
+
+    assert [look("run", test), look("run/evaluations/x", test)] == [1, 2]
+    with (tmp_path / "run" / chain.EVALUATED).open("a") as file:
+        file.write('{"torn\n')
+    assert [look("elsewhere", other), look("run", test)] == [1, 3]
+    built = verdict.build(dev, test, chain={"test_evaluations": 3})
+    assert "evaluation 3 of this run on this test split" in verdict.format_text(built)
+
+
+def test_a_snapshot_knows_the_commit_that_it_was_made_of(tmp_path: Path) -> None:
+    """Not that of a repository around it, which is another one when the job runs."""
+
+    def git(*words: str) -> None:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "x")
+    version = code_version(tmp_path)
+    assert version and len(version) == 40
+    (tmp_path / "file").write_text("x")
+    assert code_version(tmp_path) == f"{version}+changes"
+    snapshot = tmp_path / "runs" / "code"
+    snapshot.mkdir(parents=True)
+    assert code_version(snapshot) is None, "a folder in a repository is not the repository"
+    (snapshot / COMMIT).write_text("abc+changes\n")
+    assert code_version(snapshot) == "abc+changes"
+
+
 def test_robustness_is_measured_at_the_frozen_threshold(run: Path) -> None:
-    found, verdict = (json.loads((run / name).read_text()) for name in ("robustness.json", "verdict.json"))
+    found, judged = (json.loads((run / name).read_text()) for name in ("robustness.json", "verdict.json"))
     assert [row["name"] for row in found["rows"]] == [item.name for item in PERTURBATIONS]
-    assert found["threshold"] == verdict["threshold"]
-    assert found["clean"]["hter"]["rate"] == verdict["test"]["hter"]
+    assert found["threshold"] == judged["threshold"]
+    assert found["clean"]["hter"]["rate"] == judged["test"]["hter"]
     assert len({row["auc"] for row in found["rows"]}) > 1, "perturbations change scores"
     page = (run / "report.html").read_text()
     assert "shortened: the first half" in page and "another evaluation" not in page

@@ -86,6 +86,14 @@ def test_a_file_of_another_model_is_told(some_videos: Path, tmp_path: Path) -> N
         trained.model.head.bias += 3
     parity = check.compare(trained, check.runtime(tmp_path / "m.pt2"), some_videos, 6)
     assert parity.difference > 0.1 and len(parity.model) == 6
+    assert np.array_equal(parity.model, parity.evaluated), "evaluated in float32 too"
+
+
+def test_decisions_are_those_of_the_precision_that_set_the_threshold() -> None:
+    one = np.array([0.2, 0.51, 0.9])
+    parity = check.Parity(one, one - 0.02, one, 0.5)
+    assert (parity.difference, parity.num_other_decisions) == (0, 1)
+    assert parity.difference_evaluated == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(("backbone", "loss"), [("test_vit", "bce"), ("test_convnext", "ce"), ("test_resnet", "bce")])

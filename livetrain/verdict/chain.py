@@ -1,0 +1,71 @@
+"""What a verdict is of: SHA-256 of the weights, of the lists of videos and of the scores, the code, the way of scoring,
+and how often the test split was looked at before.
+
+    runs/mine/evaluations.jsonl      a line for each evaluation of the run's weights on a test split, wherever it went
+
+An auditor who has the files can check each digest; one who has not can see that two verdicts are of the same thing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from livetrain.fileio import file_sha256
+from livetrain.verdict.scores import Scores
+from livetrain.verdict.threshold import digest
+
+EVALUATED = "evaluations.jsonl"
+
+
+def of(
+    run_dir: Path,
+    dev: Scores,
+    test: Scores,
+    *,
+    weights: Mapping[str, str],
+    scoring: Mapping[str, Any],
+    precision: str,
+    code: str | None,
+    home: Path | None = None,
+) -> dict[str, Any]:
+    """The chain as verdict.json has it; counts this evaluation.
+
+    run_dir: where scores/dev.csv and test.csv were written. weights: name → SHA-256 of each model that was scored.
+    code: the commit, with "+changes" where the tree differed from it; None where it is not known. home: the folder of
+    the run that was evaluated, which counts the evaluations of its weights (default: run_dir).
+    """
+    videos = {"dev": digest(dev), "test": digest(test)}
+    return {
+        "weights_sha256": dict(weights),
+        "videos_sha256": videos,
+        "scores_sha256": {name: file_sha256(run_dir / "scores" / f"{name}.csv") for name in videos},
+        "scoring": dict(scoring),
+        "precision": precision,
+        "code": code,
+        "test_evaluations": _count(home or run_dir, run_dir, videos["test"], weights),
+    }
+
+
+def _count(home: Path, run_dir: Path, test_sha256: str, weights: Mapping[str, str]) -> int:
+    """Append this evaluation to the run's list; returns how many it has of this test split, this one among them."""
+    path = home / EVALUATED
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": os.path.relpath(run_dir, home),
+        "test_sha256": test_sha256,
+        "weights_sha256": dict(weights),
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    count = 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            count += json.loads(text)["test_sha256"] == test_sha256
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that a kill cut
+    return count
