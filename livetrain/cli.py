@@ -200,7 +200,11 @@ def _report(arguments: list[str]) -> int:
     if not (run_dir / "verdict.json").exists():
         raise UserError(f"{run_dir} has no verdict.json; `livetrain evaluate {run_dir}` makes it")
     config = load_config([run_dir / "config.yaml"], [], warn=lambda line: None)
-    pictures = clip_pictures(Dataset.of(config.data))
+    pictures = None
+    try:
+        pictures = clip_pictures(Dataset.of(config.data))
+    except UserError as error:  # the report is of scores, which are here
+        print(f"warning: no pictures in the report: {error}", file=sys.stderr)
     print(report.write(run_dir, pictures=pictures, worst_clips=config.tracking.worst_clips))
     return 0
 

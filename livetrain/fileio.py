@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.errors import UserError
+
+csv.field_size_limit(2**31 - 1)  # Python's own limit, 128 KiB, would refuse tables whose fields hold more
 
 
 def is_url(where: str | Path) -> bool:

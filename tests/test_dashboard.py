@@ -45,7 +45,29 @@ def test_the_figures_of_a_gpu_are_what_a_meter_reads_there(monkeypatch: pytest.M
         clips_per_step=8, frames_per_clip=4, flops_per_clip=1e9, device=torch.device("cuda"), precision="bf16", world=1
     )
     meter.add(0.0)
+    found = meter.read()
+    assert found["mfu_percent"] == pytest.approx(100 * 1e9 * found["samples_per_second"] / 989e12)
+    meter.add(0.0)
     assert {name.removeprefix("train/") for name in ON_A_GPU} <= set(meter.read())
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA A40", 149.7e12),
+        ("NVIDIA RTX A4000", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA T400 4GB", None),
+        ("NVIDIA A10", 125e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+    ],
+)
+def test_peaks_are_of_whole_names(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert meters.peak_flops(torch.device("cuda"), "bf16") == peak
 
 
 def test_the_workspace_that_is_saved_has_every_panel(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from livetrain.model import (
     build_model,
     build_optimizer,
     build_schedule,
-    count_flops,
+    count_training_flops,
     load_optimizer,
     prepare_model,
 )
@@ -39,7 +39,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 @dataclass
 class Parts:
     """What the training loop works with. `model` is bare (or in shards, in place); `updater.model` is it as DDP wraps
-    it. flops_per_clip: of the forward pass; 0 on the CPU, whose peak nobody knows."""
+    it. flops_per_clip: of training (count_training_flops); 0 on the CPU, whose peak nobody knows."""
 
     model: LivenessModel
     loss: Loss
@@ -124,7 +124,7 @@ def make_parts(
         load_weights(model, start.part("model"), "the checkpoint")
     side = config.data.image_size
     on_cuda = accelerator.device.type == "cuda"
-    flops_per_clip = count_flops(model, (config.data.num_frames, 3, side, side)) if on_cuda else 0
+    flops_per_clip = count_training_flops(model, (config.data.num_frames, 3, side, side), config) if on_cuda else 0
     prepare_model(model, config.model, accelerator.device, accelerator.num_processes)
     ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
     optimizer = build_optimizer(model, config.optim)

@@ -9,21 +9,53 @@ import torch
 
 from livetrain.engine.utilisation import Utilisation
 
-# Dense peak of the 16-bit matrix units, FLOP/s, without sparsity, by a word of the device's name.
-# Sources: NVIDIA's data sheets of each product.
+# Dense peak of the 16-bit matrix units, FLOP/s, without sparsity. Sources: NVIDIA's data sheets of each product.
 PEAK_FLOPS_16BIT = {
+    "B200": 2250e12,
     "H200": 989e12,
+    "H200 NVL": 835e12,
+    "GH200": 989e12,
+    "H100": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
-    "H100": 989e12,
-    "B200": 2250e12,
     "A100": 312e12,
     "A40": 149.7e12,
+    "A30": 165e12,
+    "A10": 125e12,
     "A10G": 70e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "V100": 125e12,
+    "V100 PCIe": 112e12,
     "T4": 65e12,
+}
+# The names that the driver has for them, whole: an RTX A4000 is no A40, an L40 no L4, a slice of MIG no whole GPU.
+DEVICE_NAMES = {
+    "NVIDIA B200": "B200",
+    "NVIDIA H200": "H200",
+    "NVIDIA H200 NVL": "H200 NVL",
+    "NVIDIA GH200 480GB": "GH200",
+    "NVIDIA GH200 120GB": "GH200",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H100 PCIe": "H100 PCIe",
+    "NVIDIA H100 NVL": "H100 NVL",
+    "NVIDIA A100-SXM4-40GB": "A100",
+    "NVIDIA A100-SXM4-80GB": "A100",
+    "NVIDIA A100-PCIE-40GB": "A100",
+    "NVIDIA A100 80GB PCIe": "A100",
+    "NVIDIA A40": "A40",
+    "NVIDIA A30": "A30",
+    "NVIDIA A10": "A10",
+    "NVIDIA A10G": "A10G",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA L40": "L40",
+    "NVIDIA L4": "L4",
+    "Tesla V100-SXM2-16GB": "V100",
+    "Tesla V100-SXM2-32GB": "V100",
+    "Tesla V100-PCIE-16GB": "V100 PCIe",
+    "Tesla V100-PCIE-32GB": "V100 PCIe",
+    "Tesla T4": "T4",
 }
 
 
@@ -31,8 +63,8 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     """The device's peak FLOP/s for `precision`, or None where it is not known (CPU, fp32, other cards)."""
     if device.type != "cuda" or precision == "fp32":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for word, peak in PEAK_FLOPS_16BIT.items() if word in name), None)
+    product = DEVICE_NAMES.get(torch.cuda.get_device_name(device))
+    return PEAK_FLOPS_16BIT[product] if product else None
 
 
 class Meter:
@@ -69,8 +101,7 @@ class Meter:
         """Figures since the last `read`, over all processes; then start anew. Memory and what NVML tells are of this
         process's GPU.
 
-        MFU counts three times the forward pass's FLOPs an update (backward is twice forward; recomputation is not
-        work), as in Chowdhery et al., "PaLM" (2022), appendix B.
+        MFU is of the FLOPs that training needs (model.cost.count_training_flops); recomputation is not among them.
         """
         elapsed = max(time.perf_counter() - self.started, 1e-9)
         samples = self.num_steps * self.clips_per_step / elapsed
@@ -81,7 +112,7 @@ class Meter:
             "step_seconds": elapsed / max(1, self.num_steps),
         }
         if self.peak and self.flops_per_clip:
-            figures["mfu_percent"] = 100 * 3 * self.flops_per_clip * samples / self.peak
+            figures["mfu_percent"] = 100 * self.flops_per_clip * samples / self.peak
         if self.device.type == "cuda":
             figures["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         figures |= self.utilisation.read()

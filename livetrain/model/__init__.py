@@ -1,6 +1,6 @@
 """The model: a timm backbone by name, pooling of a clip's frames, a head; its loss, optimizer, schedule and cost."""
 
-from livetrain.model.cost import count_flops, count_parameters, estimate_memory_bytes
+from livetrain.model.cost import count_flops, count_parameters, count_training_flops, estimate_memory_bytes
 from livetrain.model.ema import Ema
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.losses import build_loss
@@ -16,6 +16,7 @@ __all__ = [
     "build_schedule",
     "count_flops",
     "count_parameters",
+    "count_training_flops",
     "estimate_memory_bytes",
     "live_logit",
     "load_backbone_weights",

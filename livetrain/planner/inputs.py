@@ -17,7 +17,7 @@ from livetrain.data import Dataset, train_loader
 from livetrain.data.graph import DEPTH
 from livetrain.data.lanes import lane_of
 from livetrain.data.plan import Samples, plan_train
-from livetrain.model import LivenessModel, count_flops, count_parameters
+from livetrain.model import LivenessModel, count_parameters, count_training_flops
 from livetrain.model.cost import saved_activation_bytes
 from livetrain.planner.predict import Demand
 
@@ -31,10 +31,10 @@ def demand(config: Config, dataset: Dataset, model: LivenessModel) -> Demand:
     side = config.data.image_size
     clip = (config.data.num_frames, 3, side, side)
     _, trained = count_parameters(model)
-    # Backward is twice forward; recomputed activations are a second forward pass.
-    passes = 1 if not trained else 4 if config.model.grad_checkpointing else 3
+    recomputes = config.model.grad_checkpointing and not config.model.freeze_backbone
     return Demand(
-        flops=passes * count_flops(model, clip),
+        flops=count_training_flops(model, clip, config),
+        computed_share=4 / 3 if recomputes else 1.0,  # a second forward pass
         saved_bytes=saved_activation_bytes(model, (1, *clip), config.train.precision),
         trained_parameters=trained,
         stored_bytes=stored_bytes(config, dataset),

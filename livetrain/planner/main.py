@@ -8,6 +8,7 @@ livetrain plan DIR [--frames 8]        which lane the clips of a shard folder ta
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 
@@ -82,7 +83,9 @@ def describe(config: Config, num_gpus: int, gpus_per_node: int, machine: str, mf
     micro = micro_batch_size(config, num_gpus)
     dataset = Dataset.of(config.data)
     torch.manual_seed(0)
-    model = build_model(config.model, config.loss, config.data.image_size)
+    # Costs do not depend on the values of weights: none are downloaded.
+    bare = dataclasses.replace(config.model, pretrained=False, weights="")
+    model = build_model(bare, config.loss, config.data.image_size)
     demand = inputs.demand(config, dataset, model)
     num_steps = num_train_steps(len(dataset.rows(config.data.train_split)), config)
     num_clips = num_steps * config.train.global_batch

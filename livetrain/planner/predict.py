@@ -31,7 +31,8 @@ TRAFFIC_PER_SAVED_BYTE = 7.5
 
 @dataclass(frozen=True)
 class Demand:
-    """What a run asks of a machine for one clip. flops: forward and backward. saved_bytes: what autograd keeps.
+    """What a run asks of a machine for one clip. flops: what training needs, the FLOPs of the meter's mfu_percent.
+    computed_share: what is computed over that, with recomputed activations. saved_bytes: what autograd keeps.
     stored_bytes: read from the store. decoded_pixels: of all frames that a GPU decoder must decode. core_seconds: of a
     CPU core in a loader that decodes on the CPU. trained_parameters: of the model; gradient_bytes_each: on their way.
     """
@@ -46,6 +47,7 @@ class Demand:
     bucket_bytes: float = 25 * 2**20
     gradient_bytes_each: float = 4.0
     accumulation: int = 1
+    computed_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,15 @@ def lifted_by(store: str) -> str:
 
 
 def compute_seconds(demand: Demand, hardware: Hardware, mfu: float | None = None) -> float:
-    """Forward and backward of one clip: by FLOPs or by memory traffic, whichever is longer; or from a measured MFU."""
+    """Forward and backward of one clip: by FLOPs or by memory traffic, whichever is longer; or from a measured MFU,
+    which knows what was computed twice by the time it took."""
     peak = hardware.peak_flops_fp32 if demand.precision == "fp32" else hardware.peak_flops
     if mfu:
         return demand.flops / (peak * mfu)
     traffic = TRAFFIC_PER_SAVED_BYTE * demand.saved_bytes
     return max(
-        demand.flops / (peak * hardware.flops_share), traffic / (hardware.memory_bandwidth * hardware.memory_share)
+        demand.computed_share * demand.flops / (peak * hardware.flops_share),
+        traffic / (hardware.memory_bandwidth * hardware.memory_share),
     )
 
 

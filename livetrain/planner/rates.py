@@ -43,11 +43,22 @@ RATES = (
 
 def frames_per_second(source: str, codec: str, width: int, height: int) -> float:
     """The rate expected at a size: the measured one of the nearest size, of the same codec and crop where there is one,
-    less in proportion where there are more pixels. Fewer do not make it more: calls and synchronising remain."""
+    less in proportion where there are more pixels. Below the smallest size measured, the time of a frame falls along
+    the line through the smallest and the largest, which is careful: calls and synchronising remain."""
     pixels = width * height
     is_cropped = source == "video" and bool(width % 16 or height % 16)
     known = [rate for rate in RATES if rate.source == source]
     for name, wanted in (("codec", codec), ("is_cropped", is_cropped)):
         known = [rate for rate in known if getattr(rate, name) == wanted] or known
-    nearest = min(known, key=lambda rate: abs(rate.width * rate.height - pixels))
-    return nearest.frames_per_second * min(1.0, nearest.width * nearest.height / pixels)
+    smallest, largest = (end(known, key=_pixels) for end in (min, max))
+    if pixels < _pixels(smallest) < _pixels(largest):
+        a_pixel = (1 / largest.frames_per_second - 1 / smallest.frames_per_second) / (
+            _pixels(largest) - _pixels(smallest)
+        )
+        return 1 / (1 / smallest.frames_per_second - a_pixel * (_pixels(smallest) - pixels))
+    nearest = min(known, key=lambda rate: abs(_pixels(rate) - pixels))
+    return nearest.frames_per_second * min(1.0, _pixels(nearest) / pixels)
+
+
+def _pixels(rate: Rate) -> int:
+    return rate.width * rate.height

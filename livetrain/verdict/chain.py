@@ -8,6 +8,7 @@ An auditor who has the files can check each digest; one who has not can see that
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from livetrain.fileio import file_sha256
 from livetrain.verdict.scores import Scores
 from livetrain.verdict.threshold import digest
 
@@ -35,7 +35,7 @@ def of(
 ) -> dict[str, Any]:
     """The chain as verdict.json has it; counts this evaluation.
 
-    run_dir: where scores/dev.csv and test.csv were written. weights: name → SHA-256 of each model that was scored.
+    run_dir: the folder that gets the verdict. weights: name → SHA-256 of each model that was scored.
     code: the commit, with "+changes" where the tree differed from it; None where it is not known. home: the folder of
     the run that was evaluated, which counts the evaluations of its weights (default: run_dir).
     """
@@ -43,7 +43,7 @@ def of(
     return {
         "weights_sha256": dict(weights),
         "videos_sha256": videos,
-        "scores_sha256": {name: file_sha256(run_dir / "scores" / f"{name}.csv") for name in videos},
+        "scores_sha256": {"dev": scores_digest(dev), "test": scores_digest(test)},
         "scoring": dict(scoring),
         "precision": precision,
         "code": code,
@@ -51,8 +51,17 @@ def of(
     }
 
 
+def scores_digest(scores: Scores) -> str:
+    """SHA-256 of each video's score, whatever the order: of the lines "key,p_live,status" as the scores file has them,
+    sorted. Times are no part of it: a run that is repeated to the bit has the same digest."""
+    rows = zip(scores.key.tolist(), scores.p_live.tolist(), scores.status.tolist(), strict=True)
+    lines = sorted(f"{key},{'' if p != p else repr(p)},{status}\n" for key, p, status in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def _count(home: Path, run_dir: Path, test_sha256: str, weights: Mapping[str, str]) -> int:
     """Append this evaluation to the run's list; returns how many it has of this test split, this one among them."""
+    home.mkdir(parents=True, exist_ok=True)
     path = home / EVALUATED
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

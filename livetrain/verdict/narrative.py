@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livetrain.verdict import names
 from livetrain.verdict.scores import Scores
 
 FEW_PEOPLE = 20
@@ -24,7 +25,8 @@ def sentence(verdict: Mapping[str, Any], test: Scores) -> str:
         kind = max(by_type, key=lambda name: by_type[name])
         chosen = test.scored & ~test.live & (test.attack_type == kind)
         found = in_words(accepted[chosen], intervals.get("apcer", {}).get(kind), confidence)
-        kinds = f"of {len(by_type)} attack types, {kind} is accepted most often: " if len(by_type) > 1 else f"{kind}: "
+        name = names.shown(kind)
+        kinds = f"of {len(by_type)} attack types, {name} is accepted most often: " if len(by_type) > 1 else f"{name}: "
         parts.append(f"{kinds}{found} of its presentations pass for live (APCER)")
     live = test.scored & test.live
     if live.any():
@@ -50,10 +52,11 @@ def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
     an attack type, failures to acquire."""
     found = [(text, "") for text in verdict.get("notices", [])]
     groups = _people_by_kind(test)
-    unknown = [kind for kind, names in groups.items() if "" in names]
+    unknown = [kind for kind, people in groups.items() if "" in people]
     if unknown:
-        known = any(names - {""} for names in groups.values())
-        whose = f"For {' and '.join(unknown)} not every person is known." if known else "No person is known."
+        known = any(people - {""} for people in groups.values())
+        kinds = " and ".join(map(names.shown, unknown))
+        whose = f"For {kinds} not every person is known." if known else "No person is known."
         found.append(
             (
                 whose,
@@ -61,9 +64,11 @@ def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
                 "figures may be better than the truth, and their intervals too narrow.",
             )
         )
-    few = {kind: len(names) for kind, names in groups.items() if "" not in names and len(names) < FEW_PEOPLE}
+    few = {kind: len(people) for kind, people in groups.items() if "" not in people and len(people) < FEW_PEOPLE}
     if few:
-        counted = ", ".join(f"{count} {'person' if count == 1 else 'people'} for {kind}" for kind, count in few.items())
+        counted = ", ".join(
+            f"{count} {'person' if count == 1 else 'people'} for {names.shown(kind)}" for kind, count in few.items()
+        )
         found.append(
             (
                 f"The test split has only {counted}.",

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from livetrain.verdict import metrics
+from livetrain.verdict import metrics, names
 from livetrain.verdict.intervals import clopper_pearson
 from livetrain.verdict.scores import Scores
 
 # Okabe and Ito's palette: told apart by all common kinds of colour vision.
 LIVE_COLOR, DEV_COLOR, TEST_COLOR = "#009E73", "#E69F00", "#0072B2"
 ATTACK_COLORS = ("#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#8B4513", "#777777")
+CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "SimHei",
+)
+MAX_LABEL = 32
 DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 
 
@@ -76,12 +88,34 @@ def histogram(scores: Scores, threshold: float) -> Figure:
         bins=np.linspace(0, 1, 41).tolist(),
         stacked=True,
         color=colors,
-        label=list(parts),
+        label=[legible(name) for name in parts],
     )
     axes.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold {threshold:.3f}")
     axes.set_xlim(0, 1)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, prop=FontProperties(family=_families()))
     return figure
+
+
+def legible(name: str) -> str:
+    """A name as matplotlib draws it letter by letter: no formula between `$`, no hidden entry for a leading `_`, and
+    U+4E2D in place of a character that no font here has."""
+    known = _characters(tuple(_families()))
+    text = "".join(c if ord(c) in known else f" U+{ord(c):04X}" for c in names.shown(name, MAX_LABEL))
+    return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
+
+
+@functools.cache
+def _families() -> list[str]:
+    """The default font, and those that are here of some that have Chinese, Japanese and Korean."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+
+
+@functools.cache
+def _characters(families: tuple[str, ...]) -> frozenset[int]:
+    """Code points that one of the fonts has."""
+    files = [font_manager.findfont(FontProperties(family=family)) for family in families]
+    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
 
 
 def reliability(scores: Scores, num_bins: int = 10) -> Figure:

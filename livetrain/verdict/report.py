@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from livetrain.errors import UserError
 from livetrain.fileio import write_text
-from livetrain.verdict import curve, details, narrative, plots, robustness, scores, slider
+from livetrain.verdict import curve, details, names, narrative, plots, robustness, scores, slider
 from livetrain.verdict.details import Details
 from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import FAILED, Scores
@@ -54,6 +54,7 @@ def write(run_dir: Path, *, pictures: Pictures | None = None, worst_clips: int =
     of = details.read(run_dir / "scores" / "test_details.csv", test.key.tolist())
     drawn = plots.figures(dev, test, verdict, _records(run_dir / "metrics.jsonl"))
     threshold = verdict["threshold"]
+    slid = slider.data(test, threshold) if test.scored.any() else None
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -64,7 +65,8 @@ def write(run_dir: Path, *, pictures: Pictures | None = None, worst_clips: int =
             notices=narrative.notices(verdict, test),
             kinds=sorted({*verdict["dev"]["apcer"], *verdict["test"]["apcer"]}),
             figures=[(CAPTIONS[name], _png(drawn[name])) for name in CAPTIONS if name in drawn],
-            slider=slider.data(test, threshold) if test.scored.any() else None,
+            slider=slid,
+            page_slider={key: value for key, value in slid.items() if key != "kinds"} if slid else None,
             slices=slices(test, of, threshold, Settings.of(verdict.get("intervals", {}))),
             max_slices=MAX_SLICES_LISTED,
             robustness=robustness.read(run_dir, verdict),
@@ -127,6 +129,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("livetrain.verdict", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["name"] = names.shown
     environment.filters["percent"] = lambda rate: "–" if rate is None else f"{100 * rate:.2f}\N{NO-BREAK SPACE}%"
     environment.filters["points"] = lambda rate: "–" if rate is None else f"{100 * rate:+.2f}"
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"

@@ -14,8 +14,8 @@ MAX_SCORES = 20_000  # of a kind in the page; more are thinned evenly, and the p
 
 
 def data(scores: Scores, threshold: float) -> dict[str, Any]:
-    """JSON-able: `stops`, ascending, `threshold` among them at index `start`; `live` and `attacks` (by type) as sorted
-    scores; `thinned`, whether there were more scores than the page holds."""
+    """JSON-able: `stops`, ascending, `threshold` among them at index `start`; `kinds`, the attack types, and
+    sorted scores: `live`, and `attacks` of each type; `thinned`, whether there were more scores than the page holds."""
     rows = scores.scored
     p_live, live = scores.p_live[rows], scores.live[rows]
     kinds = scores.attack_type[rows]
@@ -25,7 +25,8 @@ def data(scores: Scores, threshold: float) -> dict[str, Any]:
         "stops": stops,
         "start": stops.index(threshold),
         "live": _thinned(p_live[live]),
-        "attacks": {kind: _thinned(part) for kind, part in parts.items()},
+        "kinds": list(parts),
+        "attacks": [_thinned(part) for part in parts.values()],
         "thinned": any(len(part) > MAX_SCORES for part in [p_live[live], *parts.values()]),
     }
 

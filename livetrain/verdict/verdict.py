@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livetrain.config import VerdictConfig
-from livetrain.verdict import calibration, intervals, metrics
+from livetrain.verdict import calibration, intervals, metrics, names
 from livetrain.verdict import threshold as threshold_
 from livetrain.verdict.intervals import Settings, format_interval
 from livetrain.verdict.scores import Scores
@@ -141,7 +141,12 @@ def format_text(verdict: dict[str, Any]) -> str:
     lines.append(f"at the threshold {verdict['threshold']:.4f}: {verdict['threshold_from']['criterion_text']}")
     for kind in sorted({*dev["apcer"], *test["apcer"]}):
         interval = format_interval(bounds["apcer"].get(kind))
-        add(f"  APCER {kind}", _percent(dev["apcer"].get(kind)), _percent(test["apcer"].get(kind)), interval)
+        add(
+            f"  APCER {names.shown(kind, 16)}",
+            _percent(dev["apcer"].get(kind)),
+            _percent(test["apcer"].get(kind)),
+            interval,
+        )
     rate("  APCER, largest", "apcer_max")
     rate("  BPCER", "bpcer")
     rate("  HTER", "hter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import subprocess
@@ -56,19 +57,21 @@ def test_details_are_those_of_the_videos(run: Path, demo_shards: Path) -> None:
 
 
 def test_the_verdict_carries_its_chain(run: Path) -> None:
-    chain = json.loads((run / "verdict.json").read_text())["chain"]
+    made_of = json.loads((run / "verdict.json").read_text())["chain"]
     (best,) = (run / "checkpoints").glob("best-*")
     weights = hashlib.sha256((best / "model.safetensors").read_bytes()).hexdigest()
-    assert chain["weights_sha256"] == {best.name: weights}
+    assert made_of["weights_sha256"] == {best.name: weights}
     assert json.loads((best / "threshold.json").read_text())["weights_sha256"] == weights
     for split in ("dev", "test"):
         path = run / "scores" / f"{split}.csv"
-        assert chain["scores_sha256"][split] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert chain["videos_sha256"][split] == threshold.digest(scores.read(path))
-    assert chain["precision"] == "fp32" and chain["scoring"]["eval.num_frames"] == 3
-    assert chain["test_evaluations"] == 1 == len((run / "evaluations.jsonl").read_text().splitlines())
+        with path.open(newline="") as file:
+            rows = sorted(f"{row['key']},{row['p_live']},{row['status']}\n" for row in csv.DictReader(file))
+        assert made_of["scores_sha256"][split] == hashlib.sha256("".join(rows).encode()).hexdigest()
+        assert made_of["videos_sha256"][split] == threshold.digest(scores.read(path))
+    assert made_of["precision"] == "fp32" and made_of["scoring"]["eval.num_frames"] == 3
+    assert made_of["test_evaluations"] == 1 == len((run / "evaluations.jsonl").read_text().splitlines())
     page = (run / "report.html").read_text()
-    assert weights in page and chain["scores_sha256"]["test"] in page
+    assert weights in page and made_of["scores_sha256"]["test"] in page
 
 
 def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
@@ -78,8 +81,6 @@ def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
 
     def look(name: str, of: Scores) -> int:
         run_dir = tmp_path / name
-        scores.write(run_dir / "scores" / "dev.csv", dev)
-        scores.write(run_dir / "scores" / "test.csv", of)
         found = chain.of(
             run_dir, dev, of, weights={"w": "1"}, scoring={}, precision="fp32", code=None, home=tmp_path / "run"
         )

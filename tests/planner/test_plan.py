@@ -48,6 +48,39 @@ def test_the_demand_of_a_run(demo_shards: Path) -> None:
     assert 2 * picture.min() <= inputs.decoded_pixels(config, dataset) <= longest * picture.max()
 
 
+def test_a_measured_mfu_holds_with_gradient_checkpointing(demo_shards: Path) -> None:
+    """1,000 clips/s with an MFU as the meter has it (training's FLOPs, nothing that is computed twice) are predicted to
+    be 1,000 clips/s, whether activations are recomputed or not; from the data sheet, recomputing takes longer."""
+    from livetrain.model import build_model, count_training_flops
+    from livetrain.planner.predict import compute_seconds
+
+    found = {}
+    for value in ("false", "true"):
+        keys = [f"data.shards={demo_shards}", *SMALL, f"model.grad_checkpointing={value}", "train.precision=bf16"]
+        config = load_config([], [*keys, "model.pretrained=false"], warn=lambda line: None)
+        model = build_model(config.model, config.loss, config.data.image_size)
+        demand = inputs.demand(config, Dataset.open(demo_shards), model)
+        machine = hardware.load("a100")
+        mfu = count_training_flops(model, (2, 3, 160, 160), config) * 1000 / machine.peak_flops
+        assert compute_seconds(demand, machine, mfu) == pytest.approx(1 / 1000)
+        found[value] = demand.computed_share * demand.flops
+    assert found["true"] == pytest.approx(4 / 3 * found["false"])
+
+
+def test_it_needs_no_weights(demo_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from livetrain.planner import main
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", never)
+    keys = [f"data.shards={demo_shards}", *SMALL, "model.pretrained=true"]
+    config = load_config([], keys, warn=lambda line: None)
+    assert "clips/s" in main.describe(config, 1, 8, "h100", None)
+    config = load_config([], [*keys, "model.weights=absent.safetensors"], warn=lambda line: None)
+    assert "clips/s" in main.describe(config, 1, 8, "h100", None)
+
+
 def test_the_prediction_names_everything(demo_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "plan",

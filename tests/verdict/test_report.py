@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from livetrain.errors import UserError
-from livetrain.verdict import plots, report, scores, verdict
+from livetrain.verdict import names, plots, report, scores, verdict
 from livetrain.verdict.scores import Scores
 from tests.verdict.helpers import make_scores
 
@@ -85,6 +86,71 @@ def test_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
             picture.load()
             assert picture.format == ("PNG" if kind.endswith("png") else "JPEG")
     assert len(page.links) == 5 + 4  # ROC, DET, histogram, reliability, training; four scored clips
+
+
+CJK = "\N{CJK UNIFIED IDEOGRAPH-6253}\N{CJK UNIFIED IDEOGRAPH-5370}"
+
+
+@pytest.mark.parametrize("kind", ["a$^$", "_print", "$", CJK, "x" * 200_000, "a\x1b[31m", "<b>"], ids=list("abcdefg"))
+def test_any_name_of_an_attack_type_is_shown(kind: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    rows = [("live", 0.9), ("live", 0.4), (kind, 0.6), (kind, 0.2), ("2", 0.1), ("10", 0.1)]
+    people = ["p" * 200_000, "b", "c", "d", "e", "f"]
+    run = make_run(tmp_path / "run", make_scores(rows, people), make_scores(rows, people))
+    page = report.write(run).read_text()
+    assert len(page) < 1_500_000 and not [w for w in recwarn if "Glyph" in str(w.message)]
+    shown = names.shown(kind)
+    assert shown in html.unescape(page) and len(shown) <= names.WIDTH
+    label = plots.legible(kind)
+    figure = plots.histogram(make_scores(rows, people), 0.5)
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert label in texts and len(texts) == 5
+    text = verdict.format_text(json.loads((run / "verdict.json").read_text()))
+    assert max(map(len, text.splitlines())) < 130 and "\x1b" not in text + page
+
+
+def test_without_a_font_for_it_a_character_is_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_families", lambda: ["DejaVu Sans"])
+    assert plots.legible("\N{CJK UNIFIED IDEOGRAPH-6253}1") == " U+62531"
+    assert plots.legible("caf\u00e9 a$b") == "caf\u00e9 a\\$b" and plots.legible("_x") == " _x"
+
+
+def test_it_shows_what_the_readme_promises(tmp_path: Path) -> None:
+    """The level on every table of intervals, calibration before and after, failures by kind, and no RIAPAR."""
+    run = make_run(tmp_path / "run")
+    path = run / "verdict.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"intervals": content["intervals"] | {"confidence": 0.9}}))
+    text = Page(report.write(run).read_text()).text
+    assert (
+        "90 % interval of test" in text and "Intervals (90 %) are made" in text and "if videos were independent" in text
+    )
+    ece = content["test"]["ece"]
+    for value in (ece["raw"], ece["calibrated"]):
+        assert f"{100 * value:.2f} %" in text
+    assert (
+        "expected calibration error" in text and "of replay 0.00 % 100.00 %" in text and "of live videos 0.00 %" in text
+    )
+    assert "RIAPAR" not in text.replace("not the RIAPAR", "")
+
+
+def test_an_older_verdict_is_shown(tmp_path: Path) -> None:
+    """Of format 2, with the bootstrap's intervals and without a chain."""
+    run = make_run(tmp_path / "run")
+    path = run / "verdict.json"
+    content = json.loads(path.read_text())
+    old = {"low": 0.1, "high": 0.9, "method": "bootstrap bca", "unit": "people", "num_units": 3}
+    zero = old | {"method": "clopper-pearson", "low": 0.0, "if_videos_were_independent": 0.3}
+    for split in ("dev", "test"):
+        part = content[split]
+        part["riapar"] = part.pop("apcer_plus_bpcer")
+        part["intervals"] = dict.fromkeys(part["intervals"], old) | {"apcer": {"print": zero}, "bpcer": None}
+        part["intervals"] |= {"bpcer_at_apcer": {"0.1": old}, "tpr_at_fpr": {"0.01": None}}
+    content |= {"format": 2, "intervals": {"confidence": 0.95, "method": "bootstrap, bca; …", "resample": "people",
+                "resample_text": "each", "replicates": 2000, "seed": 0}}  # fmt: skip
+    del content["chain"]
+    path.write_text(json.dumps(content))
+    text = Page(report.write(run).read_text()).text
+    assert "10.0 to 90.0 %" in text and "0.0 to 90.0 %" in text and "(1 of 2; no interval)" in text
 
 
 def test_it_says_the_figures_of_the_verdict(tmp_path: Path) -> None:
