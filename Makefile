@@ -27,7 +27,7 @@ $(DEMO)/label.csv: shards/demo.py shards/demo_scene.py | $(STAMP)
 	$(BIN)/livetrain demo $(DEMO)
 	@touch $@
 
-$(DEMO_SHARDS)/dataset.json: $(DEMO)/label.csv | $(STAMP)
+$(DEMO_SHARDS)/dataset.json: $(DEMO)/label.csv $(wildcard shards/*.py shards/*/*.py) Makefile | $(STAMP)
 	$(BIN)/livetrain shards build --videos $(DEMO)/videos --labels $(DEMO)/label.csv --out $(DEMO_SHARDS) --shard-mb 4 --overwrite
 	@touch $@
 

@@ -756,6 +756,11 @@ def _check_values(config: Config, explicit: dict[str, str]) -> None:
         low, high = getattr(config.augment, low_key), getattr(config.augment, high_key)
         if low > high:
             raise UserError(f"augment.{low_key}={low} is above augment.{high_key}={high}")
+    if config.augment.mixup + config.augment.cutmix > 1:
+        raise UserError(
+            f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
+            "draw, and add up to more than 1; lower one"
+        )
     for one, other in itertools.combinations(("train_split", "dev_split", "test_split"), 2):
         first, second = getattr(config.data, one), getattr(config.data, other)
         if Selection.parse(first).shares_samples(Selection.parse(second)):

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="livetrain cv", add_help=False, allow_abbrev=False)
     parser.add_argument("--config_file", default="")
     options, base = parser.parse_known_args(list(arguments))
+    from livetrain.data import Dataset
+
     config = load_config(*entry.split_arguments(base))
     launcher = ["--config_file", options.config_file] if options.config_file else []
     count = num_folds(config)
@@ -53,8 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         [f"data.fold={fold}/{count}", f"run_dir={run_dir}", f"name={config.name}-fold-{fold}"]
         for fold, run_dir in enumerate(folders)
     ]
+    dataset = Dataset.of(config.data)
     for words in own:  # before any is trained
-        refuse_another(load_config(*entry.split_arguments([*base, *words]), warn=lambda line: None))
+        refuse_another(load_config(*entry.split_arguments([*base, *words]), warn=lambda line: None), dataset)
     for fold, (run_dir, words) in enumerate(zip(folders, own, strict=True)):
         if not (run_dir / VERDICT).exists():
             print(f"fold {fold} of {count}: {run_dir}", flush=True)

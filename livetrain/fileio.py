@@ -24,6 +24,18 @@ def is_url(where: str | Path) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(where)) is not None
 
 
+def read_range(descriptor: int, num_bytes: int, offset: int) -> bytes:
+    """`num_bytes` of an open file from `offset` on, fewer at its end. One call of the kernel gives 2 GiB at most."""
+    first = os.pread(descriptor, num_bytes, offset)
+    if len(first) == num_bytes or not first:
+        return first
+    parts, position = [first], offset + len(first)
+    while position < offset + num_bytes and (part := os.pread(descriptor, offset + num_bytes - position, position)):
+        parts.append(part)
+        position += len(part)
+    return b"".join(parts)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`, on failure removed.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 from livetrain.errors import EXIT_USER_ERROR, UserError
 from livetrain.fileio import is_url
+from livetrain.machine import num_cores
 from shards.stores import STORES, Media
 
 EXIT_DAMAGE = 1
@@ -276,7 +276,7 @@ def _workers(number: int | None) -> int:
     if number is not None and number < 1:
         raise UserError(f"--workers {number}: give 1 or more")
     # Two at least: a worker process can crash and hang without the build.
-    return number or max(2, len(os.sched_getaffinity(0)))
+    return number or max(2, num_cores())
 
 
 def _split_table(content: dict[str, Any]) -> str:

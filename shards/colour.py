@@ -51,7 +51,7 @@ def planes_of(frame: Any, size: tuple[int, int], converter: VideoReformatter) ->
     swscale, in the range that it has.
     """
     height, width = size
-    is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    is_full = is_full_range(frame)
     if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.height, frame.width) != size:
         # The same colours and range on both sides, so that swscale leaves the values alone; RGB has no others.
         same = {} if frame.format.is_rgb else {"src_colorspace": Colorspace.ITU601}
@@ -60,6 +60,11 @@ def planes_of(frame: Any, size: tuple[int, int], converter: VideoReformatter) ->
         frame = converter.reformat(frame, width, height, target, dst_colorspace=Colorspace.ITU601, threads=1, **same)
     y, u, v = (_view(plane) for plane in frame.planes[:3])
     return Planes(y[:height, :width], u, v, is_full)
+
+
+def is_full_range(frame: Any) -> bool:
+    """Whether the samples of an av.VideoFrame use all of their range: as the stream, or its pixel format, says."""
+    return bool(frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or frame.format.is_rgb)
 
 
 def to_rgb(planes: Planes, box: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-ISO_TYPES = frozenset(b"ftyp moov mdat moof mfra free skip wide uuid sidx styp meta pdin".split())
+# Boxes of a file's top level. What one of them states of its size is believed; any other is stepped over.
+ISO_TYPES = frozenset(b"ftyp moov mdat moof mfra free skip wide uuid sidx ssix styp prft emsg meta pdin udta".split())
 EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 MATROSKA_SEGMENT = 0x18538067
 
@@ -29,22 +30,28 @@ def _lacking(what: str, end: int, length: int) -> str | None:
 
 
 def _iso_truncation(data: bytes) -> str | None:
-    """Walk the top-level boxes (ISO/IEC 14496-12, 4.2): 32-bit size, type, and a 64-bit size when the first is 1."""
+    """Walk the top-level boxes (ISO/IEC 14496-12, 4.2): 32-bit size, type, and a 64-bit size when the first is 1.
+
+    Readers are to skip boxes that they do not know, and so does this: cameras and encoders put their own anywhere. Only
+    a known box that ends beyond the file is cut off. Where the walk ends early, in bytes that are no box, or at an
+    unknown one that is larger than the file, decoding has the last word on whether the video is whole.
+    """
     position, seen = 0, set()
     while position + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
-        if kind not in ISO_TYPES:
-            break  # cameras append private bytes; they are not the video
-        seen.add(kind)
         if size == 1 and position + 16 <= len(data):
             (size,) = struct.unpack_from(">Q", data, position + 8)
         elif size == 0:
             size = len(data) - position  # up to the end of the file
-        if size < 8:
-            return f"damaged: box {kind.decode()} at byte {position} states a size of {size} bytes"
-        lacking = _lacking(f"box {kind.decode()}", position + size, len(data))
-        if lacking:
-            return lacking
+        if kind in ISO_TYPES:
+            seen.add(kind)
+            if size < 8:
+                return f"damaged: box {kind.decode()} at byte {position} states a size of {size} bytes"
+            lacking = _lacking(f"box {kind.decode()}", position + size, len(data))
+            if lacking:
+                return lacking
+        elif size < 8 or position + size > len(data):
+            return None
         position += size
     if b"moov" not in seen:
         return "truncated or unfinished: it has no index (moov box)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def read_labels(
     and folder disagree, and for labels that are not numbers in [0, 1] or all of one class.
     """
     columns = columns or Columns()
-    header, records = _read_table(path)
+    header, records = read_table(path)
     group_column = _optional_column(path, header, columns.group, GROUP_COLUMNS, "group")
     attack_column = _optional_column(path, header, columns.attack, ("attack_type",), "attack")
     split_column = _optional_column(path, header, columns.split, ("split",), "split")
@@ -132,13 +133,12 @@ def read_labels(
             rows.append(_row(record, video, columns, optional, domain, where))
         except UserError as fault:
             faults.append(str(fault))
-    if faults:
-        more = len(faults) - NUM_FAULTS_SHOWN
-        raise UserError("\n".join(faults[:NUM_FAULTS_SHOWN]) + (f"\nand {more} more" if more > 0 else ""))
-
     line_of = {video: line for video, (line, _) in record_of.items()}
-    if not skip_unlabelled:
-        _refuse_missing(path, videos, line_of)
+    missing = "" if skip_unlabelled else _missing(path, videos, line_of)
+    if faults or missing:
+        more = len(faults) - NUM_FAULTS_SHOWN
+        told = [*faults[:NUM_FAULTS_SHOWN], f"and {more} more" if more > 0 else "", missing]
+        raise UserError("\n".join(line for line in told if line))
     rows = _name_live_rows(path, rows, line_of)
     if len({row.is_live for row in rows}) < 2:
         only = "live (label >= 0.5)" if rows[0].is_live else "attacks (label < 0.5)"
@@ -175,34 +175,53 @@ def _row(
     return Label(video, label, attack_type or UNKNOWN_ATTACK, group, session, device, split, where_from)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, cells by column) of a CSV or Parquet file; a Parquet file's first row is line 1."""
+Records = list[tuple[int, dict[str, str]]]
+
+
+def read_table(path: Path, option: str = "--labels") -> tuple[list[str], Records]:
+    """Header and (line number, cells by column) of a CSV or Parquet file; a Parquet file's first row is line 1.
+
+    Cells are stripped, and in Unicode's form NFC: a name that macOS or zip took apart is the same name. Blank lines are
+    left out, as are nested columns of Parquet. option: what complaints call the file. Raises UserError.
+    """
     if path.suffix.lower() not in PARQUET:
-        return _read_csv(path)
+        return _read_csv(path, option)
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
-        cells = {name: pc.cast(table[name], pa.string()).to_pylist() for name in table.column_names}
+        schema = parquet.read_schema(path)
+        flat = [item.name for item in schema if not pa.types.is_nested(item.type)]
+        table = parquet.read_table(path, columns=flat)
+        cells = {name: pc.cast(table[name], pa.string()).to_pylist() for name in flat}
     except FileNotFoundError as error:
-        raise UserError(f"--labels {path}: no such file") from error
+        raise UserError(f"{option} {path}: no such file") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"--labels {path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        raise UserError(f"{option} {path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+    _refuse_repeated(path, schema.names)
     rows = zip(*cells.values(), strict=True)
     return list(cells), [
-        (number + 1, {name: (cell or "").strip() for name, cell in zip(cells, row, strict=True)})
+        (number + 1, {name: clean(cell or "") for name, cell in zip(cells, row, strict=True)})
         for number, row in enumerate(rows)
     ]
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, cells by column); blank lines are left out, cells stripped."""
+def clean(text: str) -> str:
+    """Without blanks around it, in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _read_csv(path: Path, option: str) -> tuple[list[str], Records]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            header = [clean(cell) for cell in next(reader, [])]
+            if header and header[0].startswith("sep="):
+                raise UserError(f"{option} {path}: its first line, {','.join(header)!r}, is for Excel alone; remove it")
+            if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+                sign = "semicolons" if ";" in header[0] else "tabs"
+                raise UserError(f"{option} {path}: its columns are separated by {sign}; save it with commas")
             records = []
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
@@ -212,21 +231,25 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
                         f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}; "
                         "put quotes around cells that hold a comma"
                     )
-                records.append((reader.line_num, {k: c.strip() for k, c in zip(header, cells, strict=True)}))
+                records.append((reader.line_num, {k: clean(c) for k, c in zip(header, cells, strict=True)}))
     except FileNotFoundError as error:
-        raise UserError(f"--labels {path}: no such file") from error
+        raise UserError(f"{option} {path}: no such file") from error
     except OSError as error:
-        raise UserError(f"--labels {path}: cannot read it: {error.strerror or error}") from error
+        raise UserError(f"{option} {path}: cannot read it: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--labels {path}: not UTF-8 text (see byte {error.start}); save it as UTF-8") from error
+        raise UserError(f"{option} {path}: not UTF-8 text (see byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"--labels {path}: not a CSV file: {error}") from error
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path}: column {repeated[0]!r} appears twice in the header; rename one")
+        raise UserError(f"{option} {path}: not a CSV file: {error}") from error
+    _refuse_repeated(path, header)
     if not records:
         raise UserError(f"{path}: holds no row; expected a header such as fname,liveness_score and a row a video")
     return header, records
+
+
+def _refuse_repeated(path: Path, header: Sequence[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path}: column {repeated[0]!r} appears twice in the header; rename one")
 
 
 def _require_column(path: Path, header: list[str], column: str, field: str) -> None:
@@ -246,29 +269,40 @@ def _optional_column(path: Path, header: list[str], named: str | None, usual: It
 
 
 class _NameIndex:
-    """Finds the video that a label row names, with or without its suffix."""
+    """Finds the video that a label row names, with or without its suffix, however its letters are composed."""
 
     def __init__(self, videos: Sequence[str]) -> None:
-        self.videos = set(videos)
+        self.by_name: dict[str, list[str]] = {}
         self.by_stem: dict[str, list[str]] = {}
+        self.by_file: dict[str, list[str]] = {}
         for video in videos:
-            self.by_stem.setdefault(str(Path(video).with_suffix("").as_posix()), []).append(video)
+            name = unicodedata.normalize("NFC", video)
+            self.by_name.setdefault(name, []).append(video)
+            self.by_stem.setdefault(str(Path(name).with_suffix("").as_posix()), []).append(video)
+            self.by_file.setdefault(Path(name).name, []).append(video)
 
     def match(self, name: str, where: str) -> str:
         if not name:
             raise UserError(f"{where}: the name of the video is empty")
         plain = name.removeprefix("./")
-        if plain in self.videos:
-            return plain
-        found = self.by_stem.get(plain, [])
+        found = self.by_name.get(plain) or self.by_stem.get(plain, [])
         if len(found) > 1:
-            raise UserError(f"{where}: {name!r} could be {' or '.join(found)}; write the suffix")
+            several = " or ".join(map(repr, found))
+            raise UserError(f"{where}: {name!r} could be {several}; write the suffix, or rename one")
         if not found:
-            hint = "" if Path(plain).suffix.lower() in (*VIDEO_SUFFIXES, "") else "; its suffix is not one of a video"
             raise UserError(
-                f"{where}: the video {name!r} is not in the video folder{hint}; add the file or remove the row"
+                f"{where}: the video {name!r} is not in the video folder{self._hint(plain)}; add the file or remove "
+                "the row"
             )
         return found[0]
+
+    def _hint(self, plain: str) -> str:
+        if Path(plain).suffix.lower() not in (*VIDEO_SUFFIXES, ""):
+            return "; its suffix is not one of a video"
+        other = self.by_file.get(Path(plain).name, [])
+        if len(other) == 1:
+            return f", but {other[0]!r} is: write names as paths below that folder"
+        return ""
 
 
 def _label(text: str, column: str, where: str) -> float:
@@ -281,14 +315,16 @@ def _label(text: str, column: str, where: str) -> float:
     return value
 
 
-def _refuse_missing(path: Path, videos: Sequence[str], labelled: dict[str, int]) -> None:
+def _missing(path: Path, videos: Sequence[str], labelled: dict[str, int]) -> str:
+    """The videos without a row, in words; "" when all have one."""
     missing = [video for video in videos if video not in labelled]
-    if missing:
-        shown = ", ".join(missing[:NUM_NAMES_SHOWN]) + (", ..." if len(missing) > NUM_NAMES_SHOWN else "")
-        raise UserError(
-            f"{path}: {len(missing)} of {len(videos)} videos have no label ({shown}); add rows, or leave"
-            " them out with --skip-unlabelled"
-        )
+    if not missing:
+        return ""
+    shown = ", ".join(missing[:NUM_NAMES_SHOWN]) + (", ..." if len(missing) > NUM_NAMES_SHOWN else "")
+    return (
+        f"{path}: {len(missing)} of {len(videos)} videos have no label ({shown}); add rows, or leave them out with "
+        "--skip-unlabelled"
+    )
 
 
 def _name_live_rows(path: Path, rows: list[Label], line_of: dict[str, int]) -> list[Label]:

@@ -84,7 +84,7 @@ def test_folds_that_are_done_are_not_trained_again(done: Path, folds: Path, monk
 
 
 def test_folds_with_other_settings_are_not_joined(
-    done: Path, folds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    done: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cv, "train", lambda arguments: 1)
     before = (done / "verdict.json").read_bytes()
@@ -94,6 +94,12 @@ def test_folds_with_other_settings_are_not_joined(
     assert f"{done / 'fold-0'} holds a run with other settings: optim.lr was" in said and "is 0.1" in said
     assert (done / "verdict.json").read_bytes() == before
     assert cli.main(["cv", *base, "data.threads=2", "tracking.worst_clips=3"]) == 0, "what changes no figure"
+    other = tmp_path / "other"  # the same videos in folds again, of other people
+    shutil.copytree(folds, other)
+    assert shards_cli.main(["split", str(other), "--protocol", "kfold", "--folds", "3", "--seed", "7"]) == 0
+    capsys.readouterr()
+    base = [*SMALL, f"data.shards={other}", f"run_dir={done}", "train.max_steps=3"]
+    assert cli.main(["cv", *base]) == 2 and "the data are not those it was trained on" in capsys.readouterr().err
 
 
 def test_alignment_keeps_order_and_decisions() -> None:

@@ -26,6 +26,7 @@ from livetrain.bench.group import Group
 from livetrain.bench.options import Options
 from livetrain.bench.report import Report, Table
 from livetrain.bench.sides import Measured, ratio
+from livetrain.machine import num_cores
 from livetrain.progress import progress
 
 ALONE, ONE_BUCKET, DEFAULT = "no all-reduce", "one bucket, after the backward pass", "DDP as by default (25 MiB, views)"
@@ -80,7 +81,7 @@ def run(options: Options) -> Report:
         tables.append(_memory())
     note = (
         f"{BACKBONE}, {NUM_FRAMES} frames of {IMAGE_SIZE} x {IMAGE_SIZE} a process and micro-batch, AdamW, one thread "
-        f"a process on {len(os.sched_getaffinity(0))} cores: more processes than cores take turns. Updates in seconds, "
+        f"a process on {num_cores()} cores: more processes than cores take turns. Updates in seconds, "
         "median of the rounds; the ratio is its time over that without all-reduce, median of the rounds. Traffic: "
         "bytes over the loopback device an update and process. What is hidden can be below zero where the "
         "sums compete with the backward pass for the cores."

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from livetrain.bench.options import Options
+from livetrain.bench.options import Options, recipe
 from livetrain.errors import UserError
 from livetrain.fileio import write_json
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if unknown := sorted(set(parsed.names) - set(BENCHES)):
         parser.error(f"no bench {unknown[0]!r}; there are: {', '.join(BENCHES)}")
     rounds = parsed.rounds or (2 if parsed.quick else 5)
-    options = Options(parsed.quick, rounds, parsed.data, parsed.device, parsed.height)
+    options = Options(parsed.quick, rounds, parsed.data / recipe(), parsed.device, parsed.height)
     known = _read_ratios(parsed.against) if parsed.against else {}
     ratios: dict[str, float] = {}
     for name in parsed.names or (QUICK if parsed.quick else BENCHES):

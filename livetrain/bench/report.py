@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import platform
 import shlex
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 
 from livetrain.fileio import write_json, write_text
+from livetrain.machine import num_cores
 
 PACKAGES = ("torch", "timm", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "av", "numpy", "webdataset")
 
@@ -110,7 +110,7 @@ def hardware() -> str:
         if line.startswith("model name"):
             name = line.split(":", 1)[1].strip()
             break
-    text = f"{len(os.sched_getaffinity(0))} cores of {name}, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    text = f"{num_cores()} cores of {name}, {psutil.virtual_memory().total / 2**30:.0f} GiB"
     import torch
 
     if torch.cuda.is_available():

@@ -47,9 +47,10 @@ def planned(config: Config, positions: NDArray[np.int64]) -> Blend:
         key = np.array([config.seed, 0], np.uint64)
         bits = np.random.Philox(key=key, counter=np.array([0, STREAM, pair, 0], np.uint64))
         random = np.random.Generator(bits)
-        if random.random() < options.mixup:
+        drawn = random.random()  # one for both: each happens as often as its key says
+        if drawn < options.mixup:
             blend.shares[index] = random.beta(options.mixup_alpha, options.mixup_alpha)
-        elif random.random() < options.cutmix:
+        elif drawn < options.mixup + options.cutmix:
             share = random.beta(options.cutmix_alpha, options.cutmix_alpha)
             cut = _rectangle(share, random.random(2), config.data.image_size)
             blend.cuts[index] = cut

@@ -110,12 +110,18 @@ class Cache:
     def _reserve(self, part: Path, num_bytes: int) -> int:
         """A descriptor of the new file `part` with `num_bytes` of disk, once there is room under the bound."""
         part.unlink(missing_ok=True)  # of a process that died
+        if num_bytes > self.max_bytes:
+            raise UserError(
+                f"data.cache_gb={self.max_bytes / 1e9:g} is too small: {part.name.removesuffix('.part')} alone has "
+                f"{num_bytes / 1e9:.3g} GB"
+            )
         while True:
             with _locked(self.folder / "room.lock"):
                 if self._evict(lambda total, _: total + num_bytes <= self.max_bytes):
                     descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
                     try:
-                        os.posix_fallocate(descriptor, 0, num_bytes)
+                        if num_bytes:
+                            os.posix_fallocate(descriptor, 0, num_bytes)
                     except OSError:
                         os.close(descriptor)
                         raise

@@ -269,7 +269,8 @@ class Dataset:
             found = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in self.jpeg_bytes(row, wanted)]
         else:
             turn = -int(self.column("rotation")[row])
-            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames)
+            is_regular = bool(self.column("is_regular")[row])
+            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames, is_regular=is_regular)
             height, width = (int(self.column(name)[row]) for name in ("height", "width"))
             found = [Image.fromarray(frame[:height, :width]).rotate(turn, expand=True) for frame in decoded]
         return [_jpeg(picture, shown_height) for picture in found]

@@ -10,6 +10,7 @@ out to need what is before it, the video is decoded from its start and frames ar
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,17 +56,19 @@ def decode_video(
     wanted: NDArray[np.integer],
     num_frames: int,
     *,
+    is_regular: bool = True,
     shape: Shape | None = None,
     work: Work | None = None,
 ) -> NDArray[np.uint8]:
     """Frames `wanted` (indices in display order, any order, repeats allowed) of the video file `data`.
 
-    `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. `shape` is what
-    becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's) while it is in
-    the processor's cache: `Whole` or `crop.CropAndResize`; it gives pictures of one size and must not keep its
-    argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation metadata is applied
-    later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size differs from the
-    first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
+    `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. is_regular: as the
+    index has it (see shards.probe.Probe); frames of a video that is not are counted, unless an edit list is why.
+    `shape` is what becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's)
+    while it is in the processor's cache: `Whole` or `crop.CropAndResize`; it gives pictures of one size and must not
+    keep its argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation metadata is
+    applied later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size differs
+    from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)
     if indices[0] < 0 or indices[-1] >= num_frames:
@@ -73,7 +76,8 @@ def decode_video(
     work, shape = work or Work(), shape or Whole()
     try:
         with open_container(data) as container:
-            frames = _by_timestamp(container, indices, num_frames, _Pictures(len(indices), shape), work)
+            pictures = _Pictures(len(indices), shape)
+            frames = _by_timestamp(container, indices, num_frames, pictures, work, is_regular=is_regular)
         if frames is None:
             with open_container(data) as container:
                 frames = _by_counting(container, indices, _Pictures(len(indices), shape), work)
@@ -92,8 +96,10 @@ def packet_runs(times: Sequence[int], keys: Sequence[bool], wanted: Sequence[int
     starts = [index for index, key in enumerate(keys) if key]
     spans = []
     for time in wanted:
-        # A key frame that is shown later than the wanted frame does not help, though it may come first in the file.
-        start = max((index for index in starts if index <= position[time] and times[index] <= time), default=0)
+        # A key frame that is shown later than the wanted frame does not help, though it may come first in the file. Of
+        # those before it in the file the last is shown earlier as a rule: the search ends at once.
+        before = range(bisect.bisect_right(starts, position[time]) - 1, -1, -1)
+        start = next((starts[number] for number in before if times[starts[number]] <= time), 0)
         spans.append((start, position[time] + 1))
     runs: list[range] = []
     for start, stop in sorted(spans):
@@ -105,7 +111,7 @@ def packet_runs(times: Sequence[int], keys: Sequence[bool], wanted: Sequence[int
 
 
 def frames_by_timestamp(
-    container: Any, indices: NDArray[np.integer], num_frames: int, work: Work
+    container: Any, indices: NDArray[np.integer], num_frames: int, work: Work, *, is_regular: bool = True
 ) -> Iterator[tuple[int, Any]]:
     """(i, av.VideoFrame of indices[i]) of an open container, each once, in the order decoded.
 
@@ -118,6 +124,8 @@ def frames_by_timestamp(
     times = sorted(packet.pts for packet in packets if not packet.is_discard and packet.pts is not None)
     if len(times) != num_frames or None in shown or len(set(shown)) != len(shown):
         return
+    if not is_regular and not any(packet.is_discard for packet in packets):
+        return  # the decoder hands frames out in another order than their times say
     context = stream.codec_context
     if bool(context.has_b_frames) == (shown == sorted(shown)):
         return  # frames are shown in another order than decoded, and the times do not know; or the other way round
@@ -143,11 +151,17 @@ def frames_by_timestamp(
 
 
 def _by_timestamp(
-    container: Any, indices: NDArray[np.integer], num_frames: int, pictures: _Pictures, work: Work
+    container: Any,
+    indices: NDArray[np.integer],
+    num_frames: int,
+    pictures: _Pictures,
+    work: Work,
+    *,
+    is_regular: bool,
 ) -> NDArray[np.uint8] | None:
     """The frames by their timestamps, or None when timestamps do not lead to them."""
     num_found = 0
-    for slot, frame in frames_by_timestamp(container, indices, num_frames, work):
+    for slot, frame in frames_by_timestamp(container, indices, num_frames, work, is_regular=is_regular):
         if frame.is_corrupt:
             return None
         pictures.put(slot, frame)

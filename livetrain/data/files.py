@@ -12,7 +12,6 @@ A video whose packets tell its frames (H.264, HEVC in MP4) is not decoded to be 
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from livetrain.data import plan
 from livetrain.data.dataset import FetchError
 from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan, Samples
+from livetrain.machine import num_cores
 from shards.probe import Probe, RejectedVideo, probe
 
 # Types as in the index of a shard folder: rounding must plan the same frames.
@@ -152,7 +152,7 @@ def files_loader(
 
     def plans() -> Iterator[ClipPlan]:
         """Plans in order; probing runs ahead of them."""
-        threads = config.data.threads or max(1, (os.cpu_count() or 1) // local_world)
+        threads = config.data.threads or max(1, num_cores() // local_world)
         ahead: deque[list[Future[None]]] = deque()
         with ThreadPoolExecutor(threads, thread_name_prefix="livetrain-probe") as pool:
             try:

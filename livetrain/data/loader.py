@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import queue
 import threading
 import time
@@ -35,6 +34,7 @@ from livetrain.data.graph import DEPTH, Graph, GraphError, Params
 from livetrain.data.lanes import Source, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.errors import UserError
+from livetrain.machine import num_cores
 
 Lane = tuple[Source, int]  # one of the graphs of a source
 
@@ -220,7 +220,7 @@ class Loader:
         self._device = device
         self._cache_share = 1 / local_world
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
-        self._threads = config.data.threads or max(1, (os.cpu_count() or 1) // local_world)
+        self._threads = config.data.threads or max(1, num_cores() // local_world)
         self._graphs: dict[Lane, Graph] = {}
         self._graph_options: dict[str, Any] = {
             "image_size": config.data.image_size,
@@ -336,7 +336,8 @@ class Loader:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError."""
         row = int(item.rows[index])
         shape = CropAndResize(item.params["box"][index], self._graph_options["image_size"])
-        return decode_video(data, item.frames[index], int(self._dataset.column("num_frames")[row]), shape=shape)
+        num_frames, is_regular = (int(self._dataset.column(name)[row]) for name in ("num_frames", "is_regular"))
+        return decode_video(data, item.frames[index], num_frames, is_regular=bool(is_regular), shape=shape)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)

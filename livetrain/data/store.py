@@ -12,6 +12,7 @@ sets the pace. `data.cache_gb` is the key to look at when the trainer waits.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import time
@@ -22,12 +23,15 @@ from typing import Protocol
 
 from livetrain.config import DataConfig
 from livetrain.data import cache
-from livetrain.data.remote import Remote, RemoteError, Url
+from livetrain.data.remote import BLOCK_BYTES, Remote, RemoteError, Url
 from livetrain.errors import UserError
-from livetrain.fileio import is_url
+from livetrain.fileio import is_url, read_range
 from shards import manifest
 
 DOWNLOADS = 4  # of a process at once, ahead of need
+
+
+OF_MANIFEST = "the one in dataset.json: it is damaged, or the shards were built again since this run began"
 
 
 class Store(Protocol):
@@ -83,7 +87,7 @@ class LocalStore:
         yield self.root / name
 
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
-        return os.pread(self._descriptor(shard), num_bytes, offset)
+        return read_range(self._descriptor(shard), num_bytes, offset)
 
     def distrust(self, shard: str) -> bool:
         return False
@@ -210,7 +214,7 @@ class RemoteStore:
         descriptor = os.open(self._cache.path(key), os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._cache.touch(key)
-            return os.pread(descriptor, num_bytes, offset)
+            return read_range(descriptor, num_bytes, offset)
         finally:
             os.close(descriptor)
 
@@ -219,23 +223,32 @@ class RemoteStore:
         key = self._key(name)
         if self._cache.touch(key):
             return
-        for _ in range(2):  # bytes can change on the way; wrong ones twice are what the server has
-            with contextlib.suppress(cache.ChecksumError):
-                num_bytes, blocks = self._source(name)
+        # Bytes can change on the way; wrong ones twice are what the server has. Of a file whose size dataset.json does
+        # not say, the server's word is not taken a second time: some tell a wrong one, and send all the same.
+        guessed = name not in self._num_bytes
+        for whole in (False, True):
+            forgiven = (cache.ChecksumError, RemoteError) if guessed and not whole else (cache.ChecksumError,)
+            with contextlib.suppress(*forgiven):
+                num_bytes, blocks = self._source(name, whole=whole)
                 self._cache.fill(key, self._sha256[name], num_bytes, blocks)
                 return
-        raise RemoteError(
-            f"{self.root / name}: its SHA-256 is not the one in dataset.json: it is damaged, or the shards were built "
-            "again since this run began"
-        )
+        raise RemoteError(f"{self.root / name}: its SHA-256 is not {OF_MANIFEST}")
 
-    def _source(self, name: str) -> tuple[int, Callable[[], Iterable[bytes]]]:
-        """The size of a file, and what begins to download it."""
-        num_bytes = self._num_bytes.get(name) or self._remote.size(name)
-        if num_bytes is None:  # a server that does not tell sizes; files that are no shards are small
-            data = self._remote.read(name, bytes)
-            return len(data), lambda: [data]
+    def _source(self, name: str, *, whole: bool) -> tuple[int, Callable[[], Iterable[bytes]]]:
+        """The size of a file, and what begins to download it. whole: in one piece, whatever its size is said to be."""
+        num_bytes = self._num_bytes.get(name)
+        if num_bytes is None:
+            stated = None if whole else self._remote.size(name)
+            if stated is None or stated <= BLOCK_BYTES:
+                data = self._remote.read(name, lambda found: self._as_stated(name, found))
+                return len(data), lambda: [data]
+            num_bytes = stated
         return num_bytes, lambda: self._remote.blocks(name, num_bytes)
+
+    def _as_stated(self, name: str, data: bytes) -> bytes:
+        if hashlib.sha256(data).hexdigest() != self._sha256[name]:
+            raise ValueError(f"its SHA-256 is not {OF_MANIFEST}")
+        return data
 
     def _work(self) -> None:
         """A thread that downloads what is wanted next, until nothing is."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from livetrain.machine import num_cores
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "COMMIT"  # beside the packages in a snapshot: the commit that it was made of
 PACKAGES = (
@@ -35,7 +37,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": num_cores(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU",
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "num_processes": world,

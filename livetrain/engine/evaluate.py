@@ -17,7 +17,7 @@ from livetrain.config import Config
 from livetrain.data import Batch, Dataset, Failure, eval_loader
 from livetrain.data.perturb import Perturbation
 from livetrain.engine.memory import advice_for_evaluation, told_to_the_user
-from livetrain.engine.score import rendered, scored_frames
+from livetrain.engine.score import autocast, rendered, scored_frames
 from livetrain.engine.sharded import is_sharded
 from livetrain.model import LivenessModel, p_live
 from livetrain.progress import progress
@@ -80,7 +80,7 @@ def evaluate(
     with loader, bar as advance, without_gradients:
         started = time.perf_counter()
         for batch in loader:
-            with accelerator.autocast(), told_to_the_user(title, advice_for_evaluation(config)):
+            with autocast(config, accelerator.device), told_to_the_user(title, advice_for_evaluation(config)):
                 logits, frames, shares = scored_frames(model, batch.clips, config)
             scores, losses = p_live(logits).double().tolist(), loss(logits.float(), batch.labels).double().tolist()
             seen = _seen(model, batch, frames, shares)

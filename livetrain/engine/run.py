@@ -102,18 +102,22 @@ def check_changes(config: Config, dataset: Dataset, own: Saved, warn: Callable[[
         warn(f"warning: {key} was {old!r} when this run began and is {new!r} now")
 
 
-def refuse_another(config: Config) -> None:
-    """Raise UserError where the run directory holds a run with other settings, finished or not, naming what differs:
-    what takes finished runs for done (cv, sweep, arrays) must not take them for runs that were never made."""
+def refuse_another(config: Config, dataset: Dataset | None = None) -> None:
+    """Raise UserError where the run directory holds a run with other settings, finished or not, or on other data than
+    `dataset`, naming what differs: what takes finished runs for done (cv, sweep, arrays) must not take them for runs
+    that were never made."""
     path = Path(config.run_dir) / CONFIG
     if not path.exists():
         return
     changed = _changed(load_config([path], [], warn=lambda line: None), config)
-    changed.pop("name", None)
-    if changed:
-        named = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
+    named = [f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items() if key != "name"]
+    own = checkpoint.newest(path.parent / CHECKPOINTS, lambda line: None) if dataset else None
+    if dataset and own and own.outline["state"].get("data", dataset.fingerprint) != dataset.fingerprint:
+        named.append("the data are not those it was trained on: other clips, labels or splits")
+    if named:
         raise UserError(
-            f"{config.run_dir} holds a run with other settings: {named}. Remove it, or choose another run_dir"
+            f"{config.run_dir} holds a run with other settings: {'; '.join(named)}. Remove it, or choose another "
+            "run_dir"
         )
 
 

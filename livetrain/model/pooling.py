@@ -84,7 +84,7 @@ class TransformerPool(MeanPool):
         """[B,F,D] → [B,D]."""
         num_frames, dim = features.shape[1:]
         frames = features + _positions(num_frames, dim, features.device).to(features.dtype)
-        tokens = torch.cat([self.token.to(features.dtype).expand(len(features), -1, -1), frames], dim=1)
+        tokens = torch.cat([self.token.to(features.dtype).expand(features.shape[0], -1, -1), frames], dim=1)
         return features.mean(dim=1) + self.project(self.norm(self.blocks(tokens)[:, 0]))
 
 

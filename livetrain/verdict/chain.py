@@ -1,7 +1,8 @@
 """What a verdict is of: SHA-256 of the weights, of the lists of videos and of the scores, the code, the way of scoring,
 and how often the test split was looked at before.
 
-    runs/mine/evaluations.jsonl      a line for each evaluation of the run's weights on a test split, wherever it went
+    runs/mine/evaluations.jsonl      a line for each evaluation of the run's weights on a test split, wherever it went;
+                                     one that is repeated, with the same scores, is no other look
 
 An auditor who has the files can check each digest; one who has not can see that two verdicts are of the same thing.
 """
@@ -40,14 +41,15 @@ def of(
     the run that was evaluated, which counts the evaluations of its weights (default: run_dir).
     """
     videos = {"dev": digest(dev), "test": digest(test)}
+    made = {"dev": scores_digest(dev), "test": scores_digest(test)}
     return {
         "weights_sha256": dict(weights),
         "videos_sha256": videos,
-        "scores_sha256": {"dev": scores_digest(dev), "test": scores_digest(test)},
+        "scores_sha256": made,
         "scoring": dict(scoring),
         "precision": precision,
         "code": code,
-        "test_evaluations": _count(home or run_dir, run_dir, videos["test"], weights),
+        "test_evaluations": _count(home or run_dir, run_dir, videos["test"], made["test"]),
     }
 
 
@@ -59,22 +61,25 @@ def scores_digest(scores: Scores) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _count(home: Path, run_dir: Path, test_sha256: str, weights: Mapping[str, str]) -> int:
-    """Append this evaluation to the run's list; returns how many it has of this test split, this one among them."""
+def _count(home: Path, run_dir: Path, videos: str, made: str) -> int:
+    """Note these scores in the run's list, once; returns the place that they have among all of this test split."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / EVALUATED
+    looks = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            looks += [line["scores_sha256"]] if line["test_sha256"] == videos else []
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that a kill cut
+    if made in looks:
+        return looks.index(made) + 1
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "folder": os.path.relpath(run_dir, home),
-        "test_sha256": test_sha256,
-        "weights_sha256": dict(weights),
+        "test_sha256": videos,
+        "scores_sha256": made,
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    count = 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            count += json.loads(text)["test_sha256"] == test_sha256
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a kill cut
-    return count
+    return len(looks) + 1

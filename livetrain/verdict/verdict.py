@@ -36,7 +36,7 @@ DEFINITIONS = {
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
     "with_failures": "largest APCER and BPCER of all videos, when a video without a score lets nobody in",
     "chain": "SHA-256 of weights, lists of videos and scores; way of scoring; commit of the code when it was submitted "
-    "or started; how often this run was evaluated on this test split, this time among them",
+    "or started; how many different evaluations of this run on this test split there were up to this one",
     "intervals": "two-sided, over people and one more who was not seen: who always errs for the upper bound, never "
     "for the lower; of apcer_max from the types' own bounds; on dev the threshold counts as given",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -43,6 +44,8 @@ LAYOUTS: dict[str, ModuleType] = {
     "msu_mfsd": msu_mfsd,
     "siw": siw,
 }
+OFFICIAL = ("replay_attack", "oulu_npu", "casia_fasd", "msu_mfsd", "siw")  # layouts whose folders or lists are splits
+SPLIT_FOLDER = re.compile(r"(train|dev|devel|test|val|valid)(_.*)?", re.IGNORECASE)
 GENERIC = ("class_folders", "table")  # layouts of no data set in particular: they give no domain
 COLUMNS = {"video": "fname", "label": "liveness_score"} | {
     item.name: item.name for item in fields(Row) if item.name not in ("video", "label")
@@ -60,9 +63,16 @@ def read(layout: str, root: Path, options: Options, domain: str = "") -> list[Ro
         if name not in module.OPTIONS:
             raise UserError(f"--{name.replace('_', '-')} has no effect with {layout}; leave it out")
     name = domain or ("" if layout in GENERIC else layout.removesuffix("_raw"))
-    return sorted(
+    rows = sorted(
         (replace(row, domain=name or row.domain) for row in module.rows(root, options)), key=lambda row: row.video
     )
+    folders = sorted({part for row in rows for part in row.video.split("/")[:-1] if SPLIT_FOLDER.fullmatch(part)})
+    if layout in OFFICIAL and folders and not any(row.split for row in rows):
+        raise UserError(
+            f"ROOT {root}: it has folders of official splits ({', '.join(folders)}), and no video of them got a split; "
+            "is it laid out otherwise than published?"
+        )
+    return rows
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

@@ -47,7 +47,7 @@ def matching(root: Path, pattern: str, example: str) -> Iterator[tuple[str, re.M
 
     Raises UserError when there is none: `example` says what was looked for.
     """
-    compiled = re.compile(rf"(?:^|.*/){pattern}$", re.IGNORECASE)
+    compiled = re.compile(rf"(?:^|.*?/){pattern}$", re.IGNORECASE)  # as few folders before as can be: none is swallowed
     found = [(video, match) for video in find_videos(root, "ROOT") if (match := compiled.match(video))]
     if not found:
         raise UserError(f"ROOT {root}: no video there has a name like {example}; is it another layout?")
@@ -67,10 +67,21 @@ def attack(is_live: bool, kind: str) -> str:
     return LIVE if is_live else kind
 
 
-def read_list(root: Path, names: Sequence[str]) -> list[str] | None:
-    """The words of the first of the text files `names` found anywhere below `root`, a word a line or blank; None when
-    there is none."""
+def read_list(root: Path, names: Sequence[str]) -> tuple[Path, list[str]] | None:
+    """(path, words) of the first of the text files `names` found anywhere below `root`, words parted by blanks, commas
+    or lines; None when there is none. Raises UserError for a file that is no text."""
     for name in names:
         for path in sorted(root.rglob(name)):
-            return path.read_text(encoding="utf-8-sig").replace("\\", "/").split()
+            return path, re.split(r"[\s,;]+", read_text(path).replace("\\", "/").strip(" \t\r\n,;"))
     return None
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 with a byte order mark, as Windows saves "Unicode". Raises UserError."""
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no UTF-8 text (see byte {error.start}); save it as UTF-8") from None

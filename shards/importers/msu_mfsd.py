@@ -10,6 +10,7 @@ Source: Wen, Han, Jain, "Face spoof detection with image distortion analysis", T
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +24,18 @@ REAL, ATTACK = r"real_client(\d+)_(android|laptop)_SD", r"attack_client(\d+)_(an
 def rows(root: Path, options: Options) -> Iterator[Row]:
     split_of: dict[int, str] = {}
     for split in ("train", "test"):
-        people = read_list(root, [f"{split}_sub_list.txt"])
-        if people is None:
+        found = read_list(root, [f"{split}_sub_list.txt"])
+        if found is None:
             raise UserError(f"ROOT {root}: has no {split}_sub_list.txt; it comes with the data set")
-        split_of |= {int(person): split for person in people}
+        path, people = found
+        for person in people:
+            number = re.fullmatch(r"(?:client)?(\d+)", person, re.IGNORECASE)
+            if number is None:
+                raise UserError(f"{path}: {person!r} is no person's number, such as 01; correct the line")
+            split_of[int(number[1])] = split
     example = "scene01/real/real_client001_android_SD_scene01.mp4"
-    for video, found in matching(root, rf"(?:{REAL}|{ATTACK})_scene01\.\w+", example):
-        client, camera, attacked, attack_camera, kind = found.groups()
+    for video, match in matching(root, rf"(?:{REAL}|{ATTACK})_scene01\.\w+", example):
+        client, camera, attacked, attack_camera, kind = match.groups()
         person = client or attacked
         yield Row(
             video,

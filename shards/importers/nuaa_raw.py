@@ -99,8 +99,8 @@ def _official(root: Path) -> dict[tuple[str, str], str]:
     split_of: dict[tuple[str, str], str] = {}
     for kind in ("client", "imposter"):
         for split in ("train", "test"):
-            names = read_list(root, [f"{kind}_{split}_raw.txt"])
-            if names is None:
+            found = read_list(root, [f"{kind}_{split}_raw.txt"])
+            if found is None:
                 raise UserError(f"ROOT {root}: has no {kind}_{split}_raw.txt; --protocol people needs none")
-            split_of |= {(kind, name.rpartition("/")[2]): split for name in names}
+            split_of |= {(kind, name.rpartition("/")[2]): split for name in found[1]}
     return split_of

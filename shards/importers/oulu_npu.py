@@ -17,11 +17,12 @@ Source: Boulkenafet et al., "OULU-NPU: a mobile face presentation attack databas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from livetrain.errors import UserError
-from shards.importers.layout import UNUSED, Options, Row, attack, matching, only_protocols
+from shards.importers.layout import UNUSED, Options, Row, attack, matching, only_protocols, read_text
 
 OPTIONS = ("protocol", "fold")
 PROTOCOLS = ("1", "2", "3", "4", "all")
@@ -66,9 +67,9 @@ def _official(root: Path, protocol: str, fold: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for split in SPLITS:
         path = folders[0] / f"{split.capitalize()}{f'_{fold}' if fold else ''}.txt"
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split()
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror or error}; the other lists of the protocol are there") from None
-        found |= {line.partition(",")[2]: split for line in lines}
+        for line in read_text(path).split():
+            sign, _, name = line.partition(",")
+            if not re.fullmatch(r"[+-]?\d", sign) or not name:
+                raise UserError(f"{path}: {line!r} is no line of a protocol, such as +1,1_1_01_1; correct it")
+            found[name.removesuffix(".avi")] = split
     return found

@@ -15,7 +15,9 @@ from typing import Any
 
 import av
 import av.filter
+from av.video.reformatter import ColorRange
 
+from shards.colour import is_full_range
 from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
 from shards.stores import Media, Stored
 from shards.stores.pictures import aspect_at, scaled_size, upright_size
@@ -59,6 +61,7 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
             context = encoder.codec_context
             context.time_base = encoder.time_base = stream.time_base or Fraction(1, 90_000)
+            context.color_range = ColorRange.MPEG.value
             context.gop_size, context.max_b_frames, context.thread_count = media.gop, 0, 1
             context.flags |= av.codec.context.Flags.bitexact
             context.options = {
@@ -80,15 +83,17 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
 def _filtered(
     frames: Iterator[av.VideoFrame], stream: av.VideoStream, degrees: int, width: int, height: int
 ) -> Iterator[av.VideoFrame]:
-    """Frames turned clockwise by `degrees`, scaled to width x height and converted to 4:2:0."""
-    steps = [
-        *TURNS.get(degrees, []),
-        f"scale={width}:{height}:flags=bicubic+accurate_rnd+bitexact+full_chroma_int",
-        "format=yuv420p",
-    ]
+    """Frames turned clockwise by `degrees`, scaled to width x height and converted to 4:2:0 of limited range, which is
+    what the encoded stream says of itself."""
     graph = None
     for frame in frames:
         if graph is None:
+            steps = [
+                *TURNS.get(degrees, []),
+                f"scale={width}:{height}:flags=bicubic+accurate_rnd+bitexact+full_chroma_int"
+                f":in_range={'full' if is_full_range(frame) else 'limited'}:out_range=limited",
+                "format=yuv420p",
+            ]
             graph = _graph(frame, stream, steps)
         graph.push(frame)
         filtered = graph.pull()  # these filters give one frame for one frame, at once

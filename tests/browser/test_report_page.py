@@ -84,7 +84,8 @@ def page(window: webdriver.Chrome, run: Path) -> webdriver.Chrome:
 def rates(window: webdriver.Chrome) -> dict[str, str]:
     """Row → the rate at the slider's threshold, as shown."""
     script = """return Array.from(document.querySelectorAll("#rates tbody tr"))
-        .map((row) => [row.dataset.kind || row.dataset.rate, row.cells[3].textContent.replace("\\u00a0", " ")])"""
+        .map((row) => [row.dataset.rate || row.cells[0].textContent.replace("APCER ", ""),
+                       row.cells[3].textContent.replace("\\u00a0", " ")])"""
     return dict(window.execute_script(script))
 
 

@@ -90,6 +90,13 @@ def test_key_frames_that_do_not_stand_alone(parameters: str, tmp_path: Path) -> 
         assert (decode_video(data, np.array(wanted), 60) == everything[wanted]).all()
 
 
+def test_runs_of_many_key_frames_are_found_at_once() -> None:
+    """Intra-only video, 200,000 frames in a moment: a run for each frame that has no neighbour, in linear time."""
+    num = 200_000
+    runs = packet_runs(range(num), [True] * num, range(0, num, 2))
+    assert len(runs) == num // 2 and runs[5] == range(10, 11)
+
+
 def test_packet_runs() -> None:
     times, keys = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8], [i in (0, 4) for i in range(10)]  # I P b b I b b P b b, open GOP
     assert packet_runs(times, keys, [0]) == [range(1)]

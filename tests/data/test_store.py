@@ -165,6 +165,42 @@ def test_a_server_without_ranges(config: Config, server: FileServer, demo_shards
         simple.shutdown()
 
 
+class Lying(SimpleHTTPRequestHandler):
+    """A server whose HEAD tells another length than GET sends; `stated`: which."""
+
+    stated = "0"
+
+    def send_header(self, keyword: str, value: str) -> None:
+        is_head = self.command == "HEAD" and keyword == "Content-Length"
+        super().send_header(keyword, self.stated if is_head else value)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("stated", ["0", "100", "1000000"])
+def test_a_server_whose_head_lies(stated: str, config: Config, shards: Path, demo_shards: Path) -> None:
+    """What GET sends has the right SHA-256: it is read all the same."""
+    handler = partial(type("Handler", (Lying,), {"stated": stated}), directory=str(shards))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config.data.shards = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            assert_same_bytes(open_remote(config), Dataset.open(demo_shards))
+        finally:
+            server.shutdown()
+
+
+def test_an_index_larger_than_the_cache_is_said_to_be(config: Config, shards: Path) -> None:
+    """It used to be waited for, for ever."""
+    from livetrain.data import cache
+
+    found = cache.Cache(Path(config.data.cache_dir), 1000)
+    says = "cache_gb=1e-06 is too small: 0-index.arrow alone"
+    with found.locked("0-index.arrow"), pytest.raises(UserError, match=says):
+        found.fill("0-index.arrow", "", 2000, lambda: [b"x" * 2000])
+
+
 def test_changed_content_is_refused(config: Config, server: FileServer, shards: Path) -> None:
     dataset = open_remote(config)
     tar = shards / "shard-000000.tar"

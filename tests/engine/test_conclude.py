@@ -75,9 +75,13 @@ def test_the_verdict_carries_its_chain(run: Path) -> None:
 
 
 def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
-    """Of the same videos, wherever the evaluation went; other videos count apart, a torn line is passed over."""
+    """Of the same videos, wherever the evaluation went. The same scores again are no other look; other videos count
+    apart; a torn line is passed over."""
     dev, test = (make_scores([("live", 0.9), ("print", 0.1)], [name, name]) for name in "ab")
     other = make_scores([("live", 0.9)] * 3)
+
+    def scored(p: float) -> Scores:
+        return make_scores([("live", p), ("print", 0.1)], ["b", "b"])
 
     def look(name: str, of: Scores) -> int:
         run_dir = tmp_path / name
@@ -86,10 +90,10 @@ def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
         )
         return found["test_evaluations"]
 
-    assert [look("run", test), look("run/evaluations/x", test)] == [1, 2]
+    assert [look("run", test), look("run/evaluations/x", scored(0.8)), look("run", test)] == [1, 2, 1]
     with (tmp_path / "run" / chain.EVALUATED).open("a") as file:
         file.write('{"torn\n')
-    assert [look("elsewhere", other), look("run", test)] == [1, 3]
+    assert [look("elsewhere", other), look("run", scored(0.7)), look("run", scored(0.8))] == [1, 3, 2]
     built = verdict.build(dev, test, chain={"test_evaluations": 3})
     assert "evaluation 3 of this run on this test split" in verdict.format_text(built)
 

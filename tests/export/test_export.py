@@ -63,6 +63,19 @@ def test_exported_files_score_real_clips_as_the_model_does(
             assert run(example).shape == (clips,) and np.abs(run(example) - own(example)).max() < 1e-5
 
 
+@pytest.mark.parametrize("pool", ["mean", "max", "attention", "transformer"])
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_every_pool_is_exported_for_any_number_of_clips_and_frames(pool: str, kind: str, tmp_path: Path) -> None:
+    trained = untrained(pool=pool)
+    out = tmp_path / ("m.onnx" if kind == "onnx" else "m.pt2")
+    {"onnx": write.to_onnx, "torch": write.to_torch}[kind](trained, "fp32", out)
+    run, own = check.runtime(out), check.of_model(trained)
+    for clips, frames in ((1, 1), (5, 8), (2, 3)):
+        example = write.example(trained, clips, frames).numpy()
+        with torch.inference_mode():
+            assert np.abs(run(example) - own(example)).max() < 1e-5
+
+
 def test_onnx_says_how_its_input_is_made(tmp_path: Path) -> None:
     import onnx
 

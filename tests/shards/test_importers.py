@@ -163,6 +163,86 @@ def test_siw(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("above", ["", "SiW", "data/SiW_release"])
+@pytest.mark.parametrize("folders", [("Train", "Test"), ("train", "TEST")])
+def test_siw_keeps_its_splits_from_wherever_it_is_imported(
+    above: str, folders: tuple[str, str], tmp_path: Path
+) -> None:
+    names = [f"{folders[0]}/live/003/003-1-1-2-1.mov", f"{folders[1]}/spoof/091/091-2-3-4-1.mov"]
+    rows = read("siw", tree(tmp_path, [f"{above}/{name}".lstrip("/") for name in names]))
+    assert sorted(row.split for row in rows.values()) == ["test", "train"]
+
+
+@pytest.mark.parametrize("above", ["", "a", "some/where"])
+@pytest.mark.parametrize(
+    ("layout", "names", "splits"),
+    [
+        (
+            "replay_attack",
+            ["devel/real/client001_session01_webcam_authenticate_adverse_1.mov",
+             "train/attack/fixed/attack_print_client009_session01_highdef_photo_adverse.mov"],
+            {"dev", "train"},
+        ),
+        ("casia_fasd", ["train_release/1/1.avi", "test_release/2/HR_4.avi"], {"train", "test"}),
+        ("oulu_npu", ["Train_files/1_1_01_1.avi", "Test_files/1_3_40_2.avi"], {"train", "test"}),
+        ("class_folders", ["train/real/a.mp4", "valid/fake/b.mp4", "Testing/fake/c.mp4"], {"train", "dev", "test"}),
+    ],
+)  # fmt: skip
+def test_splits_do_not_depend_on_the_folder_above(
+    layout: str, names: list[str], splits: set[str], above: str, tmp_path: Path
+) -> None:
+    root = tree(tmp_path / above, names)
+    (root / "extra").mkdir(exist_ok=True)
+    where = root if layout == "class_folders" else tmp_path
+    assert {row.split for row in read(layout, where).values()} == splits
+
+
+def test_official_folders_that_give_no_split_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"folders of official splits \(train_videos\), and no video of them got a split"
+    ):
+        read("siw", tree(tmp_path, ["train_videos/live/003/003-1-1-2-1.mov"]))
+
+
+def test_class_folders_below_folders_of_splits(tmp_path: Path) -> None:
+    """They used to be taken for classes: `--live train` made all of train live."""
+    names = [f"{split}/{kind}/p{n}.mp4" for split in ("train", "valid") for kind in ("real", "fake") for n in (0, 1)]
+    rows = read("class_folders", tree(tmp_path, names))
+    assert {(row.label, row.attack_type, row.split) for row in rows.values()} == {
+        (1.0, "live", "train"), (0.0, "fake", "train"), (1.0, "live", "dev"), (0.0, "fake", "dev"),
+    }  # fmt: skip
+    with pytest.raises(UserError, match="in none of a class"):
+        read("class_folders", tree(tmp_path, ["train/p9.mp4"]))
+
+
+def test_tables_as_people_write_them(tmp_path: Path) -> None:
+    """Blanks in the header and a quoted comma keep their columns; a doubled column is refused."""
+    path = tmp_path / "t.csv"
+    path.write_text('fname, liveness_score, "note, free", subject\na.mp4,1,"x, y",p1\nb.mp4,0,, p2\n')
+    rows = read("table", path)
+    assert [(row.video, row.label, row.subject) for row in rows.values()] == [("a.mp4", 1, "p1"), ("b.mp4", 0, "p2")]
+    path.write_text("fname,liveness_score,liveness_score\na.mp4,1,0\n")
+    with pytest.raises(UserError, match="'liveness_score' appears twice"):
+        read("table", path)
+    parquet.write_table(pa.table({"fname": ["a"], "liveness_score": [1], "boxes": [[1, 2]]}), tmp_path / "t.parquet")
+    assert len(read("table", tmp_path / "t.parquet")) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_people_as_people_keep_them(encoding: str, tmp_path: Path) -> None:
+    names = [f"scene01/real/real_client{n:03d}_android_SD_scene01.mp4" for n in (1, 2, 3)]
+    root = tree(tmp_path, names)
+    (root / "train_sub_list.txt").write_text("client001,\r\n 02;\r\n\r\n", encoding=encoding)
+    (root / "test_sub_list.txt").write_text("03,", encoding=encoding)
+    assert [row.split for row in read("msu_mfsd", root).values()] == ["train", "train", "test"]
+    (root / "test_sub_list.txt").write_text("three")
+    with pytest.raises(UserError, match=r"test_sub_list.txt: 'three' is no person's number"):
+        read("msu_mfsd", root)
+    (root / "test_sub_list.txt").write_bytes(b"\x80\x81")
+    with pytest.raises(UserError, match=r"test_sub_list.txt: is no UTF-8 text"):
+        read("msu_mfsd", root)
+
+
 @pytest.mark.parametrize("layout", ["replay_attack", "oulu_npu", "casia_fasd", "siw"])
 def test_another_layout_is_told_with_what_was_looked_for(tmp_path: Path, layout: str) -> None:
     with pytest.raises(UserError, match="no video there has a name like"):
@@ -206,7 +286,7 @@ def test_tables(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             read("table", tmp_path / "t.csv", columns=columns | given)
     (tmp_path / "w.csv").write_text("fname,liveness_score\na,spoof\nb,maybe\n")
-    with pytest.raises(UserError, match="row 2: liveness_score is 'maybe'"):
+    with pytest.raises(UserError, match="line 3: liveness_score is 'maybe'"):
         read("table", tmp_path / "w.csv")
     with pytest.raises(UserError, match="no such file"):
         read("table", tmp_path / "none.csv")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from livetrain.errors import UserError
 from shards import cli
@@ -105,11 +109,56 @@ def test_complaints_name_the_place(tmp_path: Path, text: str, message: str) -> N
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fname;liveness_score\na;1\n", "separated by semicolons; save it with commas"),
+        ("fname\tliveness_score\na\t1\n", "separated by tabs"),
+        ("sep=,\nfname,liveness_score\na,1\n", "'sep=,', is for Excel alone; remove it"),
+        ("fname,liveness_score\nvideos/a.mp4,1\nb,0\n", "but 'a.mp4' is: write names as paths below that folder"),
+        ("fname,liveness_score,fname\na,1,b\n", "'fname' appears twice"),
+    ],
+)
+def test_what_spreadsheets_make_is_answered_with_what_to_do(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(says)):
+        read_labels(tmp_path / "l.csv", ["a.mp4", "b.mp4"])
+
+
+def test_a_video_without_a_row_is_named_beside_the_other_faults(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("fname,liveness_score\na,1\nb,maybe\n")
+    with pytest.raises(UserError) as caught:
+        read_labels(tmp_path / "l.csv", ["a.mp4", "b.mp4", "c.mp4"])
+    assert "'maybe', not a number" in str(caught.value) and "have no label (c.mp4)" in str(caught.value)
+
+
+def test_names_are_the_same_however_their_letters_are_composed(tmp_path: Path) -> None:
+    """macOS and zip take letters apart: the file is found, and a person spelt both ways is one."""
+    apart, whole = (unicodedata.normalize(form, "Zo\u00e9") for form in ("NFD", "NFC"))
+    assert apart != whole
+    text = f"fname,liveness_score,subject,attack_type\n{whole}.mp4,1,{whole},\n{apart}2,0,{apart},pap{apart}\n"
+    (tmp_path / "l.csv").write_text(text, encoding="utf-8")
+    found = read_labels(tmp_path / "l.csv", [f"{apart}.mp4", f"{whole}2.mp4"])
+    assert {row.video for row in found.rows} == {f"{apart}.mp4", f"{whole}2.mp4"}, "files keep their names"
+    assert {row.group for row in found.rows} == {whole}
+    assert [row.attack_type for row in found.rows if not row.is_live] == [f"pap{whole}"]
+    with pytest.raises(UserError, match="could be"):
+        read_labels(tmp_path / "l.csv", [f"{apart}.mp4", f"{whole}.mp4", f"{whole}2.mp4"])
+
+
+def test_a_nested_column_of_parquet_is_in_nobodys_way(tmp_path: Path) -> None:
+    table = pa.table(
+        {"fname": ["a", "b"], "liveness_score": [1, 0], "boxes": [[1, 2], []], "more": [{"x": 1}, {"x": 2}]}
+    )
+    parquet.write_table(table, tmp_path / "l.parquet")
+    assert len(read_labels(tmp_path / "l.parquet", ["a.mp4", "b.mp4"]).rows) == 2
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     text = "fname,liveness_score\na,2\nx,1\nb,0\nsub/c,no\n"
     with pytest.raises(UserError, match=r"(?s)line 2: .*outside.*line 3: .*'x' is not in.*line 5: .*'no', not a num"):
         read(tmp_path, text)
-    with pytest.raises(UserError, match=r"(?s)line 21: .*\nand 5 more$"):
+    with pytest.raises(UserError, match=r"(?s)line 21: .*\nand 5 more\n.*have no label"):
         read(tmp_path, "fname,liveness_score\n" + "".join(f"x{number},1\n" for number in range(25)))
 
 
@@ -138,7 +187,7 @@ def test_an_inverted_label_and_a_parquet_file(tmp_path: Path) -> None:
 
 
 def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'a' could be a.avi or a.mp4; write the suffix"):
+    with pytest.raises(UserError, match="'a' could be 'a.avi' or 'a.mp4'; write the suffix"):
         read(tmp_path, "fname,liveness_score\na,1\n", videos=["a.avi", "a.mp4"])
 
 

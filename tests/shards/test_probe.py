@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 import av
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livetrain.data.decode import decode_video
 from shards.probe import RejectedVideo, probe, timing
 from tests.shards.clips import moov_first, video
-from tests.shards.kinds import KINDS
+from tests.shards.kinds import KINDS, pictures
 
 MP4 = video(num_frames=6)
 MKV = video(kind="matroska", codec="vp9")
@@ -159,13 +163,116 @@ def test_a_quick_look_rejects_what_is_no_video(data: bytes) -> None:
         probe(data, quick=True)
 
 
-def test_times_in_another_order_than_frames_are_rejected() -> None:
-    """The first entry of the table of display times goes for three frames: all later times move on."""
-    data = bytearray(KINDS["h264.mp4"].data)
+def test_times_in_another_order_than_frames_are_no_reason_to_refuse() -> None:
+    """The first entry of the table of display times goes for three frames: all later times move on. The pictures are
+    there, in the decoder's order, whole and one by one."""
+    whole = KINDS["h264.mp4"]
+    data = bytearray(whole.data)
     at = data.index(b"ctts") + 12
     struct.pack_into(">I", data, at, 3)
-    with pytest.raises(RejectedVideo, match="frames [0-9]+ and [0-9]+: their times are in the wrong order"):
-        probe(bytes(data))
+    facts = probe(bytes(data))
+    assert facts.num_frames == probe(whole.data).num_frames and not facts.is_regular
+    wanted = np.arange(facts.num_frames)
+    every = decode_video(whole.data, wanted, facts.num_frames)
+    assert np.array_equal(decode_video(bytes(data), wanted, facts.num_frames, is_regular=False), every)
+    for one in (0, 3, facts.num_frames - 1):
+        got = decode_video(bytes(data), np.array([one]), facts.num_frames, is_regular=False)
+        assert np.array_equal(got[0], every[one])
+
+
+def packed_avi(num_frames: int) -> bytes:
+    """AVI as DivX 5 wrote it: a packet holds a P and the B picture before it, the next one is a stub."""
+    encoder: Any = av.CodecContext.create("mpeg4", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "yuv420p", Fraction(1, 25)
+    encoder.options, encoder.thread_count = {"bf": "1", "g": "12", "b_strategy": "0", "sc_threshold": "1000000000"}, 1
+    packets = []
+    for number, picture in enumerate([*pictures(num_frames, 48, 64), None]):
+        frame = (
+            None if picture is None else av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        )
+        if frame is not None:
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+        packets += [(bytes(packet), packet.is_keyframe) for packet in encoder.encode(frame)]
+    (first, _), *rest = packets
+    mark = b"\0\0\1\xb2"
+    chunks = [(first.replace(mark + b"Lavc", mark + b"DivX503b1393p\0" + mark + b"Lavc", 1), True)]
+    for (later, key), (earlier, _) in zip(rest[::2], rest[1::2], strict=True):
+        chunks += [(later + earlier, key), (b"\0\0\1\xb6\x5f\xff\xff", False)]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="avi") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.codec_tag = 64, 48, "yuv420p", "DX50"
+        for number, (data, key) in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.is_keyframe, packet.time_base = stream, key, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def test_divx_packed_b_frames() -> None:
+    """Every picture, in the decoder's order: the corner is darker with each."""
+    data = packed_avi(13)
+    facts = probe(data)
+    assert (facts.num_frames, facts.codec, facts.is_regular) == (13, "mpeg4", False)
+    frames = decode_video(data, np.arange(13), 13, is_regular=False)
+    corners = frames[:, 2:10, 2:10].mean(axis=(1, 2, 3))
+    assert (np.diff(corners) < -2).all()
+    assert np.array_equal(decode_video(data, np.array([7]), 13, is_regular=False)[0], frames[7])
+
+
+def box(kind: bytes, payload: bytes = bytes(24)) -> bytes:
+    return struct.pack(">I4s", 8 + len(payload), kind) + payload
+
+
+def boxes(data: bytes) -> list[bytes]:
+    found = []
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        found.append(data[:size])
+        data = data[size:]
+    return found
+
+
+@pytest.mark.parametrize("kind", [b"beam", b"thum", b"gps ", b"udta", b"\xa9xyz", b"PICT"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_boxes_that_nobody_knows_are_stepped_over(kind: bytes, quick: bool) -> None:
+    """Before the index, after it, with a 64-bit size, and as the last one with a size of 0."""
+    ftyp, *rest = boxes(MP4)
+    moov_at = next(i for i, part in enumerate(rest) if part[4:8] == b"moov")
+    large = struct.pack(">I4sQ", 1, kind, 16 + 40) + bytes(40)
+    for extra in (box(kind), large):
+        between = [*rest[:moov_at], extra, *rest[moov_at:]]
+        assert probe(b"".join([ftyp, *between]), quick=quick).num_frames == 6
+    assert probe(MP4 + struct.pack(">I4s", 0, kind) + bytes(30), quick=quick).num_frames == 6
+
+
+def test_fragments_with_events_and_clocks_between_them() -> None:
+    buffer = io.BytesIO()
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(buffer, "w", format="mp4", options=options) as container, av.open(io.BytesIO(MP4)) as source:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    parts = []
+    for part in boxes(buffer.getvalue()):
+        parts += [box(b"emsg"), box(b"prft"), box(b"new1")] if part[4:8] == b"moof" else []
+        parts.append(part)
+    fragmented = b"".join(parts)
+    assert probe(fragmented).num_frames == 6
+    media = fragmented.index(b"mdat")
+    with pytest.raises(RejectedVideo, match="truncated: box mdat ends at byte"):
+        probe(fragmented[: media + 40])
+
+
+def test_garbage_behind_the_boxes_is_no_fault() -> None:
+    assert probe(MP4 + b"\x00\x00\x00\x03none" + bytes(9)).num_frames == 6
+    assert probe(MP4 + struct.pack(">I4s", 2**31, b"none")).num_frames == 6
+    index = MP4.index(b"moov") - 4
+    with pytest.raises(RejectedVideo, match="no index|not a readable video"):
+        probe(MP4[:index])
 
 
 def test_a_frame_larger_than_memory_is_refused() -> None:

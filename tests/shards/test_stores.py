@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange
 from PIL import Image
 
 from livetrain.data.decode import decode_video
 from shards import sidecar, stores
 from shards.probe import probe
-from shards.stores import Media
+from shards.stores import Media, transcode
 from shards.stores.remux import digest
 from tests.shards import clips
 from tests.shards.kinds import KINDS, Kind, plain_frames, reference
@@ -158,3 +160,30 @@ def test_quality_is_heard() -> None:
     for media in (Media("frames", num_frames=1, long_side=640), Media("transcode", gop=8, long_side=640)):
         sizes = [len(stored(kind, Media(**{**vars(media), "quality": quality}))[0]) for quality in (20, 45)]
         assert (sizes[0] < sizes[1]) == (media.store == "frames")
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p", "gray"])
+def test_transcoded_greys_are_those_of_the_source(codec: str, pixels: str) -> None:
+    """Limited, full, and grey alone: black, white and what lies between stay where they are. Full-range luma used to be
+    copied into a stream that says limited: 230 became 249, 20 became 4."""
+    greys, full = [0, 20, 128, 230, 255], ColorRange.JPEG
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        if pixels != "yuv420p":
+            stream.codec_context.color_range = full.value
+        for number, grey in enumerate(greys):
+            picture = np.full((48, 64, 3), grey, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format=pixels, dst_color_range=full if pixels != "yuv420p" else None)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = buffer.getvalue()
+    made = transcode.store(data, probe(data), Media("transcode", codec=codec, quality=4, gop=5))
+    wanted = np.arange(len(greys))
+    before = decode_video(data, wanted, len(greys)).mean(axis=(1, 2, 3))
+    after = decode_video(made.payloads[0][1], wanted, len(greys)).mean(axis=(1, 2, 3))
+    assert before == pytest.approx(greys, abs=2) and after == pytest.approx(before, abs=2)
