@@ -11,11 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from livetrain.engine import checkpoint, pieces
 from livetrain.errors import UserError
-from livetrain.fileio import atomic_write
+from livetrain.fileio import atomic_write, save_tensors
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,4 +50,4 @@ def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: 
     else:
         tensors, _ = checkpoint.load_weights(folder, averaged=False)
     with atomic_write(out) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_tensors(tensors, temporary, metadata={"format": "pt"})

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file that whoever may read files here may read: the library's own are for their owner alone."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(0o666 & ~_umask())
 
 
 def write_text(path: str | Path, text: str) -> None:

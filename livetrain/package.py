@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import livetrain
 from livetrain.config import Config, config_from, load_config, to_dict
@@ -36,7 +36,7 @@ from livetrain.data import Dataset
 from livetrain.engine import checkpoint, run
 from livetrain.engine.build import load_weights
 from livetrain.errors import UserError, first_line
-from livetrain.fileio import file_sha256, fsync_folder, write_json, write_text
+from livetrain.fileio import file_sha256, fsync_folder, save_tensors, write_json, write_text
 from livetrain.model import LivenessModel, build_model
 from livetrain.verdict import threshold as stored_threshold
 
@@ -233,8 +233,8 @@ def _write_files(trained: Trained, folder: Path, version: str) -> None:
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
     backbone, head = split_weights(weights)
-    save_file(backbone, folder / WEIGHTS, metadata={"format": "pt"})
-    save_file(head, folder / HEAD, metadata={"format": "pt"})
+    save_tensors(backbone, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(head, folder / HEAD, metadata={"format": "pt"})
     save_config_for_hf(trained.model.backbone, str(folder / TIMM_CONFIG), data_config=timm_data_config(trained))
     description = describe(trained, version)
     description["sha256"] = {name: file_sha256(folder / name) for name in (WEIGHTS, HEAD, TIMM_CONFIG)}

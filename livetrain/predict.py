@@ -306,6 +306,9 @@ def main(arguments: list[str]) -> int:
         from livetrain.predictor import load_model
 
         model = load_model(options.checkpoint, *overrides)
+        missing = [str(path) for path in options.files if not path.is_file()]
+        if missing:
+            raise UserError(f"livetrain predict: {', '.join(missing)}: no such file")
         found = [as_json(asdict(item), model) for item in model.predict(options.files)]
         text = json.dumps(found[0] if len(found) == 1 else found, indent=2)
         if options.json:

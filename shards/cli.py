@@ -254,6 +254,12 @@ def _media(arguments: argparse.Namespace) -> Media:
         if not (name == "codec" or least <= given <= most):
             raise UserError(f"{option} {given:g}: give {least:g} {'or more' if most == math.inf else f'to {most:g}'}")
         values[name] = given
+    from shards.stores.pictures import BLOCK, scaled_size
+
+    size = int(values.get("size", 0))
+    if arguments.store == "transcode" and size % BLOCK:
+        short, _ = scaled_size(size, size, size, 0, BLOCK)
+        print(f"--size {size}: sides become multiples of {BLOCK}, the short one {short}", file=sys.stderr)
     if arguments.store == "frames" and not values["frames_per_second"]:
         values["num_frames"] = values["num_frames"] or DEFAULT_FRAMES
     if values.get("num_frames") and values["frames_per_second"]:
@@ -352,17 +358,21 @@ def _faces(arguments: argparse.Namespace) -> int:
     options = Options(arguments.num_frames, arguments.upsample)
     workers = _workers(arguments.workers)
     print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
-    print(f"clips without a face: {arguments.folder / MISSING}")
+    if (arguments.folder / MISSING).exists():
+        print(f"clips without a face: {arguments.folder / MISSING}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from shards import manifest
     from shards.verify import verify
 
     damage = verify(arguments.folder, num_workers=_workers(arguments.workers), thorough=arguments.thorough)
     for line in damage:
         print(line)
-    print(f"{arguments.folder}: {f'{len(damage)} findings of damage' if damage else 'all as it was built'}")
+    again = manifest.read(arguments.folder).get("resplit") if not damage else None
+    whole = f"all as it was built, and split again since ({again})" if again else "all as it was built"
+    print(f"{arguments.folder}: {f'{len(damage)} findings of damage' if damage else whole}")
     return EXIT_DAMAGE if damage else 0
 
 

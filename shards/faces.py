@@ -237,10 +237,13 @@ def _read_log(path: Path, request: str) -> dict[str, Found]:
 
 
 def _write_missing(path: Path, index: pa.Table, reasons: Sequence[str]) -> None:
+    rows = [row for row, reason in enumerate(reasons) if reason]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(MISSING_COLUMNS)
-    rows = [row for row, reason in enumerate(reasons) if reason]
     table = index.select(list(MISSING_COLUMNS[:-1])).take(pa.array(rows, pa.int64()))
     for row, values in zip(rows, table.to_pylist(), strict=True):
         writer.writerow([f"{v:g}" if isinstance(v, float) else v for v in values.values()] + [reasons[row]])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,41 @@ def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
         "num_attack": len(members) - num_live,
         "num_groups": len({(row["domain"], row["group"]) for row in members if row["group"]}),
     }
+
+
+def before(path: Path) -> Path:
+    """Where the old content of a file of a shard folder is while several of them change: with dataset.json as it was,
+    it is the whole that was there."""
+    return path.with_name(f".{path.name}.before")
+
+
+def current(path: Path, sha256: str) -> Path:
+    """The file at `path`, or what was there before a change that did not reach dataset.json, whichever has this
+    SHA-256. Raises UserError where neither has; FileNotFoundError where there is none."""
+    if file_sha256(path) == sha256:
+        return path
+    if before(path).exists() and file_sha256(before(path)) == sha256:
+        return before(path)
+    raise UserError(
+        f"{path} is not the file that {FILE_NAME} there is about: the folder was copied in part, or changed; copy it "
+        "whole, or build it again"
+    )
+
+
+@contextlib.contextmanager
+def changing(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Change files that dataset.json names, and dataset.json last: a reader has all of them as they were, or all as
+    they are to be, also if this process is killed on the way."""
+    content = read(folder)
+    for name in names:
+        path, old = folder / name, before(folder / name)
+        # What an earlier change that was killed has left is kept: it is what dataset.json is about.
+        if path.exists() and file_sha256(path) == content["files"].get(name):
+            old.unlink(missing_ok=True)
+            os.link(path, old)
+    yield
+    for name in names:
+        before(folder / name).unlink(missing_ok=True)
 
 
 def write(out: Path, content: Mapping[str, Any]) -> None:

@@ -77,8 +77,11 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
         content = manifest.read(folder)
     except ValueError as error:
         raise UserError(f"{folder / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
-    index = sidecar.read(folder / sidecar.FILE_NAME)
-    with (folder / REJECTED).open(newline="", encoding="utf-8") as file:
+    index_path, rejected_path = (
+        manifest.current(folder / name, content["files"][name]) for name in (sidecar.FILE_NAME, REJECTED)
+    )
+    index = sidecar.read(index_path)
+    with rejected_path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns, rejected = list(reader.fieldnames or ()), list(reader)
     rows = [_label(row) for row in index.select(list(COLUMNS)).to_pylist()]
@@ -92,16 +95,17 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     writer.writerows(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
     position = index.schema.get_field_index("split")
     changed = index.set_column(position, sidecar.SCHEMA.field("split"), pa.array(kept, sidecar.WORD))
-    write_text(folder / REJECTED, out.getvalue())
-    sidecar.write_table(folder / sidecar.FILE_NAME, changed)
-    sidecar.write_parquet(folder / sidecar.PARQUET_NAME, folder / sidecar.FILE_NAME)
-    counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
-    content |= {
-        "splits": manifest.split_counts(counted),
-        "files": {name: file_sha256(folder / name) for name in {**content["files"], sidecar.PARQUET_NAME: ""}},
-        "resplit": str(request),
-    }
-    manifest.write(folder, content)
+    with manifest.changing(folder, [REJECTED, sidecar.FILE_NAME, sidecar.PARQUET_NAME]):
+        write_text(folder / REJECTED, out.getvalue())
+        sidecar.write_table(folder / sidecar.FILE_NAME, changed)
+        sidecar.write_parquet(folder / sidecar.PARQUET_NAME, folder / sidecar.FILE_NAME)
+        counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
+        content |= {
+            "splits": manifest.split_counts(counted),
+            "files": {name: file_sha256(folder / name) for name in {**content["files"], sidecar.PARQUET_NAME: ""}},
+            "resplit": str(request),
+        }
+        manifest.write(folder, content)
     return content
 
 

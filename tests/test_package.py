@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_a_package_is_the_runs_best_checkpoint(plain: Path, packed: Path) -> Non
     ours, theirs = run.model.state_dict(), again.model.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not again.model.training and all(not module.training for module in again.model.modules())
+
+
+def test_whoever_may_read_files_here_may_read_a_package(plain: Path, tmp_path: Path) -> None:
+    """safetensors makes files for their owner alone."""
+    before = os.umask(0o027)
+    try:
+        out = write(load(plain), tmp_path / "shared")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {"0o640"}
+    (best,) = (plain / "checkpoints").glob("best-*")
+    assert (best / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~before
 
 
 def test_a_package_needs_nothing_else(packed: Path, tmp_path: Path) -> None:

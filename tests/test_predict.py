@@ -179,9 +179,12 @@ def test_one_file_is_json(packed: Path, folder: Path, capsys: pytest.CaptureFixt
     prediction = model.predict(good)
     assert printed["p_live"] == prediction.p_live == printed["liveness_score"]
     assert printed["live"] == prediction.live == (prediction.p_live >= model.threshold)
-    assert cli.main(["predict", "--checkpoint", str(packed), str(good), str(folder / "absent.mp4")]) == 0
+    assert cli.main(["predict", "--checkpoint", str(packed), str(good), str(folder / "m_empty.mp4")]) == 0
     both = json.loads(capsys.readouterr().out)
-    assert both[1]["p_live"] is None and both[1]["live"] is False and "No such file" in both[1]["reason"]
+    assert both[1]["p_live"] is None and both[1]["live"] is False and "empty file" in both[1]["reason"]
+    assert cli.main(["predict", "--checkpoint", str(packed), str(good), str(folder / "absent.mp4")]) == 2
+    said = capsys.readouterr()
+    assert "absent.mp4: no such file" in said.err and not said.out, "a typing mistake is no score"
 
 
 def test_a_folder_of_nothing_but_broken_files_is_no_reason_to_stop(packed: Path, tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ class Loader:
         self._failures_in_a_row, self._patience = 0, patience
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=max(1, config.data.prefetch))
         self._stop = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._produce, name="livetrain-loader", daemon=True)
         self._thread.start()
 
@@ -243,11 +244,13 @@ class Loader:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        while True:
+        """The batches that have not been handed out yet, once: nothing after the last, or after `close`."""
+        while not self._ended:
             started = time.perf_counter()
             item = self._queue.get()
             self.wait_seconds += time.perf_counter() - started
             if item is None:
+                self._ended = True
                 return
             if isinstance(item, BaseException):
                 self.close()
@@ -264,6 +267,7 @@ class Loader:
     def close(self) -> None:
         """Stop the background work and free the pipelines; what was not yet handed out is dropped."""
         self._stop.set()
+        self._ended = True
         while self._thread.is_alive():
             # A producer that waits for room in the queue must get it to see the stop.
             with contextlib.suppress(queue.Empty):

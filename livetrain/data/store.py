@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +31,7 @@ from livetrain.fileio import is_url, read_range
 from shards import manifest
 
 DOWNLOADS = 4  # of a process at once, ahead of need
+MAX_OPEN = 128  # shards of a folder; a process may often open 1,024 files, and has other uses for them
 
 
 OF_MANIFEST = "the one in dataset.json: it is damaged, or the shards were built again since this run began"
@@ -71,12 +74,21 @@ def open_store(where: str | Path, config: DataConfig) -> Store:
     return RemoteStore(str(where), config)
 
 
+@dataclass
+class _Open:
+    """An open shard, and how many threads are reading from it."""
+
+    descriptor: int
+    readers: int = 0
+
+
 class LocalStore:
-    """A folder on a disk of this machine."""
+    """A folder on a disk of this machine. Of its shards at most MAX_OPEN stay open, those used last: there may be more
+    of them than a process may open."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._descriptors: dict[str, int] = {}
+        self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
     def manifest_text(self) -> str:
@@ -84,10 +96,13 @@ class LocalStore:
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        yield self.root / name
+        """A file that dataset.json names is checked: it may be of another build or split, half copied, or cut."""
+        wanted = json.loads(self.manifest_text()).get("files", {}).get(name)
+        yield manifest.current(self.root / name, wanted) if wanted else self.root / name
 
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
-        return read_range(self._descriptor(shard), num_bytes, offset)
+        with self._reading(shard) as descriptor:
+            return read_range(descriptor, num_bytes, offset)
 
     def distrust(self, shard: str) -> bool:
         return False
@@ -97,15 +112,27 @@ class LocalStore:
 
     def close(self) -> None:
         with self._lock:
-            for descriptor in self._descriptors.values():
-                os.close(descriptor)
-            self._descriptors.clear()
+            for item in self._open.values():
+                os.close(item.descriptor)
+            self._open.clear()
 
-    def _descriptor(self, shard: str) -> int:
+    @contextlib.contextmanager
+    def _reading(self, shard: str) -> Iterator[int]:
+        """The descriptor of a shard, which nobody closes meanwhile."""
         with self._lock:
-            if shard not in self._descriptors:
-                self._descriptors[shard] = os.open(self.root / shard, os.O_RDONLY)
-            return self._descriptors[shard]
+            item = self._open.get(shard)
+            if item is None:
+                item = self._open[shard] = _Open(os.open(self.root / shard, os.O_RDONLY | os.O_CLOEXEC))
+            self._open.move_to_end(shard)
+            item.readers += 1
+            idle = [name for name, other in self._open.items() if not other.readers]
+            for name in idle[: max(0, len(self._open) - MAX_OPEN)]:
+                os.close(self._open.pop(name).descriptor)
+        try:
+            yield item.descriptor
+        finally:
+            with self._lock:
+                item.readers -= 1
 
 
 class RemoteStore:

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from livetrain.engine import pieces
 from livetrain.engine.team import Team
 from livetrain.errors import UserError
-from livetrain.fileio import file_sha256, fsync_folder, write_json
+from livetrain.fileio import file_sha256, fsync_folder, save_tensors, write_json
 
 MANIFEST = "checkpoint.json"
 MODEL, STATE, TENSORS = "model.safetensors", "state.pt", "tensors"
@@ -129,7 +129,7 @@ def save_best(folder: Path, step: int, model: dict[str, torch.Tensor], figures: 
     """
 
     def write(temporary: Path) -> list[Path]:
-        save_file(model, temporary / MODEL)
+        save_tensors(model, temporary / MODEL)
         return [temporary / MODEL]
 
     target = _write_folder(folder / f"best-{step:08d}", step, figures, write, Team())

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from livetrain.errors import UserError, first_line
-from livetrain.fileio import atomic_write, write_text
+from livetrain.fileio import atomic_write, save_tensors, write_text
 from livetrain.model import LivenessModel, p_live
 from livetrain.package import LABELS, TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
 
@@ -102,7 +101,7 @@ def to_hub(trained: Trained, precision: str, out: Path) -> None:
     dtype = torch.float16 if precision == "fp16" else torch.float32
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    save_file({name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}, out / WEIGHTS)
+    save_tensors({name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}, out / WEIGHTS)
     names = LABELS if trained.model.head.out_features == 2 else LABELS[1:]
     facts = {"label_names": names}
     save_config_for_hf(network, str(out / TIMM_CONFIG), model_config=facts, data_config=timm_data_config(trained))

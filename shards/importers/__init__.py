@@ -98,7 +98,10 @@ def summary(rows: Sequence[Row]) -> str:
     kinds = Counter(row.attack_type or ("live" if row.label >= 0.5 else "attack") for row in rows)
     people = {(row.domain, row.subject) for row in rows if row.subject}
     splits = Counter(row.split for row in rows if row.split)
+    unknown = sum(not row.subject for row in rows)
     told = [f"{len(rows):,} videos of {len(people) or 'unknown'} people"]
+    if people and unknown:
+        told[0] += f"; of {unknown:,} videos the person is not known"
     told.append("; ".join(f"{name} {count:,}" for name, count in sorted(kinds.items())))
     told.append("splits: " + (", ".join(f"{name} {count:,}" for name, count in sorted(splits.items())) or "none yet"))
     return "\n".join(told)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from shards.probe import Probe
 
+BLOCK = 16  # of pixels, in transcoded video: H.264's macroblock
+
 
 def evenly_spaced(num_frames: int, count: int) -> list[int]:
     """The middles of `count` equal parts of a video of `num_frames` frames; all frames when there are fewer."""

@@ -20,9 +20,8 @@ from av.video.reformatter import ColorRange
 from shards.colour import is_full_range
 from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
 from shards.stores import Media, Stored
-from shards.stores.pictures import aspect_at, scaled_size, upright_size
+from shards.stores.pictures import BLOCK, aspect_at, scaled_size, upright_size
 
-BLOCK = 16  # of pixels: H.264's macroblock
 QUALITY = {"h264": 18, "hevc": 20}  # visually lossless for most content; liveness cues are faint
 ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 # mbtree off: with it x264 core 165 (PyAV 18.1) gave other bytes for the same frames in up to 4 % of runs at 48x64 and

@@ -73,6 +73,17 @@ def steps_of(config: Config, world: int, start: int = 0, steps: int = 6) -> dict
     }
 
 
+def test_a_loader_is_iterated_once(demo_shards: Path) -> None:
+    """A second time there is nothing left; it used to wait for ever, as it did after `close`."""
+    loader = make_loader(make_config(demo_shards), steps=2)
+    assert len(list(loader)) == 2 and list(loader) == []
+    loader.close()
+    stopped = make_loader(make_config(demo_shards), steps=2)
+    next(iter(stopped))
+    stopped.close()
+    assert list(stopped) == []
+
+
 def assert_same_steps(a: dict, b: dict) -> None:
     assert a.keys() == b.keys()
     for step in a:

@@ -201,6 +201,27 @@ def test_an_index_larger_than_the_cache_is_said_to_be(config: Config, shards: Pa
         found.fill("0-index.arrow", "", 2000, lambda: [b"x" * 2000])
 
 
+def test_a_folder_of_more_shards_than_may_be_open(demo_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors stay bounded, whatever the number of shards and threads, and nobody's is closed while it reads."""
+    monkeypatch.setattr(store, "MAX_OPEN", 2)
+    dataset = Dataset.open(demo_shards)
+    wanted = [dataset.video_bytes(row) for row in range(len(dataset))]
+    before, faults = len(list(Path("/proc/self/fd").iterdir())), []
+
+    def read_all(seed: int) -> None:
+        for row in np.random.default_rng(seed).permutation(len(dataset)).tolist() * 3:
+            if dataset.video_bytes(row) != wanted[row]:
+                faults.append(row)
+
+    threads = [threading.Thread(target=read_all, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults and len(list(Path("/proc/self/fd").iterdir())) <= before + 6
+    assert len(shard_names(demo_shards)) > 2
+
+
 def test_changed_content_is_refused(config: Config, server: FileServer, shards: Path) -> None:
     dataset = open_remote(config)
     tar = shards / "shard-000000.tar"

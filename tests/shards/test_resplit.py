@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from livetrain.data import Dataset
 from livetrain.errors import UserError
 from shards import cli, sidecar, split
 from shards.labels import Label, Labels
@@ -79,14 +80,29 @@ def test_the_same_request_gives_the_same_bytes_and_the_build_says_what_changed(s
 
 
 def test_a_crash_between_the_files_is_found_and_set_right(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shards import manifest
-
-    with monkeypatch.context() as patch:
-        patch.setattr(manifest, "write", lambda *_: (_ for _ in ()).throw(UserError("the disk is full")))
-        assert run(shards, "--protocol", "kfold", "--folds", "3") == 2
+    whole = clips.digests(shards)
+    for stops_at in ("shards.manifest.write", "shards.sidecar.write_parquet", "shards.sidecar.write_table"):
+        with monkeypatch.context() as patch:
+            patch.setattr(stops_at, lambda *_: (_ for _ in ()).throw(UserError("the disk is full")))
+            assert run(shards, "--protocol", "kfold", "--folds", "3") == 2
+        # A reader has what was there before, all of it.
+        opened = Dataset.open(shards)
+        assert set(opened.codes("split")[1].tolist()) == {"train", "dev", "test"}
+        assert {row["split"] for row in opened.rejected("train") + opened.rejected("dev")} <= {"train", "dev"}
     assert {row["split"] for row in rows(shards)} == {"fold0", "fold1", "fold2"}
     assert any(line.startswith("index.arrow") for line in verify(shards))
     assert run(shards, "--protocol", "kfold", "--folds", "3") == 0 and verify(shards) == []
+    assert set(clips.digests(shards)) == set(whole), "nothing is left behind"
+    assert set(Dataset.open(shards).codes("split")[1].tolist()) == {"fold0", "fold1", "fold2"}
+
+
+def test_an_index_of_another_split_is_not_taken(built: Path, tmp_path: Path) -> None:
+    """A partial copy: the index of one split beside the dataset.json of another. 72 train clips used to become 40."""
+    one, other = (Path(shutil.copytree(built, tmp_path / name)) for name in ("one", "other"))
+    assert run(other, "--protocol", "kfold", "--folds", "3") == 0
+    shutil.copy(other / "index.arrow", one)
+    with pytest.raises(UserError, match="index.arrow is not the file that dataset.json there is about"):
+        Dataset.open(one)
 
 
 def test_leave_one_attack_out_in_a_folder(shards: Path) -> None:
