@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from livetrain.data import Dataset
+from livetrain.fileio import file_sha256
 from shards import manifest, sidecar
 from shards.write import shard_name
 
@@ -38,6 +39,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
         os.link(real / shard["name"], target)
     content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
     content["num_samples"] = num_samples
+    content["files"] = {sidecar.FILE_NAME: file_sha256(out / sidecar.FILE_NAME)}
     manifest.write(out, content)
     return out
 

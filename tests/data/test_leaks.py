@@ -14,6 +14,7 @@ from livetrain.errors import UserError
 from livetrain.verdict import verdict
 from shards import sidecar
 from tests.runs import records, small_config, train_here
+from tests.shards.clips import note_changes
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 
@@ -27,6 +28,7 @@ def leaky(demo_shards: Path, tmp_path: Path) -> Path:
     two = [row for row in rows if row["group"] == one["group"]]
     two[1]["split"] = "test"
     sidecar.write(folder / "index.arrow", rows)
+    note_changes(folder)
     return folder
 
 
@@ -52,6 +54,7 @@ def test_clips_of_unknown_people_are_no_leak(demo_shards: Path, tmp_path: Path) 
     folder = Path(shutil.copytree(demo_shards, tmp_path / "unknown"))
     rows = sidecar.read(folder / "index.arrow").to_pylist()
     sidecar.write(folder / "index.arrow", [row | {"group": ""} for row in rows])
+    note_changes(folder)
     assert leaks.find_leaks(Dataset.open(folder), SPLITS) == []
 
 

@@ -16,6 +16,7 @@ from livetrain.data.mixture import BLOCK
 from livetrain.data.plan import Samples
 from livetrain.errors import UserError
 from shards import cli
+from tests.shards.clips import note_changes
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def test_rejected_videos_keep_their_domain(folders: list[Path], tmp_path: Path) 
     for part, split in zip(parts, ("dev", "test"), strict=True):
         with (part / "rejected.csv").open("a") as file:
             file.write(f"bad.mp4,0,print,p1,,{split},empty\n")
+        note_changes(part)
     dataset = Dataset.of(DataConfig(sources=[str(part) for part in parts]))
     assert [(row["video"], row["group"], row["domain"]) for row in dataset.rejected("dev")] == [
         ("casia/bad.mp4", "casia/p1", "casia")

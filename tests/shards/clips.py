@@ -13,7 +13,8 @@ from typing import Any
 import av
 import numpy as np
 
-from shards import cli
+from livetrain.fileio import file_sha256
+from shards import cli, manifest
 from shards.demo import with_rotation
 
 PEOPLE = ("ann", "bob", "cleo", "dan", "eve")
@@ -109,3 +110,10 @@ def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below `folder`, hidden ones too."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def note_changes(folder: Path) -> None:
+    """Have dataset.json say that the files beside the shards are what they are now."""
+    content = manifest.read(folder)
+    content["files"] = {name: file_sha256(folder / name) for name in content["files"]}
+    manifest.write(folder, content)
