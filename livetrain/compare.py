@@ -99,15 +99,15 @@ def sheet_of(folder: Path, out: Path, project: str = "", sort: str = "dev") -> s
     from livetrain.verdict import sheet
 
     table = sheet.rows(folder, sort)
-    told = [RANKED[sort]]
+    remarks = [RANKED[sort]]
     if "group" in table[0]:
-        told.append("Groups have other dev or test videos, and do not compare.")
+        remarks.append("Groups have other dev or test videos, and do not compare.")
     write_text(out / "leaderboard.csv", sheet.to_csv(table))
     title = f"Runs in {folder.resolve().name}"
-    _write_page(out / "leaderboard.html", title, sheet.cells(table), [], " ".join(told))
+    _write_page(out / "leaderboard.html", title, sheet.cells(table), [], " ".join(remarks))
     if project:
         _to_wandb(table, project, out)
-    return "\n".join([*sheet.fitted(*sheet.summary(table)), *told, str(out / "leaderboard.html")])
+    return "\n".join([*sheet.fitted(*sheet.summary(table)), *remarks, str(out / "leaderboard.html")])
 
 
 def _judged(run: Path) -> Any:
@@ -144,7 +144,7 @@ def _with_pictures(pair: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def _write_page(
-    path: Path, title: str, table: tuple[list[str], list[list[str]]], pairs: list[dict[str, Any]], told: str = ""
+    path: Path, title: str, table: tuple[list[str], list[list[str]]], pairs: list[dict[str, Any]], remarks: str = ""
 ) -> None:
     from jinja2 import Environment, PackageLoader
 
@@ -152,7 +152,8 @@ def _write_page(
     template = environment.get_template("compare.html.j2")
     columns, lines = table
     write_text(
-        path, template.render(title=title, columns=columns, lines=lines, pairs=pairs, max_clips=MAX_CLIPS, told=told)
+        path,
+        template.render(title=title, columns=columns, lines=lines, pairs=pairs, max_clips=MAX_CLIPS, remarks=remarks),
     )
 
 

@@ -20,7 +20,7 @@ JOURNAL = "study.log"
 
 
 class Study:
-    """Trials asked for, told, and pruned. Needs the extra `sweep`."""
+    """Trials: new ones, what they came to, which to end early. Needs the extra `sweep`."""
 
     def __init__(self, folder: Path, sweep: Sweep, seed: int) -> None:
         try:
@@ -36,7 +36,7 @@ class Study:
         self._study = optuna.create_study(
             study_name="sweep",
             storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-            sampler=self._sampler(),
+            sampler=self._sampler(0),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, sweep.min_evaluations)),
             direction="maximize" if sweep.maximize else "minimize",
             load_if_exists=True,
@@ -56,6 +56,7 @@ class Study:
 
     def ask(self) -> Any:
         """A new trial."""
+        self._study.sampler = self._sampler(self.num_trials)
         trial = self._study.ask()
         for name, distribution in self._space.items():
             trial._suggest(name, distribution)
@@ -99,11 +100,12 @@ class Study:
         self._study.add_trial(trial)
         return True
 
-    def _sampler(self) -> Any:
+    def _sampler(self, trials: int) -> Any:
+        """What suggests the options of the next trial, of a study that has so many."""
         optuna, sweep, seed = self._optuna, self._sweep, self._seed
         if sweep.method == "bayes":
-            # Another seed for another number of trials: several commands must not draw the same options.
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True)
+            # A command that starts later, or goes on, must not draw what the first one drew.
+            return optuna.samplers.TPESampler(seed=seed + trials, n_startup_trials=5, constant_liar=True)
 
         class Given(optuna.samplers.BaseSampler):  # type: ignore[name-defined]
             def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:

@@ -137,8 +137,8 @@ def read_labels(
     missing = "" if skip_unlabelled else _missing(path, videos, line_of)
     if faults or missing:
         more = len(faults) - NUM_FAULTS_SHOWN
-        told = [*faults[:NUM_FAULTS_SHOWN], f"and {more} more" if more > 0 else "", missing]
-        raise UserError("\n".join(line for line in told if line))
+        lines = [*faults[:NUM_FAULTS_SHOWN], f"and {more} more" if more > 0 else "", missing]
+        raise UserError("\n".join(line for line in lines if line))
     rows = _name_live_rows(path, rows, line_of)
     if len({row.is_live for row in rows}) < 2:
         only = "live (label >= 0.5)" if rows[0].is_live else "attacks (label < 0.5)"

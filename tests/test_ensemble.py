@@ -116,6 +116,11 @@ def test_predict_makes_the_ensemble_it_is_asked_for(
     ):
         assert cli.main([*asked, *more]) == 2
         assert says in capsys.readouterr().err
+    file = tmp_path / "submission.csv.ensemble" / "ensemble.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"sources_sha256": {**content["sources_sha256"], str(variant): "0" * 64}}))
+    assert cli.main([*asked, str(variant)]) == 2
+    assert f"is of other weights of {variant}" in capsys.readouterr().err, "a run that was trained again since"
     assert cli.main(["predict", "--ensemble", str(plain), str(variant)]) == 2
     assert "needs --videos DIR and --out FILE" in capsys.readouterr().err
 

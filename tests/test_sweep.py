@@ -96,6 +96,16 @@ def test_a_study_goes_on_where_it_was_and_hands_a_trial_to_one_process(tmp_path:
     assert waiting.number == 1 and again.options(waiting) == random_options(loaded, 3, 1)
 
 
+def test_no_command_draws_what_another_one_drew(tmp_path: Path) -> None:
+    """Two at once, and one that goes on, while too few trials have ended for a model: all options differ."""
+    loaded = load_sweep(write(tmp_path, RANDOM.replace("random", "bayes")))
+    drawn = []
+    for _ in range(3):
+        studies = [Study(tmp_path / "s", loaded, 3) for _ in range(2)]
+        drawn += [json.dumps(study.options(study.ask())) for study in studies]
+    assert len(set(drawn)) == 6
+
+
 def test_what_finished_elsewhere_is_learnt_from_once(tmp_path: Path) -> None:
     loaded = load_sweep(write(tmp_path, GRID.replace("grid", "bayes")))
     study = Study(tmp_path / "s", loaded, 0)

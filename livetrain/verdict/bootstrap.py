@@ -151,6 +151,17 @@ def _rate(tally: Tally, people: Floats, unseen: Floats) -> Spread:
     return Spread(errors / videos, errors / (videos + more), (errors + more) / (videos + more))
 
 
+@dataclass(frozen=True)
+class _Roc:
+    """Of a chunk of draws. live, attack: accepted at each point of the ROC, [r, points]. pairs: of a live video and an
+    attack in the right order, ties half, [r]. of_kind: accepted of each type by falling score, [r, videos + 1]."""
+
+    live: Floats
+    attack: Floats
+    pairs: Floats
+    of_kind: dict[str, Floats]
+
+
 class Ranking:
     """The figures that take no threshold, of scored videos of both classes, under any weights of their units.
 
@@ -177,18 +188,23 @@ class Ranking:
         self.size_live, self.size_attack = unseen(self.live), unseen(self.attack)
         self.size_of_kind = {kind: unseen(rows) for kind, rows in self.of_kind.items()}
 
-    def seen(self, people: Floats) -> dict[str, Floats]:
-        """The figures under weights [r, num] of the units alone, float [r] each; NaN where a class has no weight."""
+    def seen(self, people: Floats, *, operating: bool = True) -> dict[str, Floats]:
+        """The figures under weights [r, num] of the units alone, float [r] each; NaN where a class has no weight.
+        operating: with the operating points."""
         nobody = np.zeros(len(people))
+        weights = Weights(people, nobody, nobody)
+        roc = self._roc(people, operating=operating)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self._figures(*self._roc(people), Weights(people, nobody, nobody), errs=False)
+            found = self._figures(roc, weights, errs=False)
+        nothing = (roc.live[:, -1] == 0) | (roc.attack[:, -1] == 0)
+        return {name: np.where(nothing, np.nan, values) for name, values in found.items()}
 
-    def __call__(self, weights: Weights) -> Spreads:
+    def __call__(self, weights: Weights, *, operating: bool = True) -> Spreads:
         """The spread of each figure."""
         nobody = np.zeros(len(weights.people))
-        roc = self._roc(weights.people)
-        seen = self._figures(*roc, Weights(weights.people, nobody, nobody), errs=False)
-        right, wrong = (self._figures(*roc, weights, errs=errs) for errs in (False, True))
+        roc = self._roc(weights.people, operating=operating)
+        seen = self._figures(roc, Weights(weights.people, nobody, nobody), errs=False)
+        right, wrong = (self._figures(roc, weights, errs=errs) for errs in (False, True))
         found = {}
         for name, values in seen.items():
             falls = name.startswith(("auc", "tpr_at_fpr"))  # with errors
@@ -196,8 +212,8 @@ class Ranking:
             found[name] = Spread(values, low[name], high[name])
         return found
 
-    def _roc(self, people: Floats) -> tuple[Floats, Floats, Floats]:
-        """(weights of the videos by falling score [r, n], live and attacks accepted at each point of the ROC)."""
+    def _roc(self, people: Floats, *, operating: bool) -> _Roc:
+        """What all figures of a chunk of draws are read from: the sums over videos, which take the time."""
         videos = people[:, self.codes]
 
         def accepted(which: NDArray[np.bool_]) -> Floats:
@@ -206,55 +222,58 @@ class Ranking:
             counts[:, 1:] = sums if len(self.ends) == sums.shape[1] else sums[:, self.ends]
             return counts
 
-        return videos, accepted(self.live), accepted(self.attack)
+        live, attack = accepted(self.live), accepted(self.attack)
+        steps = np.diff(attack, axis=1)
+        pairs = (np.einsum("rp,rp->r", steps, live[:, :-1]) + np.einsum("rp,rp->r", steps, live[:, 1:])) / 2
+        of_kind = {}
+        for kind, columns in self.of_kind.items() if operating else ():
+            of_kind[kind] = np.zeros((len(videos), len(columns) + 1))
+            np.cumsum(videos[:, columns], axis=1, out=of_kind[kind][:, 1:])
+        return _Roc(live, attack, pairs, of_kind)
 
-    def _figures(
-        self, videos: Floats, live: Floats, attack: Floats, weights: Weights, *, errs: bool
-    ) -> dict[str, Floats]:
-        """With the unseen people's videos all wrong or all right: their scores are beyond all others."""
+    def _figures(self, roc: _Roc, weights: Weights, *, errs: bool) -> dict[str, Floats]:
+        """With the unseen people's videos all wrong or all right: their scores are beyond all others. Operating points
+        where the ROC has its types."""
         more_live, more_attack = weights.live * self.size_live, weights.attack * self.size_attack
-        num_live, num_attack = live[:, -1], attack[:, -1]
+        num_live, num_attack = roc.live[:, -1], roc.attack[:, -1]
         all_live, all_attack = num_live + more_live, num_attack + more_attack
         passed, refused = (more_attack, more_live) if errs else (0 * more_attack, 0 * more_live)
-        rows = np.arange(len(videos))
-        steps = np.diff(attack, axis=1)
-        area = (np.einsum("rp,rp->r", steps, live[:, :-1]) + np.einsum("rp,rp->r", steps, live[:, 1:])) / 2
-        if not errs:
-            area = area + more_attack * num_live + more_live * num_attack + more_live * more_attack
+        rows = np.arange(len(num_live))
+        pairs = roc.pairs if errs else roc.pairs + more_attack * num_live + more_live * all_attack
 
         def fpr(at: Counts) -> Floats:
-            return (attack[rows, at] + passed) / all_attack
+            return (roc.attack[rows, at] + passed) / all_attack
 
         def fnr(at: Counts) -> Floats:
-            return (num_live - live[rows, at] + refused) / all_live
+            return (num_live - roc.live[rows, at] + refused) / all_live
 
-        figures = {"auc": area / (all_live * all_attack)}
         # Cross-multiplied, so that equal whole counts are equal.
-        before = _last(
-            lambda at: (attack[rows, at] + passed) * all_live < (num_live - live[rows, at] + refused) * all_attack,
-            len(rows), live.shape[1] - 1,
-        )  # fmt: skip
+        def fpr_is_lower(at: Counts) -> NDArray[np.bool_]:
+            falsely_accepted, falsely_refused = roc.attack[rows, at] + passed, num_live - roc.live[rows, at] + refused
+            return falsely_accepted * all_live < falsely_refused * all_attack
+
+        before = _last(fpr_is_lower, len(rows), roc.live.shape[1] - 1)
         gap0, gap1 = fnr(before) - fpr(before), fpr(before + 1) - fnr(before + 1)
-        figures["eer"] = fpr(before) + gap0 / (gap0 + gap1) * (fpr(before + 1) - fpr(before))
+        eer = fpr(before) + gap0 / (gap0 + gap1) * (fpr(before + 1) - fpr(before))
+        figures = {"auc": pairs / (all_live * all_attack), "eer": eer}
+        if not roc.of_kind:
+            return figures
         for target in BPCER_AT_APCER:
-            at, possible = self._most_blocks(videos, weights.attack, errs, target)
+            at, possible = self._most_blocks(roc.of_kind, weights.attack, errs, target)
             figures[f"bpcer_at_apcer {target:g}"] = np.where(possible, fnr(at), 1.0)
         for target in TPR_AT_FPR:
-            at = _last(lambda at, target=target: fpr(at) <= target, len(rows), live.shape[1])
+            at = _last(lambda at, target=target: fpr(at) <= target, len(rows), roc.live.shape[1])
             figures[f"tpr_at_fpr {target:g}"] = np.where(passed / all_attack <= target, 1 - fnr(at), 0.0)
-        nothing = (num_live == 0) | (num_attack == 0)
-        return {name: np.where(nothing, np.nan, values) for name, values in figures.items()}
+        return figures
 
     def _most_blocks(
-        self, videos: Floats, unseen: Floats, errs: bool, target: float
+        self, of_kind: Mapping[str, Floats], unseen: Floats, errs: bool, target: float
     ) -> tuple[Counts, NDArray[np.bool_]]:
         """(how many blocks of equal scores may be accepted with no type's APCER above `target`, whether any threshold
         has that), [r] each."""
-        rows = np.arange(len(videos))
-        most, possible = np.full(len(videos), len(self.ends)), np.ones(len(videos), dtype=bool)
-        for kind, columns in self.of_kind.items():
-            accepted = np.zeros((len(videos), len(columns) + 1))
-            np.cumsum(videos[:, columns], axis=1, out=accepted[:, 1:])
+        rows = np.arange(len(unseen))
+        most, possible = np.full(len(rows), len(self.ends)), np.ones(len(rows), dtype=bool)
+        for kind, accepted in of_kind.items():
             more = unseen * self.size_of_kind[kind]
             passed, total = more if errs else 0 * more, accepted[:, -1] + more
             total = np.where(total == 0, 1.0, total)
@@ -264,8 +283,8 @@ class Ranking:
             ) -> NDArray[np.bool_]:
                 return (accepted[rows, at] + passed) / total <= target
 
-            limits = np.append(self.block[columns], len(self.ends))
-            most = np.minimum(most, limits[_last(within, len(rows), len(columns) + 1)])
+            limits = np.append(self.block[self.of_kind[kind]], len(self.ends))
+            most = np.minimum(most, limits[_last(within, len(rows), accepted.shape[1])])
             possible &= passed / total <= target
         return most, possible
 

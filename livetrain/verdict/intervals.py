@@ -108,7 +108,7 @@ def clopper_pearson(errors: int, num: int, confidence: float) -> tuple[float, fl
     return float(found.low), float(found.high)
 
 
-def bounds_of(tally: Tally, confidence: float) -> tuple[float, float]:
+def _bounds_of(tally: Tally, confidence: float) -> tuple[float, float]:
     """The interval of a rate."""
     some = tally.videos > 0
     return ratio_interval(tally.errors[some], tally.videos[some], confidence)
@@ -116,7 +116,7 @@ def bounds_of(tally: Tally, confidence: float) -> tuple[float, float]:
 
 def _rates(tallies: Mapping[str, Tally], units: Units, settings: Settings) -> dict[str, Any]:
     def rate(tally: Tally) -> Interval:
-        found = _interval(*bounds_of(tally, settings.confidence), EXACT, units.name, tally.num_units)
+        found = _interval(*_bounds_of(tally, settings.confidence), EXACT, units.name, tally.num_units)
         if units.name != "videos":
             low, high = clopper_pearson(int(tally.errors.sum()), int(tally.videos.sum()), settings.confidence)
             found["if_videos_were_independent"] = {"low": low, "high": high}
@@ -132,7 +132,7 @@ def _largest(by_type: Mapping[str, Interval], tallies: Mapping[str, Tally], sett
     if not by_type:
         return None
     level = 1 - 2 * settings.tail / len(by_type)
-    low = max(bounds_of(tallies[APCER + kind], level)[0] for kind in by_type)
+    low = max(_bounds_of(tallies[APCER + kind], level)[0] for kind in by_type)
     high = max(item["high"] for item in by_type.values())
     some = next(iter(by_type.values()))
     return _interval(low, high, EXACT, some["unit"], min(item["num_units"] for item in by_type.values()))
@@ -179,11 +179,6 @@ def _of_kind(attacks: Scores, kind: str | None) -> NDArray[np.bool_]:
 
 def _interval(low: float, high: float, method: str, unit: str, num: int) -> Interval:
     return {"low": low, "high": high, "method": method, "unit": unit, "num_units": num}
-
-
-def contains(interval: Interval | None, value: float) -> bool:
-    """Whether `value` is within; False without an interval."""
-    return interval is not None and interval["low"] <= value <= interval["high"]
 
 
 def format_interval(interval: Interval | None, *, percent: bool = True) -> str:

@@ -167,7 +167,7 @@ def _spreads(
     for weights in bootstrap.draws(units.num, settings.draws, settings.seed, shared=shared, width=width):
         for side in (0, 1):
             found = bootstrap.at_threshold(tallies[side], weights)
-            chunks[side].append(found | (rankings[side](weights) if rankings else {}))
+            chunks[side].append(found | (rankings[side](weights, operating=False) if rankings else {}))
     return [bootstrap.joined(side) for side in chunks]
 
 
@@ -231,11 +231,14 @@ def _swapped_ranks(name: str, both: tuple[Scores, Scores], units: Units) -> tupl
     pooled = replace(pooled, p_live=np.concatenate(ranks))
     ranking = Ranking(pooled, Units(np.concatenate([units.codes, units.codes + units.num]), 2 * units.num, units.name))
 
+    def figure(kept: Floats) -> Floats:
+        return ranking.seen(kept, operating=False)[name]
+
     def statistic(signs: Floats) -> Floats:
         kept = np.ones((len(signs), units.num), dtype=bool)
         kept[:, differing] = signs > 0
         first, second = (np.concatenate([a, ~a], axis=1).astype(np.float64) for a in (kept, ~kept))
-        return np.abs(ranking.seen(second)[name] - ranking.seen(first)[name])
+        return np.abs(figure(second) - figure(first))
 
     most = max(999, min(NUM_FLIPS, FLIP_CELLS // len(pooled)))
     return _share(statistic, len(differing), most, width=len(pooled)), len(differing)

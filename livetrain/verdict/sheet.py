@@ -4,7 +4,6 @@ their figures with intervals."""
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from livetrain.errors import UserError
-from livetrain.verdict import scores
+from livetrain.verdict import names, scores
+from livetrain.verdict.threshold import digest
 
 FIGURES = ("apcer_max", "bpcer", "hter", "eer", "auc")
 SORTS = {"dev": "dev_eer", "test": "hter"}
@@ -48,12 +48,8 @@ def rows(folder: Path, sort: str = "dev") -> list[Row]:
 
 
 def _videos(path: Path) -> str:
-    """SHA-256 of the videos that a file of scores is of and of their labels, in any order; "" without the file."""
-    if not path.exists():
-        return ""
-    of = scores.read(path)
-    lines = sorted(zip(of.key.tolist(), of.label.tolist(), of.attack_type.tolist(), strict=True))
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    """The digest of the videos that a file of scores is of; "" without the file."""
+    return digest(scores.read(path)) if path.exists() else ""
 
 
 def fitted(columns: list[str], lines: list[list[str]], width: int = 80) -> list[str]:
@@ -67,16 +63,9 @@ def fitted(columns: list[str], lines: list[list[str]], width: int = 80) -> list[
     widths[0] = max(least, min(widths[0], width - sum(2 + w for w in widths[1:kept])))
     text = []
     for line in [columns, *lines]:
-        cells = [_cut(line[0], widths[0]), *line[1:kept]]
+        cells = [names.shown(line[0], widths[0]), *line[1:kept]]
         text.append("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=False)).rstrip())
     return text
-
-
-def _cut(name: str, width: int) -> str:
-    if len(name) <= width:
-        return name
-    tail = (width - 1) // 2
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def figures(run: Path) -> Row:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from livetrain import cli, submit
-from livetrain.config import load_config
+from livetrain.config import load_config, to_yaml
 from livetrain.data import Dataset
+from livetrain.engine.environment import code_version
 from shards import cli as shards_cli
 from tests.slurm import cluster as slurm
 
@@ -115,6 +116,7 @@ def test_the_run_directory_gets_code_and_configuration(
     for name in ("livetrain/train.py", "livetrain/verdict/report.html.j2", "shards/tar.py", "slurm/train.sbatch"):
         assert (run / "code" / name).read_bytes() == (REPO / name).read_bytes()
     assert os.access(run / "code" / "slurm" / "train.sbatch", os.X_OK)
+    assert code_version(run / "code") == code_version(REPO), "the commit at submission"
     first, second = fake_sbatch.read_text().split("\n", 1)
     assert f"{run}/code/slurm/train.sbatch {run}/submitted.yaml" in first
     assert "--dependency=afterok:1" in second and f"data.shards={tmp_path}/other run_dir={run}/on-other" in second
@@ -135,6 +137,24 @@ def test_an_array_has_a_run_for_each_line(
         f"optim.lr=1e-3 run_dir={tmp_path}/run/task-0",
         f"optim.lr=3e-3 seed=2 run_dir={tmp_path}/run/task-1",
     ]
+
+
+def test_an_array_does_not_take_other_runs_for_its_own(
+    fake_sbatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A task's folder with a run of other settings is refused before anything is submitted; its own goes on."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["submit", "data.shards=x", "run_dir=run", "--array", "optim.lr=1e-3,3e-3"]
+    task = tmp_path / "run" / "task-1"
+    task.mkdir(parents=True)
+    own = load_config([], [f"data.shards={tmp_path}/x", f"run_dir={task}", "optim.lr=3e-3"], warn=print)
+    (task / "config.yaml").write_text(to_yaml(own))
+    assert cli.main(asked) == 0
+    submitted = fake_sbatch.read_text()
+    assert cli.main([*asked[:-1], "optim.lr=1e-3,5e-3"]) == 2
+    said = capsys.readouterr().err
+    assert f"{task} holds a run with other settings: optim.lr was 0.003 and is 0.005" in said
+    assert fake_sbatch.read_text() == submitted
 
 
 def test_an_array_of_values_has_a_run_for_each_combination() -> None:

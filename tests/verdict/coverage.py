@@ -12,6 +12,8 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +108,11 @@ def scores_of(p_live: Floats, live: NDArray[np.bool_], kinds: NDArray[np.object_
     return Scores(names, names, p_live, live.astype(np.float64), groups, kinds, np.ones(num), np.ones(num), ok)
 
 
+def contains(interval: dict[str, Any], value: float) -> bool:
+    """Whether the true value is within."""
+    return interval["low"] <= value <= interval["high"]
+
+
 def combined(trials: int) -> Table:
     """HTER of rates of 3 and 8 %, and the largest of three APCERs, 5 videos a person."""
     found = {}
@@ -125,8 +132,8 @@ def combined(trials: int) -> Table:
                 errors.append(random.binomial(5, often))
             scores = decided(errors[0], errors[1:], 5, same=same)
             bounds = intervals.of_scores(scores, 0.5, settings, ranking=False)
-            hits["HTER"] += intervals.contains(bounds["hter"], (0.03 + np.mean(rates_of[1:])) / 2)
-            hits["largest APCER"] += intervals.contains(bounds["apcer_max"], 0.08)
+            hits["HTER"] += contains(bounds["hter"], (0.03 + np.mean(rates_of[1:])) / 2)
+            hits["largest APCER"] += contains(bounds["apcer_max"], 0.08)
         for name, count in hits.items():
             found[f"{name}, {kind}, {'the same' if same else 'other'} people live and attack", num] = count / trials
     return found
@@ -135,7 +142,7 @@ def combined(trials: int) -> Table:
 SEPARATIONS = {"good": (1.3, 0.0), "5 % of people always accepted": (1.7, 0.05)}  # (mean, share of such people)
 
 
-def ranked(random: np.random.Generator, num: int, mean: float, bad: float, *, same: bool) -> Scores:
+def scored(random: np.random.Generator, num: int, mean: float, bad: float, *, same: bool) -> Scores:
     """Five live and five attack videos a person; scores of one person have a correlation of 0.5."""
     z = []
     for sign in (1, -1):
@@ -167,9 +174,9 @@ def separation(trials: int) -> Table:
         random = np.random.default_rng([num, same, int(100 * bad)])
         hits = {"AUC": 0, "EER": 0, "BPCER at APCER 10 %": 0}
         for _ in range(trials):
-            bounds = intervals.of_scores(ranked(random, num, mean, bad, same=same), 0.5, settings)
-            hits["AUC"] += intervals.contains(bounds["auc"], float(auc))
-            hits["EER"] += intervals.contains(bounds["eer"], eer)
+            bounds = intervals.of_scores(scored(random, num, mean, bad, same=same), 0.5, settings)
+            hits["AUC"] += contains(bounds["auc"], float(auc))
+            hits["EER"] += contains(bounds["eer"], eer)
             at = bounds["bpcer_at_apcer"]["0.1"]
             hits["BPCER at APCER 10 %"] += at["low"] <= bpcer and (at["high"] is None or bpcer <= at["high"])
         for name, count in hits.items():
@@ -224,8 +231,12 @@ def lines(title: str, table: Table, *, worst: Callable[[Sequence[float]], float]
 def report(trials: int) -> list[str]:
     """Everything, in Markdown."""
     few = max(100, trials // 5)
-    single = rates(trials)
-    called, difference = exchangeable(few)
+    with ProcessPoolExecutor() as pool:
+        last, first, second, third = (
+            pool.submit(make, number)
+            for make, number in ((exchangeable, few), (combined, few), (rates, trials), (separation, few))
+        )
+        (called, difference), both, single, ranked = last.result(), first.result(), second.result(), third.result()
     cells = [*single.values()]
     share = np.mean([cell >= 0.93 for cell in cells])
     return [
@@ -237,8 +248,8 @@ def report(trials: int) -> list[str]:
         f"Single rates: {100 * share:.0f} % of {len(cells)} cells hold in 93 % or more, the worst in "
         f"{100 * min(cells):.1f} %.",
         *lines("Single rates, %: the worst of the rates 0.5, 2, 5 and 20 %", single, worst=min),
-        *lines("Combined rates, %", combined(few)),
-        *lines("Figures without a threshold, and an operating point, %", separation(few)),
+        *lines("Combined rates, %", both),
+        *lines("Figures without a threshold, and an operating point, %", ranked),
         *lines("Differences of two runs with equal rates, %", difference),
         *lines("Runs with equal rates that are called different (p ≤ 0.05, one figure alone), %", called),
     ]  # fmt: skip

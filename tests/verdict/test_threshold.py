@@ -140,6 +140,22 @@ def test_a_threshold_belongs_to_a_way_of_scoring(tmp_path: Path) -> None:
     assert threshold.find(tmp_path, other_weights, highest, trained=own) is None
 
 
+def test_a_threshold_belongs_to_weights(tmp_path: Path) -> None:
+    """Other weights in a folder of the same name get one of their own, on the run's own dev split alone."""
+    known = {"scoring": {"a": 1}, "checkpoint": "best-1"}
+    stored = threshold.fit(DEV, VerdictConfig(), weights_sha256="one", **known)
+    assert threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, weights_sha256="one", **known) == stored
+    again = threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, weights_sha256="two", **known)
+    assert again.weights_sha256 == "two"
+    with pytest.raises(UserError, match=r"belongs to scores made with other weights \(best-1\)"):
+        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, weights_sha256="two", **known)
+    threshold.write(tmp_path / "evaluations" / "x", stored)
+    (tmp_path / "best-1").mkdir()
+    for weights, found in (("one", stored), ("two", None), ("", stored)):
+        asked = {"trained": {}, "weights_sha256": weights}
+        assert threshold.find(tmp_path, tmp_path / "best-1", {"a": 1}, **asked) == found
+
+
 def test_a_file_of_an_older_version_is_of_the_runs_own_scoring(tmp_path: Path) -> None:
     path = threshold.write(tmp_path / "best-1", threshold.fit(DEV, VerdictConfig()))
     content = json.loads(path.read_text()) | {"format": 1}
