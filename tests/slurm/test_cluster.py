@@ -20,6 +20,8 @@ import pytest
 
 from livetrain import cli
 from livetrain.engine import heartbeat
+from livetrain.engine.checkpoint import MANIFEST
+from livetrain.engine.run import CHECKPOINTS
 from livetrain.engine.stop import EXIT_STOPPED
 from tests import ranks
 from tests.runs import REPO, SMALL, records, same_weights, weights
@@ -104,7 +106,9 @@ def test_a_run_survives_what_happens_to_jobs(
     assert cli.main(["submit", *asked, *where]) == 0
     job = Job(nodes, run, capsys.readouterr().out.split()[1].rstrip(":"))
 
-    job.wait(lambda: job.steps() >= 25, "the job trains")
+    # A checkpoint is written beside training: the update after it may be logged before it is there.
+    saved = run / CHECKPOINTS / "step-00000020" / MANIFEST
+    job.wait(lambda: job.steps() >= 25 and saved.exists(), "the job trains and has saved")
     victim = next(beat for beat in heartbeat.read(run / heartbeat.FOLDER) if beat.rank == 1)
     os.kill(victim.pid, signal.SIGKILL)
     job.wait(lambda: len(job.attempts()) == 1, "the fault is noted")
