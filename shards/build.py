@@ -20,21 +20,24 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from livetrain.errors import UserError
-from livetrain.fileio import write_json, write_text
+from livetrain.fileio import file_sha256, write_json, write_text
 from livetrain.progress import progress
-from shards import manifest, plan, pool, sidecar, split
+from shards import kept, manifest, plan, pool, sidecar, split
+from shards.kept import Kept
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
 from shards.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.stores import Media
 from shards.write import BUILD_FOLDER, ShardTask, record_path, shard_name, write_shard
 
+REJECTED = "rejected.csv"
 REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
+KEPT = "kept.csv"  # in the build folder
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
 OUR_FILES = (
@@ -57,12 +60,25 @@ class Options:
     domain: str = ""  # of all videos; empty: as the label file says
     skip_unlabelled: bool = False
     allow_leak: bool = False  # a split column that has a person in two splits
+    protocol: str = split.STRATIFIED  # see shards.split
+    keep: Path | None = None  # whoever has a split there keeps it: see shards.kept
+    reassign: bool = False  # also in `out` itself, which is replaced
 
     def as_dict(self) -> dict[str, Any]:
+        """As dataset.json tells them; what columns are called decides nothing but what the labels say."""
         columns = {f"columns_{name}": value for name, value in asdict(self.columns).items()}
-        rest = {"shard_mb": self.shard_mb, "seed": self.seed, "fractions": self.fractions, "folds": self.folds}
-        rest |= {"check": self.check, "domain": self.domain}
-        return {**asdict(self.media), **columns, **rest}
+        return {**asdict(self.media), **columns, **self.decisive()}
+
+    def decisive(self) -> dict[str, Any]:
+        """What makes another build, beside labels and videos."""
+        rest: dict[str, Any] = {"shard_mb": self.shard_mb, "seed": self.seed, "folds": self.folds}
+        rest |= {"fractions": list(self.shares().values()), "check": self.check, "domain": self.domain}
+        rest |= {"protocol": self.protocol, "keep": file_sha256(kept.file_of(self.keep)) if self.keep else ""}
+        return {**asdict(self.media), **rest}
+
+    def shares(self) -> dict[str, float]:
+        """The share of each split to be."""
+        return split.fold_fractions(self.folds) if self.folds else split.parse_fractions(self.fractions)
 
 
 @dataclass(frozen=True)
@@ -83,37 +99,50 @@ def build(
     full; finished shards stay, so that the same command goes on from there.
     """
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
-    fractions = split.fold_fractions(options.folds) if options.folds else split.parse_fractions(options.fractions)
     for notice in labels.notices:
         _warn(notice)
     _warn_without_groups(labels, labels_file)
-    splits = split.assign(labels, fractions, options.seed, allow_leak=options.allow_leak)
-    sizes = [_size(videos / row.video) for row in labels.rows]
-    digest = _digest([options.as_dict(), [asdict(row) for row in labels.rows], sizes])
+    before = _kept(out, options, overwrite)
+    if labels.split_column:
+        if options.keep or options.protocol != split.STRATIFIED:
+            raise UserError(
+                f"{labels_file}: its column {labels.split_column!r} decides the splits, so --keep and --protocol have "
+                "no effect; leave them out, or let the builder split: --columns split="
+            )
+        before = None
+
+    def assigned(labels: Labels) -> list[str]:
+        return split.assign(
+            labels, options.shares(), options.seed, protocol=options.protocol, kept=before,
+            allow_leak=options.allow_leak,
+        )  # fmt: skip
+
+    assigned(labels)  # what is wrong is known before hours of decoding
+    sizes = [file_size(videos / row.video) for row in labels.rows]
+    digest = _digest([options.decisive(), [asdict(row) for row in labels.rows], sizes])
     request = {"options": options.as_dict(), "request": digest}
 
-    with _claimed(out, request, overwrite) as finished:
+    with _claimed(out, request, overwrite, before) as finished:
         if finished is not None:
             print(f"{out} is built already, from the same videos, labels and options; nothing to do", file=sys.stderr)
             if "resplit" in finished:
                 print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
             return finished
-        probed = _probe_all(videos, labels.rows, out, num_workers, quick=options.check == "probe")
+        probed = probe_all(videos, labels.rows, out, num_workers, quick=options.check == "probe")
+        labels = replace(labels, contents=contents(probed))
+        splits = assigned(labels)
+        if before is not None:
+            _tell_kept(before, labels)
         keys = plan.keys(row.video for row in labels.rows)
-        samples, rejected = [], []
-        for row, name, size, result in zip(labels.rows, splits, sizes, probed, strict=True):
-            if result.facts is None:
-                rejected.append((row, name, result.reason))
-            else:
-                samples.append(plan.Sample(keys[row.video], row, name, result.facts, size, result.sha256))
-        _write_rejected(out / "rejected.csv", rejected)
+        samples, rejected = sort(labels.rows, splits, sizes, probed, keys)
+        write_text(out / REJECTED, rejected_text(rejected))
         _refuse_useless(samples, rejected, out)
         _warn_about_splits(samples, splits)
-        _warn_about_duplicates(samples)
+        warn_about_duplicates(samples)
 
         shards = plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
-        records = _write_all(tasks, num_workers)
+        records = write_all(tasks, num_workers)
         rows = [row for record in records for row in record["rows"]]
         sidecar.write(out / sidecar.FILE_NAME, rows)
         sidecar.write_parquet(out / sidecar.PARQUET_NAME, out / sidecar.FILE_NAME)
@@ -138,7 +167,8 @@ def probe_file(path: Path, quick: bool = False) -> Probed:
         return Probed(sha256, None, f"decoding takes more than {MEMORY_BYTES / 1e9:g} GB of memory")
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Bytes of a video; -1 where it cannot be asked."""
     try:
         return path.stat().st_size
     except OSError:
@@ -149,9 +179,32 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def _kept(out: Path, options: Options, overwrite: bool) -> Kept | None:
+    """The splits that are kept: those of --keep, of the folder that is built again, or of the one that a killed build
+    was replacing."""
+    if options.keep is not None:
+        return kept.read(options.keep)
+    known = out / BUILD_FOLDER / KEPT
+    if options.reassign:
+        known.unlink(missing_ok=True)
+        return None
+    if known.exists():
+        return kept.read(known)
+    return kept.read(out) if overwrite and (out / manifest.FILE_NAME).exists() else None
+
+
+def _tell_kept(before: Kept, labels: Labels) -> None:
+    num_kept = sum(name is not None for name in before.of(labels))
+    if num_kept:
+        print(f"{num_kept:,} of {len(labels.rows):,} videos keep the split of {before.source}", file=sys.stderr)
+
+
 @contextlib.contextmanager
-def _claimed(out: Path, request: dict[str, Any], overwrite: bool) -> Iterator[dict[str, Any] | None]:
-    """Hold `out` for this build alone. Yields the manifest when the very same build is finished, else None."""
+def _claimed(
+    out: Path, request: dict[str, Any], overwrite: bool, before: Kept | None
+) -> Iterator[dict[str, Any] | None]:
+    """Hold `out` for this build alone. Yields the manifest when the very same build is finished, else None. `before`
+    outlasts what is replaced."""
     state = out / BUILD_FOLDER
     known = state / "request.json"
     try:
@@ -172,6 +225,8 @@ def _claimed(out: Path, request: dict[str, Any], overwrite: bool) -> Iterator[di
         except BlockingIOError as error:
             raise UserError(f"--out {out}: another build is writing there; wait for it or go elsewhere") from error
         if overwrite:
+            if before is not None:
+                write_text(state / KEPT, before.text())
             _clear(out)
         _same_build(known, request, out)
         for leftover in out.glob(".*.tmp"):  # of workers that were killed in the middle of a shard
@@ -197,16 +252,16 @@ def _same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any
 
 
 def _clear(out: Path) -> None:
-    """Remove what a build leaves in `out`, and nothing else. The lock stays."""
+    """Remove what a build leaves in `out`, and nothing else. The lock stays, and the splits that are kept."""
     for pattern in OUR_FILES:
         for path in out.glob(pattern):
             path.unlink()
     for path in (out / BUILD_FOLDER).iterdir():
-        if path.name != "lock":
+        if path.name not in ("lock", KEPT):
             path.unlink()
 
 
-def _probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int, quick: bool) -> list[Probed]:
+def probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int, quick: bool) -> list[Probed]:
     """Probe every video, but for those that a killed build probed already and that did not change since."""
     log = out / BUILD_FOLDER / "probes.jsonl"
     known = _read_log(log)
@@ -218,7 +273,7 @@ def _probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int,
             paths = [videos / rows[i].video for i in missing]
             task = functools.partial(probe_file, quick=True) if quick else probe_file
             # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-            largest = max((_size(path) for path in paths), default=0)
+            largest = max((file_size(path) for path in paths), default=0)
             limits = pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
             for position, result in pool.unordered(task, paths, num_workers, PRELOAD, limits):
                 if isinstance(result, pool.WorkerDied):
@@ -256,7 +311,7 @@ def _read_log(path: Path) -> dict[str, Probed]:
     return known
 
 
-def _write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, Any]]:
+def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, Any]]:
     """Write the shards that are not finished yet; the records of all, in order."""
     records = {task.number: record for task in tasks if (record := _finished_record(task)) is not None}
     todo = [task for task in tasks if task.number not in records]
@@ -289,13 +344,37 @@ def _finished_record(task: ShardTask) -> dict[str, Any] | None:
     return record if written == wanted and tar.with_suffix(".idx").exists() else None
 
 
-def _write_rejected(path: Path, rejected: Sequence[tuple[Label, str, str]]) -> None:
+def contents(probed: Sequence[Probed]) -> tuple[str, ...]:
+    """What is known to be the same file: of good videos alone, for empty files are alike and no leak."""
+    return tuple(result.sha256 if result.facts else "" for result in probed)
+
+
+def sort(
+    rows: Sequence[Label],
+    splits: Sequence[str],
+    sizes: Sequence[int],
+    probed: Sequence[Probed],
+    keys: Mapping[str, str],
+) -> tuple[list[plan.Sample], list[tuple[Label, str, str]]]:
+    """Labelled videos with their splits, sizes in bytes, what probing found and keys, as what goes to shards, and what
+    is rejected: (label, split, reason)."""
+    samples, rejected = [], []
+    for row, name, size, result in zip(rows, splits, sizes, probed, strict=True):
+        if result.facts is None:
+            rejected.append((row, name, result.reason))
+        else:
+            samples.append(plan.Sample(keys[row.video], row, name, result.facts, size, result.sha256))
+    return samples, rejected
+
+
+def rejected_text(rejected: Sequence[tuple[Label, str, str]]) -> str:
+    """The content of rejected.csv."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(REJECTED_COLUMNS)
     for row, name, reason in rejected:
         writer.writerow([row.video, f"{row.label:g}", row.attack_type, row.group, row.domain, name, reason])
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _refuse_useless(samples: Sequence[plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
@@ -331,7 +410,7 @@ def _warn_about_splits(samples: Sequence[plan.Sample], names: Sequence[str]) -> 
             _warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
 
 
-def _warn_about_duplicates(samples: Sequence[plan.Sample]) -> None:
+def warn_about_duplicates(samples: Sequence[plan.Sample]) -> None:
     """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
     first: dict[str, plan.Sample] = {}
     for sample in samples:

@@ -111,6 +111,24 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--skip-unlabelled", action="store_true", help="leave out videos that have no row in --labels")
     build.add_argument("--allow-leak", action="store_true", help="take a split column that has people in two splits")
     build.add_argument("--overwrite", action="store_true", help="replace a build with other options in --out")
+    build.add_argument(
+        "--protocol",
+        choices=["stratified", "hash"],
+        default="stratified",
+        help="how people are split: classes evenly (default), or by a hash of their names, where nobody moves when "
+        "others come or go (for thousands of people)",
+    )
+    build.add_argument(
+        "--keep", type=_local, metavar="PATH", help="who has a split there keeps it: a shard folder, its index, or a "
+        "label file with a column split",
+    )  # fmt: skip
+    build.add_argument(
+        "--reassign", action="store_true", help="split all anew, also over a folder that has splits (default: kept)"
+    )
+    build.add_argument(
+        "--append", action="store_true", help="add the videos that --out does not have yet, as new shards; what is "
+        "there stays as it is, splits included",
+    )  # fmt: skip
 
     _add_import(verbs)
     _add_split(verbs)
@@ -227,16 +245,26 @@ def _build(arguments: argparse.Namespace) -> int:
         arguments.domain,
         arguments.skip_unlabelled,
         arguments.allow_leak,
+        arguments.protocol,
+        arguments.keep,
+        arguments.reassign,
     )
+    if arguments.keep and arguments.reassign:
+        raise UserError("--keep and --reassign: give one of them")
     start = time.monotonic()
-    content = build(
-        arguments.videos,
-        arguments.labels,
-        arguments.out,
-        options,
-        num_workers=_workers(arguments.workers),
-        overwrite=arguments.overwrite,
-    )
+    workers = _workers(arguments.workers)
+    if arguments.append:
+        from shards.append import append
+
+        for option in ("overwrite", "keep", "reassign"):
+            if getattr(arguments, option):
+                raise UserError(f"--append and --{option}: what is there stays as it is; give one of them")
+        content = append(arguments.videos, arguments.labels, arguments.out, options, num_workers=workers)
+    else:
+        content = build(
+            arguments.videos, arguments.labels, arguments.out, options, num_workers=workers,
+            overwrite=arguments.overwrite,
+        )  # fmt: skip
     print(_summary(content, arguments.out, time.monotonic() - start))
     return 0
 
@@ -254,6 +282,7 @@ def _media(arguments: argparse.Namespace) -> Media:
         if not (name == "codec" or least <= given <= most):
             raise UserError(f"{option} {given:g}: give {least:g} {'or more' if most == math.inf else f'to {most:g}'}")
         values[name] = given
+    from shards.stores import default_quality
     from shards.stores.pictures import BLOCK, scaled_size
 
     size = int(values.get("size", 0))
@@ -262,6 +291,8 @@ def _media(arguments: argparse.Namespace) -> Media:
         print(f"--size {size}: sides become multiples of {BLOCK}, the short one {short}", file=sys.stderr)
     if arguments.store == "frames" and not values["frames_per_second"]:
         values["num_frames"] = values["num_frames"] or DEFAULT_FRAMES
+    if "quality" in values:  # spelt out: the same build, whether it was given or is the default
+        values["quality"] = values["quality"] or default_quality(arguments.store, values.get("codec", ""))
     if values.get("num_frames") and values["frames_per_second"]:
         raise UserError("--num-frames and --frames-per-second: give one of them")
     return Media(arguments.store, short_side=values.pop("size", 0), **values)

@@ -1,14 +1,12 @@
-"""YUV to RGB on the CPU, to the pixels that NVDEC and DALI give on the GPU.
+"""Which colours a video's samples stand for, and their RGB on the CPU, by libswscale.
 
-DALI 2.4 takes every stream for BT.601, limited range unless the stream says full, interpolates chroma bilinearly with
-its samples in the middle of the luma they belong to, and takes 127.5 for grey chroma (measured on an H100: 96 % of the
-values of this formula equal DALI's, none differs by more than 1). swscale's RGB is 1.6 levels from it on average and up
-to 16: a model would see other colours when it is evaluated on a CPU than when it was trained on a GPU.
+The standard formulas are the reference everywhere: chroma around 128, luma from 16 to 235 or from 0 to 255 as the
+stream's range says, and the stream's matrix (ITU-T H.273, equations 25 to 37). Where nothing states a matrix it is
+BT.709 for 720 lines or more, before rotation, and BT.601 below. Chroma of half the size lies in the middle of its luma.
+BT.2020, PQ and HLG are converted by their matrix and not tone-mapped.
 
-Integers with 5 bits behind the point: at most 1 level from the formula in float64, and 98 % of the values equal. The
-price: 480p with all of its pixels at 0.77 of libavcodec's own rate, in place of 0.93 by swscale's fastest (`livetrain
-bench decode --quick`, 2 cores). Bands of rows bound the memory; smaller ones lose more to Python's lock between threads
-than they gain by the cache.
+NVDEC through DALI 2.4 reads every stream by BT.601, whatever it states, with 127.5 for grey chroma; `correction` brings
+its RGB to the same formulas. What it clipped on the way stays clipped.
 """
 
 from __future__ import annotations
@@ -16,154 +14,212 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.filter import Graph
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-BITS = 5
-ONE = 1 << BITS
-BAND_ROWS = 256
+Picture = NDArray[np.uint8]  # RGB [height, width, 3]
+Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
-# R, G, B from Y - offset, V - 127.5, U - 127.5.
-LIMITED = {"y": 1.164, "offset": 0.0625 * 255, "rv": 1.596, "gv": -0.813, "gu": -0.392, "bu": 2.017}
-FULL = {"y": 1.0, "offset": 0.0, "rv": 1.402, "gv": -0.714136, "gu": -0.344136, "bu": 1.772}
+HD_LINES = 720
+SHORTEST = 16  # pixels of a side whose chroma libswscale doubles right
+RGB = "rgb"
 
-Plane = NDArray[np.uint8]
+# Matrix → (libswscale's name, Kr, Kb); the numbers of H.273, table 4, that name it.
+MATRICES = {
+    "bt601": ("smpte170m", 0.299, 0.114),
+    "bt709": ("bt709", 0.2126, 0.0722),
+    "bt2020": ("bt2020nc", 0.2627, 0.0593),
+    "smpte240m": ("smpte240m", 0.212, 0.087),
+    "fcc": ("fcc", 0.30, 0.11),
+}
+STATED = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+NUMBERS = {"bt601": 6, "bt709": 1, "bt2020": 9, "smpte240m": 7, "fcc": 4}
+TRANSFERS = {16: "pq", 18: "hlg"}  # H.273, table 3
+TRANSFER_NUMBERS = {name: number for number, name in TRANSFERS.items()}
+UNSPECIFIED = 2
+SDR = "sdr"
+
+# bilinear: of chroma, when it is doubled. The rest: no short cuts, no dither.
+FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp:sws_dither=none"
 
 
 @dataclass(frozen=True)
-class Planes:
-    """A decoded frame. y: uint8 [height, width]. u, v: of the same size (4:4:4), or of half of it, rounded up (4:2:0).
+class Colours:
+    """How samples become RGB. matrix: of MATRICES, or "rgb" where samples are RGB already. transfer: "sdr", "pq" or
+    "hlg"; for information."""
 
-    They are views of the decoder's memory: use them before the next frame is decoded.
+    matrix: str
+    is_full_range: bool
+    transfer: str = SDR
+
+    @staticmethod
+    def of(frame: Any) -> Colours:
+        """As an av.VideoFrame states: by its stream, the container, or its pixel format."""
+        transfer = TRANSFERS.get(int(frame.color_trc), SDR)
+        if frame.format.is_rgb:
+            return Colours(RGB, True, transfer)
+        unstated = "bt709" if frame.height >= HD_LINES else "bt601"
+        is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        return Colours(STATED.get(int(frame.colorspace), unstated), bool(is_full), transfer)
+
+    @property
+    def parameters(self) -> str:
+        """As options of FFmpeg's filter `setparams`."""
+        space = "gbr" if self.matrix == RGB else MATRICES[self.matrix][0]
+        return f"range={'full' if self.is_full_range else 'limited'}:colorspace={space}"
+
+    def equation(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(A, o): RGB in [0, 255] is A @ (YUV - o), of samples of 8 bits; float64 [3, 3] and [3]."""
+        if self.matrix == RGB:
+            return np.eye(3), np.zeros(3)
+        _, kr, kb = MATRICES[self.matrix]
+        luma, chroma = (1.0, 1.0) if self.is_full_range else (255 / 219, 255 / 224)
+        kg = 1 - kr - kb
+        red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
+        matrix = [[luma, 0, red], [luma, -blue * kb / kg, -red * kr / kg], [luma, blue, 0]]
+        return np.array(matrix), np.array([0.0 if self.is_full_range else 16.0, 128.0, 128.0])
+
+
+# DALI 2.4's own numbers, measured on an H100: R, G, B of Y, U, V.
+_DALI = {
+    False: (np.array([[1.164, 0, 1.596], [1.164, -0.392, -0.813], [1.164, 2.017, 0]]), 0.0625 * 255),
+    True: (np.array([[1.0, 0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0]]), 0.0),
+}
+
+
+def correction(colours: Colours) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(M, t), float32 [3, 3] and [3]: M @ rgb + t is the right RGB of one that NVDEC through DALI made of a stream that
+    states the range `colours` has."""
+    theirs, black = _DALI[colours.is_full_range]
+    ours, offset = colours.equation()
+    moved = ours @ (np.array([black, 127.5, 127.5]) - offset)
+    return (ours @ np.linalg.inv(theirs)).astype(np.float32), moved.astype(np.float32)
+
+
+class ToRgb:
+    """Frames of one video as RGB: all of each, or the part in `box`, as it is or resized to `size` (height, width).
+
+    Called with an av.VideoFrame and the (height, width) to take it for, to which one of another size is scaled; gives
+    uint8 [height, width, 3], new memory. colours: of the video; None takes what its first frame states. Resized
+    bilinearly, with the support widened where it shrinks (antialiased), and rounded once, at the end. Python's lock is
+    let go for most of it. Raises OSError, ValueError for formats that libswscale does not read.
     """
 
-    y: Plane
-    u: Plane
-    v: Plane
-    is_full_range: bool = False
+    def __init__(
+        self, colours: Colours | None = None, *, box: Box | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        self._colours, self._box, self._size = colours, box, size
+        self._key: tuple[Any, ...] = ()
+        self._filters: Any = None
+
+    def __call__(self, frame: Any, shape: tuple[int, int]) -> Picture:
+        self._colours = self._colours or Colours.of(frame)
+        if shape == (frame.height, frame.width):
+            frame = _padded(frame)
+            area = (frame.height, frame.width)
+        else:
+            area = shape
+        key = frame.format.name, frame.height, frame.width, shape
+        if key != self._key:
+            self._filters = _Filters(frame, self._steps(frame, area, self._box or (0, 0, *shape), self._colours))
+            self._key = key
+        green, blue, red = (_view(plane) for plane in self._filters.run(frame).planes)
+        return np.stack([red, green, blue], axis=-1)  # in a fourth of the time that copying a transposed array takes
+
+    def _steps(self, frame: Any, area: tuple[int, int], box: Box, colours: Colours) -> list[tuple[str, str]]:
+        """Filters in order, each with its options. area: height and width of what `box` is cut from."""
+        (height, width), (top, left, bottom, right) = area, box
+        # Whatever the stream says of its colours is overruled: libswscale refuses what it does not know.
+        steps = [("setparams", colours.parameters)]
+        across, down = _subsampling(frame.format)
+        if area == (frame.height, frame.width) and _has_planes(frame.format) and max(across, down) < 2:
+            above, height = _around(top, bottom, height)
+            before, width = _around(left, right, width)
+            steps.append(_crop(height, width, above, before))
+            top, left, bottom, right = top - above, left - before, bottom - above, right - before
+        chroma = "".join(
+            f":in_{axis}_chr_pos={(128 << shift) - 128}" for axis, shift in (("h", across), ("v", down)) if shift
+        )
+        steps.append(("scale", f"w={width}:h={height}:{FLAGS}:out_range=full{chroma}"))
+        # 16 bits between: straight to 8, libswscale 9.5 wraps round what limited range cannot show (255 levels off).
+        steps.append(("format", "pix_fmts=gbrp16le"))
+        if (top, left, bottom, right) != (0, 0, height, width):
+            steps.append(_crop(bottom - top, right - left, top, left))
+        out = self._size or (bottom - top, right - left)
+        return [*steps, ("scale", f"w={out[1]}:h={out[0]}:{FLAGS}"), ("format", "pix_fmts=gbrp")]
 
 
-def planes_of(frame: Any, size: tuple[int, int], converter: VideoReformatter) -> Planes:
-    """The planes of an av.VideoFrame, scaled to `size` (height, width) where it has another.
-
-    4:2:0 in 8 bits is taken as it is; every other format (10 bits, 4:2:2, alpha, RGB) becomes 4:4:4 in 8 bits by
-    swscale, in the range that it has.
-    """
-    height, width = size
-    is_full = is_full_range(frame)
-    if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.height, frame.width) != size:
-        # The same colours and range on both sides, so that swscale leaves the values alone; RGB has no others.
-        same = {} if frame.format.is_rgb else {"src_colorspace": Colorspace.ITU601}
-        target = "yuvj444p" if is_full and not frame.format.is_rgb else "yuv444p"
-        is_full = target == "yuvj444p"
-        frame = converter.reformat(frame, width, height, target, dst_colorspace=Colorspace.ITU601, threads=1, **same)
-    y, u, v = (_view(plane) for plane in frame.planes[:3])
-    return Planes(y[:height, :width], u, v, is_full)
+def _around(first: int, last: int, side: int) -> tuple[int, int]:
+    """(start, length) of the part of a side that [first, last) is converted from: two pixels more at both ends, where
+    there are any (a sample of chroma, for what lies in between), even, and not too short for libswscale."""
+    start = max(0, min(first - first % 2 - 2, side - SHORTEST))
+    return start, min(side, max(last + last % 2 + 2, start + SHORTEST)) - start
 
 
-def is_full_range(frame: Any) -> bool:
-    """Whether the samples of an av.VideoFrame use all of their range: as the stream, or its pixel format, says."""
-    return bool(frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or frame.format.is_rgb)
+def _padded(frame: Any) -> Any:
+    """The frame, its last rows and columns repeated until chroma is half of luma exactly and no side too short: else
+    libswscale 9.5 does not interpolate in the middle (up to 200 levels off)."""
+    across, down = _subsampling(frame.format)
+    if not (across or down) or not _has_planes(frame.format):
+        return frame
+    height, width = (-(-max(side, SHORTEST) >> by) << by for side, by in ((frame.height, down), (frame.width, across)))
+    if (height, width) == (frame.height, frame.width):
+        return frame
+    larger = av.VideoFrame(width, height, frame.format.name)
+    for number, (plane, target) in enumerate(zip(frame.planes, larger.planes, strict=True)):
+        parts = [part for part in frame.format.components if part.plane == number]
+        size = sum(
+            -(-part.bits // 8) for part in parts
+        )  # bytes of one place: U and V of one plane are beside each other
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * size]
+        more = ((0, target.height - plane.height), (0, target.width - plane.width), (0, 0))
+        filled = np.pad(rows.reshape(plane.height, plane.width, size), more, mode="edge")
+        whole = np.zeros((target.height, target.line_size), np.uint8)
+        whole[:, : target.width * size] = filled.reshape(target.height, -1)
+        target.update(whole.tobytes())
+    return larger
 
 
-def to_rgb(planes: Planes, box: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
-    """RGB of the part of a frame in `box` (top, left, bottom, right; pixels), or of all of it.
+class _Filters:
+    """A chain of FFmpeg's filters that takes frames like the one given, one after the other."""
 
-    Returns uint8 [3, bottom - top, right - left], new memory. Chroma is interpolated across the box's edges, as if the
-    whole frame had been converted and then cut.
-    """
-    top, left, bottom, right = box or (0, 0, *planes.y.shape)
-    rgb = np.empty((3, bottom - top, right - left), np.uint8)
-    factors = FULL if planes.is_full_range else LIMITED
-    for start in range(top, bottom, BAND_ROWS):
-        stop = min(start + BAND_ROWS, bottom)
-        chroma = _chroma(planes, factors, start, left, stop, right)
-        luma = _luma(planes.y[start:stop, left:right], factors)
-        for out, part in zip(rgb[:, start - top : stop - top], chroma, strict=True):
-            part += luma
-            part >>= BITS
-            np.clip(part, 0, 255, out=part)
-            out[...] = part
-    return rgb
+    def __init__(self, frame: Any, steps: list[tuple[str, str]]) -> None:
+        self._graph = Graph()  # kept: a source or a sink does not keep it alive
+        self._graph.threads = 1
+        size = f"video_size={frame.width}x{frame.height}"
+        self._source = end = self._graph.add("buffer", f"{size}:pix_fmt={frame.format.name}:time_base=1/1000")
+        for name, options in [*steps, ("buffersink", "")]:
+            step = self._graph.add(name, options)
+            end.link_to(step)
+            end = step
+        self._sink = end
+        self._graph.configure()
 
-
-def to_rgb_from_16_bits(
-    y: NDArray[np.uint16], u: NDArray[np.uint16], v: NDArray[np.uint16], *, is_full_range: bool
-) -> NDArray[np.uint8]:
-    """RGB of three planes of one size with 8 bits behind the point, rounded once: uint8 [height, width, 3]."""
-    factors = FULL if is_full_range else LIMITED
-    luma = y * np.float32(factors["y"] / 256)
-    luma += np.float32(0.5 - factors["y"] * factors["offset"])
-    planes = {"u": u.astype(np.float32), "v": v.astype(np.float32)}
-    rgb = np.empty((*y.shape, 3), np.uint8)
-    for channel, names in enumerate((["rv"], ["gv", "gu"], ["bu"])):
-        total = luma + np.float32(-127.5 * sum(factors[name] for name in names))
-        for name in names:
-            total += planes[name[1]] * np.float32(factors[name] / 256)
-        np.clip(total, 0, 255, out=total)
-        rgb[..., channel] = total
-    return rgb
+    def run(self, frame: Any) -> Any:
+        self._source.push(frame)
+        return self._sink.pull()
 
 
-def _view(plane: Any) -> Plane:
+def _crop(height: int, width: int, top: int, left: int) -> tuple[str, str]:
+    return "crop", f"w={width}:h={height}:x={left}:y={top}:exact=1"
+
+
+def _has_planes(pixel_format: Any) -> bool:
+    """Whether a part can be cut out before the conversion: no palette, no packed samples."""
+    return bool(pixel_format.is_planar and not pixel_format.has_palette)
+
+
+def _subsampling(pixel_format: Any) -> tuple[int, int]:
+    """By how many halvings chroma is narrower and lower than luma."""
+    parts = av.VideoFormat(pixel_format.name, 64, 64).components
+    if len(parts) < 3:
+        return 0, 0
+    return (64 // parts[1].width).bit_length() - 1, (64 // parts[1].height).bit_length() - 1
+
+
+def _view(plane: Any) -> Picture:
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: plane.height, : plane.width]
-
-
-def _luma(y: Plane, factors: dict[str, float]) -> NDArray[np.int16]:
-    """What luma adds to R, G and B, times 2^BITS, with the half that rounds: int16, new memory."""
-    scaled = np.multiply(y, round(factors["y"] * 4 * ONE), dtype=np.uint16)  # two bits more, which is all that fits
-    scaled >>= 2
-    luma = scaled.view(np.int16)
-    luma += np.int16(round(ONE / 2 - factors["y"] * factors["offset"] * ONE))
-    return luma
-
-
-def _chroma(
-    planes: Planes, factors: dict[str, float], top: int, left: int, bottom: int, right: int
-) -> list[NDArray[np.int16]]:
-    """What chroma adds to R, G and B in a part of the frame: three int16 [bottom - top, right - left], new memory."""
-    if planes.u.shape == planes.y.shape:
-        u, v = planes.u[top:bottom, left:right], planes.v[top:bottom, left:right]
-        return _contributions(u, v, factors)
-    # One sample more on every side, where the frame has it: what is interpolated in between is then exact.
-    first_row, first_column = max(0, top // 2 - 1), max(0, left // 2 - 1)
-    part = (slice(first_row, (bottom + 1) // 2 + 1), slice(first_column, (right + 1) // 2 + 1))
-    rows = slice(top - 2 * first_row, bottom - 2 * first_row)
-    columns = slice(left - 2 * first_column, right - 2 * first_column)
-    return [_doubled(_doubled(c, 0), 1)[rows, columns] for c in _contributions(planes.u[part], planes.v[part], factors)]
-
-
-def _contributions(u: Plane, v: Plane, factors: dict[str, float]) -> list[NDArray[np.int16]]:
-    return [_sum([(v, factors["rv"])]), _sum([(v, factors["gv"]), (u, factors["gu"])]), _sum([(u, factors["bu"])])]
-
-
-def _sum(terms: list[tuple[Plane, float]]) -> NDArray[np.int16]:
-    """The sum of factor * (plane - 127.5), times 2^BITS."""
-    more = 10  # bits behind those, for rounding
-    total = np.full(
-        terms[0][0].shape, round(sum(-127.5 * f for _, f in terms) * (ONE << more)) + (1 << more - 1), np.int32
-    )
-    for plane, factor in terms:
-        total += np.multiply(plane, round(factor * (ONE << more)), dtype=np.int32)
-    total >>= more
-    return total.astype(np.int16)
-
-
-def _doubled(values: NDArray[np.int16], axis: int) -> NDArray[np.int16]:
-    """Twice as long along an axis, linearly interpolated: samples lie at a quarter and three quarters of the old ones.
-
-    a + (b - a) / 4, not (3 a + b) / 4, which would not fit 16 bits.
-    """
-    shape = list(values.shape)
-    shape[axis] *= 2
-    doubled = np.empty(shape, np.int16)
-    old, new = (values, doubled) if axis == 0 else (values.T, doubled.T)
-    quarter = old[1:] - old[:-1]
-    quarter += 2
-    quarter >>= 2
-    new[0], new[-1] = old[0], old[-1]
-    np.add(old[:-1], quarter, out=new[1:-1:2])
-    np.subtract(old[1:], quarter, out=new[2:-1:2])
-    return doubled

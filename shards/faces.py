@@ -26,6 +26,7 @@ from livetrain.errors import UserError
 from livetrain.fileio import file_sha256, write_text
 from livetrain.progress import progress
 from shards import face_index, manifest, pool, sidecar
+from shards.colour import Colours, ToRgb
 from shards.face_model import open_face_model
 from shards.face_track import Track, find_face
 from shards.probe import RejectedVideo, decode, open_video
@@ -49,7 +50,7 @@ class Options:
 @dataclass(frozen=True)
 class ClipTask:
     """One clip: its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames
-    to look at, and its rotation."""
+    to look at, its rotation, and what its samples stand for."""
 
     tar: Path
     media: tuple[tuple[int, int], ...]
@@ -57,6 +58,7 @@ class ClipTask:
     size: tuple[int, int]
     frames: tuple[int, ...]
     rotation: int
+    colours: Colours
     upsample: int
 
 
@@ -172,7 +174,8 @@ def _look(
 
 
 def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Options) -> list[ClipTask]:
-    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation")
+    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation",
+             "matrix", "is_full_range", "transfer")  # fmt: skip
     return [
         ClipTask(
             folder / content["shards"][row["shard"]]["name"],
@@ -181,6 +184,7 @@ def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Opti
             (row["height"], row["width"]),
             tuple(evenly_spaced(row["num_frames"], options.num_frames)),
             row["rotation"],
+            Colours(row["matrix"], bool(row["is_full_range"]), row["transfer"]),
             options.upsample,
         )
         for row in index.select(list(names)).to_pylist()
@@ -201,10 +205,10 @@ def _pictures(task: ClipTask) -> Iterator[NDArray[np.uint8]]:
         file.seek(task.media[0][0])
         data = file.read(task.media[0][1])
     with open_video(data) as container:
-        wanted = set(task.frames)
+        wanted, to_rgb = set(task.frames), ToRgb(task.colours)
         for number, frame in enumerate(decode(container, container.streams.best("video"))):
             if number in wanted:
-                picture = frame.to_ndarray(format="rgb24")[: task.size[0], : task.size[1]]
+                picture = to_rgb(frame, (frame.height, frame.width))[: task.size[0], : task.size[1]]
                 yield np.ascontiguousarray(np.rot90(picture, -task.rotation // 90))  # counter-clockwise
             if number == task.frames[-1]:
                 return

@@ -8,6 +8,7 @@ what to do.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -65,12 +66,21 @@ class Label:
 
 @dataclass(frozen=True)
 class Labels:
-    """All labelled videos sorted by path, which optional columns the file had ("" = none), what one should know."""
+    """All labelled videos sorted by path, which optional columns the file had ("" = none), what one should know.
+
+    contents: SHA-256 of each video, "" where it is not known; empty before any is.
+    """
 
     rows: tuple[Label, ...]
     group_column: str
     split_column: str
     notices: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
+
+    def select(self, wanted: Sequence[bool]) -> Labels:
+        """Those of the rows, without a split column."""
+        contents = tuple(itertools.compress(self.contents, wanted))
+        return Labels(tuple(itertools.compress(self.rows, wanted)), self.group_column, "", (), contents)
 
 
 def find_videos(folder: Path, option: str = "--videos") -> list[str]:

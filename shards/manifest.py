@@ -16,7 +16,7 @@ from shards import sidecar
 from shards.write import shard_name
 
 FILE_NAME = "dataset.json"
-FORMAT = 4  # 4: the index has coded sizes, pixel aspects, and what JPEGs were in the original
+FORMAT = 5  # 5: the index has the colours and the uneven times of videos
 
 
 def describe(
@@ -38,20 +38,25 @@ def describe(
         "num_samples": len(rows),
         "num_rejected": num_rejected,
         "splits": split_counts(rows),
-        "shards": [
-            {
-                "name": f"{shard_name(number)}.tar",
-                "sha256": record["sha256"],
-                "idx_sha256": file_sha256(out / f"{shard_name(number)}.idx"),
-                "bytes": record["bytes"],
-                "num_samples": len(record["rows"]),
-            }
-            for number, record in enumerate(records)
-        ],
+        "shards": shard_entries(out, records),
         "files": {name: file_sha256(out / name) for name in (sidecar.FILE_NAME, sidecar.PARQUET_NAME, "rejected.csv")},
         "options": options,
         "request": request["request"],
     }
+
+
+def shard_entries(out: Path, records: Sequence[Mapping[str, Any]], first: int = 0) -> list[dict[str, Any]]:
+    """What the manifest says of shards that are written, numbered from `first`."""
+    return [
+        {
+            "name": f"{shard_name(number)}.tar",
+            "sha256": record["sha256"],
+            "idx_sha256": file_sha256(out / f"{shard_name(number)}.idx"),
+            "bytes": record["bytes"],
+            "num_samples": len(record["rows"]),
+        }
+        for number, record in enumerate(records, first)
+    ]
 
 
 def split_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

@@ -34,12 +34,13 @@ class Sample:
     sha256: str  # of the original file
 
 
-def keys(videos: Iterable[str]) -> dict[str, str]:
+def keys(videos: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """A unique sample key for each video path: the path without suffix, odd characters replaced by "_".
 
-    Paths that come to the same key are numbered in the order given; long ones keep their end.
+    Paths that come to the same key, or to one that is `taken`, are numbered in the order given; long ones keep their
+    end.
     """
-    taken: set[str] = set()
+    taken = set(taken)
     result = {}
     for video in videos:
         stem = PurePosixPath(video).with_suffix("").as_posix()

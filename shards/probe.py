@@ -6,13 +6,14 @@ import io
 import itertools
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import av
 from av.sidedata.sidedata import Type as SideData
 
+from shards.colour import Colours, ToRgb
 from shards.container import truncation
 
 DEFAULT_FPS = 25.0  # FFmpeg's own assumption for streams that state no time at all
@@ -35,8 +36,11 @@ class Probe:
     left corner (they differ in shards of the remux store alone). sample_aspect_ratio: a pixel's width over its height.
     pixel_format: of its first frame, by FFmpeg's name. is_interlaced: whether any frame is. is_regular:
     whether the decoder hands out a frame for every packet, in the order of the packets' times: then frame i is the same
-    picture to a decoder that counts packets, as NVDEC's does. check: "decode", or "probe" where all but the first frame
-    is known from the packets alone.
+    picture to a decoder that counts packets, as NVDEC's does. matrix, is_full_range, transfer: see shards.colour.
+    Colours, of its first frame. is_range_coded: whether the coded stream has that range without what the container
+    adds, which NVDEC does not read. check: "decode", or "probe" where all but the first frame is known from the packets
+    alone. frame_seconds: of each frame, after the first; empty where all are within half a spacing of i / fps, or where
+    frames have no times.
     """
 
     num_frames: int
@@ -52,7 +56,12 @@ class Probe:
     pixel_format: str
     is_interlaced: bool
     is_regular: bool
+    matrix: str
+    is_full_range: bool
+    transfer: str
+    is_range_coded: bool
     check: str
+    frame_seconds: Sequence[float] = ()
 
     def stored(self) -> dict[str, Any]:
         """The fields as an index holds them: times to a microsecond, so that last bits of a division do not show."""
@@ -63,7 +72,15 @@ class Probe:
             "sample_aspect_ratio": round(self.sample_aspect_ratio, 6),
             "is_interlaced": int(self.is_interlaced),
             "is_regular": int(self.is_regular),
+            "is_full_range": int(self.is_full_range),
+            "is_range_coded": int(self.is_range_coded),
+            "frame_seconds": [round(seconds, 6) for seconds in self.frame_seconds],
         }
+
+    @property
+    def colours(self) -> Colours:
+        """What its samples stand for."""
+        return Colours(self.matrix, self.is_full_range, self.transfer)
 
 
 def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame], Any] | None = None) -> Probe:
@@ -77,7 +94,7 @@ def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame
         return found
     times: list[float] = []
     stamps: list[int | None] = []
-    first = colours = None
+    first = formats = colours = None
     turn = 0
     num_frames = 0
     pixel_format, is_interlaced = "", False
@@ -87,15 +104,15 @@ def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame
             if first is None:
                 first = frame.width, frame.height
                 turn = rotation(frame)
-                pixel_format = frame.format.name
+                pixel_format, colours = frame.format.name, Colours.of(frame)
             elif (frame.width, frame.height) != first:
                 raise RejectedVideo(
                     f"the frame size changes from {first[0]}x{first[1]} to {frame.width}x{frame.height} "
                     f"at frame {num_frames}"
                 )
-            if (now := (frame.format.name, frame.colorspace)) != colours:
-                _check_colours(frame)
-                colours = now
+            if frame.format.name != formats:
+                _check_format(frame)
+                formats = frame.format.name
             num_frames += 1
             if on_frame:
                 on_frame(frame)
@@ -103,7 +120,7 @@ def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame
             stamps.append(frame.pts)
             if frame.time is not None:
                 times.append(frame.time)
-        if first is None:
+        if first is None or colours is None:
             raise RejectedVideo("no frame: the video stream is empty")
         rate = stream.average_rate or stream.guessed_rate
         codec, pixel_aspect = stream.codec_context.codec.canonical_name, aspect(stream)
@@ -111,16 +128,44 @@ def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame
     is_regular = _is_regular(_packet_times(data), stamps)
     return Probe(
         num_frames, fps, seconds, *first, turn, *first, pixel_aspect, codec, pixel_format, is_interlaced, is_regular,
-        "decode",
+        colours.matrix, colours.is_full_range, colours.transfer, _is_range_coded(data, codec, colours), "decode",
+        uneven(times if len(times) == num_frames else [], fps),
     )  # fmt: skip
 
 
-def _check_colours(frame: av.VideoFrame) -> None:
-    """Raises RejectedVideo for samples that cannot be made RGB (colours that FFmpeg knows by name alone)."""
+def uneven(times: Sequence[float], fps: float) -> list[float]:
+    """Seconds of each frame after the first; nothing where all are within half a spacing of where `fps` puts them.
+
+    times: of frames in the order shown. Where they go back the clock stands still.
+    """
+    rising = list(itertools.accumulate(times, max))
+    seconds = [time - rising[0] for time in rising]
+    if all(abs(at * fps - number) <= 0.5 for number, at in enumerate(seconds)):
+        return []
+    return seconds
+
+
+def _check_format(frame: av.VideoFrame) -> None:
+    """Raises RejectedVideo for samples that cannot be made RGB (formats that FFmpeg knows by name alone)."""
     try:
-        frame.reformat(16, 16, "rgb24")
+        ToRgb()(frame, (frame.height, frame.width))
     except (OSError, ValueError) as error:
-        raise RejectedVideo(f"{frame.format.name} of colour space {frame.colorspace} cannot be made RGB") from error
+        raise RejectedVideo(f"{frame.format.name} cannot be made RGB") from error
+
+
+def _is_range_coded(data: bytes, codec: str, colours: Colours) -> bool:
+    """See Probe: asked of a decoder that knows nothing of the container. Only full range is ever stated there alone."""
+    if not colours.is_full_range or codec not in ("h264", "hevc"):
+        return True
+    with open_video(data) as container:
+        stream = best_stream(container)
+        bare: Any = av.CodecContext.create(codec, "r")
+        bare.extradata = stream.codec_context.extradata
+        bare.thread_count = 1
+        for packet in container.demux(stream):
+            for frame in bare.decode(packet if packet.size else None):
+                return Colours.of(frame).is_full_range
+    return False
 
 
 def _packet_times(data: bytes) -> list[Any]:
@@ -168,10 +213,11 @@ def _probe_packets(data: bytes) -> Probe | None:
         first = _first_frame(stream, packets)
         rate, pixel_aspect = stream.average_rate or stream.guessed_rate, aspect(stream)
     fps, seconds = timing(times, len(times), float(rate) if rate else DEFAULT_FPS)
-    size = first.width, first.height
+    size, colours = (first.width, first.height), Colours.of(first)
     return Probe(
         len(times), fps, seconds, *size, rotation(first), *size, pixel_aspect, codec, first.format.name,
-        bool(first.interlaced_frame), True, "probe",
+        bool(first.interlaced_frame), True, colours.matrix, colours.is_full_range, colours.transfer,
+        _is_range_coded(data, codec, colours), "probe", uneven(times, fps),
     )  # fmt: skip
 
 

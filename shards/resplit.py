@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shards.labels import Label, Labels, read_labels
 REJECTED = "rejected.csv"
 PROTOCOLS = {
     "random": "train, dev and test by people (--fractions)",
+    "hash": "the same by a hash of each person's name: nobody moves when others come or go; for thousands of people",
     "kfold": "fold0, fold1 … of equal size (--folds)",
     "leave_one_attack_out": "--attack A[,B] is seen in test alone",
     "leave_one_domain_out": "--domain A[,B] is test; train and dev are made of the others (--fractions)",
@@ -32,6 +33,7 @@ PROTOCOLS = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {  # of each protocol, with its default; None: required
     "random": {"fractions": "0.6,0.2,0.2"},
+    "hash": {"fractions": "0.6,0.2,0.2"},
     "kfold": {"folds": 5},
     "leave_one_attack_out": {"attack": None, "fractions": "0.6,0.2,0.2"},
     "leave_one_domain_out": {"domain": None, "fractions": "0.6,0.2,0.2"},
@@ -85,8 +87,9 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
         reader = csv.DictReader(file)
         columns, rejected = list(reader.fieldnames or ()), list(reader)
     rows = [_label(row) for row in index.select(list(COLUMNS)).to_pylist()]
+    contents = (*index["sha256"].to_pylist(), *("" for _ in rejected))
     rows += [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
-    splits = _splits(Labels(tuple(rows), content["group_column"], ""), request, options)
+    splits = _splits(Labels(tuple(rows), content["group_column"], "", (), contents), request, options)
 
     kept, cut = splits[: index.num_rows], splits[index.num_rows :]
     out = io.StringIO()
@@ -122,6 +125,8 @@ def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> lis
     match request.protocol:
         case "random":
             return split.assign(labels, split.parse_fractions(options["fractions"]), seed)
+        case "hash":
+            return split.assign(labels, split.parse_fractions(options["fractions"]), seed, protocol=split.HASH)
         case "kfold":
             return split.assign(labels, split.fold_fractions(options["folds"]), seed)
         case "leave_one_attack_out":
@@ -132,15 +137,15 @@ def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> lis
             return split.leave_domain_out(labels, options["domain"].split(","), fractions, seed)
         case "carve_dev":
             return split.carve_dev(labels, options["dev_fraction"], seed)
-    return _from_labels(labels.rows, options["labels"], allow_leak=request.allow_leak)
+    return _from_labels(labels, options["labels"], allow_leak=request.allow_leak)
 
 
-def _from_labels(rows: Sequence[Label], path: Path, *, allow_leak: bool) -> list[str]:
-    read = read_labels(path, [row.video for row in rows], skip_unlabelled=True)
+def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> list[str]:
+    read = read_labels(path, [row.video for row in labels.rows], skip_unlabelled=True)
     if not read.split_column:
         raise UserError(f"--labels {path}: has no column split")
     found = {row.video: row.split for row in read.rows}
-    made = tuple(Label(**{**vars(row), "split": found.get(row.video, split.UNUSED)}) for row in rows)
-    grouped = Labels(made, "group" if any(row.group for row in made) else "", "split")
+    made = tuple(Label(**{**vars(row), "split": found.get(row.video, split.UNUSED)}) for row in labels.rows)
+    grouped = Labels(made, "group" if any(row.group for row in made) else "", "split", (), labels.contents)
     split.assign(grouped, {}, 0, allow_leak=allow_leak)  # checks that nobody is in two splits
     return [row.split for row in made]

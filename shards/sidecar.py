@@ -19,7 +19,7 @@ from livetrain.fileio import atomic_write
 
 FILE_NAME = "index.arrow"
 PARQUET_NAME = "index.parquet"
-FORMAT = 4
+FORMAT = 5
 
 
 def _field(name: str, kind: pa.DataType) -> pa.Field:
@@ -59,9 +59,14 @@ SCHEMA = pa.schema(
         _field("pixel_format", WORD),  # FFmpeg's name
         _field("is_interlaced", pa.int8()),  # 1 where any frame is; Arrow's own booleans are bits, no NumPy array
         _field("is_regular", pa.int8()),  # see shards.probe.Probe
+        _field("matrix", WORD),  # of YUV to RGB: see shards.colour; "rgb" where there is none
+        _field("is_full_range", pa.int8()),
+        _field("transfer", WORD),  # "sdr", "pq" or "hlg"
+        _field("is_range_coded", pa.int8()),  # see shards.probe.Probe
         _field("check", WORD),  # "decode", or "probe": all but its first frame known from the packets alone
         _field("frame_numbers", pa.list_(pa.field("item", pa.int32(), nullable=False))),  # of JPEGs, in the original
-        _field("frame_seconds", pa.list_(pa.field("item", pa.float32(), nullable=False))),  # after its first frame
+        # After its first frame: of JPEGs, and of videos whose frames are not evenly spaced (see shards.probe.Probe).
+        _field("frame_seconds", pa.list_(pa.field("item", pa.float32(), nullable=False))),
         _field("sha256", pa.string()),  # of the original video file
     ],
     metadata={"livetrain_index": str(FORMAT)},

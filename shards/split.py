@@ -1,22 +1,33 @@
-"""Splits into train, dev and test: no person in two of them, the classes and attack types shared out evenly.
+"""Splits into train, dev and test: no person and no file in two of them.
 
-scikit-learn's StratifiedGroupKFold cuts the groups into equal folds; the folds are then dealt to the splits in the way
-that comes closest to the wanted fraction of every class. The same labels, fractions and seed give the same splits.
+What must stay together is a unit: the videos of a person, and of all people who share a file. Units are dealt in one of
+three ways:
+
+    stratified   classes and attack types shared out evenly: scikit-learn's StratifiedGroupKFold cuts units into equal
+                 folds, which are dealt to the splits in the way that comes closest to the wanted fraction of each class
+    hash         by a hash of the unit's name: the same whoever else is there
+    kept         who had a split keeps it (shards.kept), and new units go where their classes are lacking most
+
+The same labels, fractions and seed give the same splits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from livetrain.errors import UserError
+from shards.kept import UNUSED, Kept
 from shards.labels import Label, Labels
 
 SPLITS = ("train", "dev", "test")
-UNUSED = "unused"  # the split of what a protocol leaves out
+STRATIFIED, HASH = PROTOCOLS = ("stratified", "hash")
 MAX_FOLDS = 12  # dealing 12 folds to three splits: at most 34,650 ways, tried one by one
 
 
@@ -38,35 +49,127 @@ def fold_fractions(count: int) -> dict[str, float]:
     return {f"fold{index}": 1 / count for index in range(count)}
 
 
-def assign(labels: Labels, fractions: dict[str, float], seed: int, *, allow_leak: bool = False) -> list[str]:
-    """The split of each of `labels.rows`.
+def units(labels: Labels) -> list[str]:
+    """For each row the name of the unit that it belongs to: rows of one person, or of one content, have the same."""
+    people = ["\n".join(row.person) if labels.group_column else str(i) for i, row in enumerate(labels.rows)]
+    parent: dict[str, str] = {}
 
-    The label file's own split column is honoured and checked: UserError when a group is in two of its splits,
-    unless `allow_leak`.
-    UserError when there are fewer groups (or clips) than splits.
+    def root(name: str) -> str:
+        while (above := parent.get(name, name)) != name:
+            name = above
+        return name
+
+    first: dict[str, str] = {}
+    for person, content in zip(people, labels.contents, strict=False):
+        if content:
+            low, high = sorted((root(person), root(first.setdefault(content, person))))
+            parent[high] = low
+    return [root(person) for person in people]
+
+
+def assign(
+    labels: Labels,
+    fractions: dict[str, float],
+    seed: int,
+    *,
+    protocol: str = STRATIFIED,
+    kept: Kept | None = None,
+    allow_leak: bool = False,
+) -> list[str]:
+    """The split of each of `labels.rows`, of units that `kept` does not know by `protocol`.
+
+    The label file's own split column is honoured and checked: UserError when a person or a file is in two of its
+    splits, unless `allow_leak`. UserError when there are fewer units than splits, or `kept` has other splits.
     """
     rows = labels.rows
     if labels.split_column:
         if not allow_leak:
-            _refuse_leaks(rows, labels)
+            _refuse_leaks(labels)
         return [row.split for row in rows]
-    groups = ["\n".join(row.person) for row in rows] if labels.group_column else [str(i) for i in range(len(rows))]
-    num_groups = len(set(groups))
-    if num_groups < len(fractions):
+    names = units(labels)
+    if kept is not None and any(split is not None for split in kept.of(labels)):
+        return _assign_new(labels, names, fractions, seed, kept, protocol)
+    if protocol == HASH:
+        return [by_hash(name, fractions, seed) for name in names]
+    num_units = len(set(names))
+    if num_units < len(fractions):
         what = f"groups in column {labels.group_column!r}" if labels.group_column else "clips"
+        joined = (
+            " (those who share a file counted once)"
+            if num_units < len(set(units(replace(labels, contents=()))))
+            else ""
+        )
         raise UserError(
-            f"{num_groups} {what} cannot be shared out to {len(fractions)} splits; "
+            f"{num_units} {what}{joined} cannot be shared out to {len(fractions)} splits; "
             "add data, or change --fractions or --folds"
         )
-    # Attack types of each domain are strata of their own, so that a rare one is not left to one split by chance.
-    strata = np.unique([f"{row.domain}\n{row.attack_type}" for row in rows], return_inverse=True)[1]
+    strata, has_groups = _strata(rows), num_units < len(rows)
     if set(fractions) != set(SPLITS) & set(fractions):
-        names = list(fractions)  # of a cross-validation: each is one fold
-        return [names[f] for f in _folds(strata, groups, len(names), seed, has_groups=bool(labels.group_column))]
-    counts = fold_counts(fractions, num_groups)
-    fold = _folds(strata, groups, sum(counts.values()), seed, has_groups=bool(labels.group_column))
+        folds = list(fractions)  # of a cross-validation: each is one fold
+        return [folds[f] for f in _folds(strata, names, len(folds), seed, has_groups=has_groups)]
+    counts = fold_counts(fractions, num_units)
+    fold = _folds(strata, names, sum(counts.values()), seed, has_groups=has_groups)
     split_of_fold = _deal(fold, strata, counts, fractions)
     return [split_of_fold[f] for f in fold]
+
+
+def by_hash(unit: str, fractions: dict[str, float], seed: int) -> str:
+    """The split of a unit: its hash, keyed by the seed, as a number in [0, 1) among the fractions."""
+    digest = hashlib.blake2b(unit.encode(), key=str(seed).encode(), digest_size=8).digest()
+    at, edge = int.from_bytes(digest, "big") / 2**64, 0.0
+    for split, fraction in fractions.items():
+        edge += fraction
+        if at < edge:
+            return split
+    return list(fractions)[-1]
+
+
+def _strata(rows: Sequence[Label]) -> np.ndarray:
+    """int[num_rows]: attack types of each domain, so that a rare one is not left to one split by chance."""
+    return np.unique([f"{row.domain}\n{row.attack_type}" for row in rows], return_inverse=True)[1]
+
+
+def _assign_new(
+    labels: Labels, names: Sequence[str], fractions: dict[str, float], seed: int, kept: Kept, protocol: str
+) -> list[str]:
+    """The splits that rows had, of units that had one the same, and of new units what the splits lack."""
+    had = kept.of(labels)
+    if strange := sorted({split for split in had if split is not None} - {*fractions, UNUSED}):
+        raise UserError(
+            f"{kept.source} has a split {strange[0]!r}, and this command makes {', '.join(fractions)}: give --reassign "
+            "to split all anew, or the options of before"
+        )
+    split_of: dict[str, str] = {}
+    example: dict[str, str] = {}
+    for row, name, split in zip(labels.rows, names, had, strict=True):
+        if split in (None, UNUSED):
+            continue
+        if split_of.setdefault(name, split) != split:
+            raise UserError(
+                f"{example[name]} was in {split_of[name]} and {row.video} in {split} ({kept.source}), but now they "
+                "are of one person or share a file: move one away, or give --reassign to split all anew"
+            )
+        example.setdefault(name, row.video)
+    strata = _strata(labels.rows)
+    total = np.bincount(strata)
+    filled = {split: np.zeros(len(total)) for split in fractions}
+    sizes: dict[str, np.ndarray] = {}
+    for name, stratum in zip(names, strata, strict=True):
+        sizes.setdefault(name, np.zeros(len(total)))[stratum] += 1
+    for name, split in split_of.items():
+        filled[split] += sizes[name]
+    new = [name for name in sizes if name not in split_of]
+    # Large ones first: small ones even out what they leave. Of equal ones, by chance that the seed decides.
+    for name in sorted(new, key=lambda name: (-sizes[name].sum(), _chance(name, seed))):
+        lacking = {split: fractions[split] * total - filled[split] for split in fractions}
+        best = max(fractions, key=lambda split: float((sizes[name] * lacking[split] / total).sum()))
+        split_of[name] = by_hash(name, fractions, seed) if protocol == HASH else best
+        filled[split_of[name]] += sizes[name]
+    return [split_of[name] if split is None else split for name, split in zip(names, had, strict=True)]
+
+
+def _chance(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def leave_attack_out(labels: Labels, attacks: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:
@@ -82,13 +185,13 @@ def leave_attack_out(labels: Labels, attacks: Sequence[str], fractions: dict[str
     if not kinds - set(attacks):
         raise UserError(f"--attack {','.join(attacks)}: leaves no attack to train with")
     held = [not row.is_live and row.attack_type in attacks for row in rows]
-    who: list[object] = [row.person if labels.group_column else number for number, row in enumerate(rows)]
-    others = {person for person, is_held in zip(who, held, strict=True) if not is_held}
-    rest = tuple(row for row, person in zip(rows, who, strict=True) if person in others)
-    dealt = iter(assign(Labels(rest, labels.group_column, ""), fractions, seed))
+    who = units(labels)
+    others = {name for name, is_held in zip(who, held, strict=True) if not is_held}
+    in_rest = [name in others for name in who]
+    dealt = iter(assign(labels.select(in_rest), fractions, seed))
     splits = []
-    for row, person, is_held in zip(rows, who, held, strict=True):
-        split = next(dealt) if person in others else "test"  # people of whom there are these attacks alone
+    for row, is_dealt, is_held in zip(rows, in_rest, held, strict=True):
+        split = next(dealt) if is_dealt else "test"  # people of whom there are these attacks alone
         fits = row.is_live or is_held == (split == "test")
         splits.append(split if fits else UNUSED)
     return splits
@@ -101,11 +204,17 @@ def leave_domain_out(labels: Labels, domains: Sequence[str], fractions: dict[str
     _refuse_unknown("--domain", domains, known)
     if not known - set(domains):
         raise UserError(f"--domain {','.join(domains)}: leaves no domain to train with")
-    rest = tuple(row for row in labels.rows if row.domain not in domains)
+    held = [row.domain in domains for row in labels.rows]
+    who = units(labels)
+    in_test = {name for name, is_held in zip(who, held, strict=True) if is_held}
+    in_rest = [name not in in_test for name in who]  # a file of the other domains that is in test too is unused
     wanted = {split: share for split, share in fractions.items() if split != "test"}
     wanted = {split: share / sum(wanted.values()) for split, share in wanted.items()}
-    dealt = iter(assign(Labels(rest, labels.group_column, ""), wanted, seed))
-    return ["test" if row.domain in domains else next(dealt) for row in labels.rows]
+    dealt = iter(assign(labels.select(in_rest), wanted, seed))
+    return [
+        "test" if is_held else next(dealt) if is_dealt else UNUSED
+        for is_held, is_dealt in zip(held, in_rest, strict=True)
+    ]
 
 
 def carve_dev(labels: Labels, fraction: float, seed: int) -> list[str]:
@@ -114,10 +223,10 @@ def carve_dev(labels: Labels, fraction: float, seed: int) -> list[str]:
         raise UserError(f"--dev-fraction {fraction:g}: give a share between 0 and 1")
     if any(row.split == "dev" for row in labels.rows):
         raise UserError("--protocol carve_dev: there is a dev split already")
-    train = tuple(row for row in labels.rows if row.split == "train")
-    if not train:
+    in_train = [row.split == "train" for row in labels.rows]
+    if not any(in_train):
         raise UserError("--protocol carve_dev: there is no train split to take it from")
-    dealt = iter(assign(Labels(train, labels.group_column, ""), {"train": 1 - fraction, "dev": fraction}, seed))
+    dealt = iter(assign(labels.select(in_train), {"train": 1 - fraction, "dev": fraction}, seed))
     return [next(dealt) if row.split == "train" else row.split for row in labels.rows]
 
 
@@ -194,18 +303,28 @@ def _ways(folds: tuple[int, ...], counts: list[tuple[str, int]]) -> Iterator[dic
             yield {split: chosen, **others}
 
 
-def _refuse_leaks(rows: Sequence[Label], labels: Labels) -> None:
-    if not labels.group_column:
-        return
-    splits_of: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        if row.split != UNUSED:
-            splits_of.setdefault(row.person, set()).add(row.split)
-    leaks = {group: sorted(splits) for group, splits in splits_of.items() if len(splits) > 1}
-    if leaks:
-        (_, group), splits = min(leaks.items())
+def _refuse_leaks(labels: Labels) -> None:
+    column = labels.split_column
+    if labels.group_column and (leaks := _in_several([row.person for row in labels.rows], labels.rows)):
+        (_, group), videos = min(leaks.items())
         raise UserError(
-            f"column {labels.split_column!r} puts {len(leaks)} {labels.group_column}s into several splits "
-            f"(such as {group!r}: {', '.join(splits)}), so the test would measure memory of faces; correct the column, "
+            f"column {column!r} puts {len(leaks)} {labels.group_column}s into several splits (such as {group!r}: "
+            f"{', '.join(sorted(videos))}), so the test would measure memory of faces; correct the column, "
             "let the builder split (--columns split=), or keep it so (--allow-leak)"
         )
+    if leaks := _in_several(labels.contents, labels.rows):
+        example = ", ".join(f"{video} in {split}" for split, video in sorted(next(iter(leaks.values())).items()))
+        raise UserError(
+            f"column {column!r} puts {len(leaks)} files that are there twice into several splits (such as {example}), "
+            "so the test would measure memory; move one of each away, correct the column, let the builder split "
+            "(--columns split=), or keep it so (--allow-leak)"
+        )
+
+
+def _in_several(names: Sequence[Any], rows: Sequence[Label]) -> dict[Any, dict[str, str]]:
+    """Name → split → a video there, of the names that are in several splits."""
+    seen: dict[Any, dict[str, str]] = {}
+    for name, row in zip(names, rows, strict=False):
+        if row.split != UNUSED and name:
+            seen.setdefault(name, {}).setdefault(row.split, row.video)
+    return {name: videos for name, videos in seen.items() if len(videos) > 1}

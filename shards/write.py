@@ -113,7 +113,7 @@ def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
         **facts.stored(),
         "sha256": sha256,
     }
-    del fields["duration_seconds"]
+    del fields["duration_seconds"], fields["frame_seconds"]
     return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
 
@@ -131,6 +131,5 @@ def _row(sample: Sample, stored: Stored, members: Sequence[Member], shard: int) 
         "store": stored.store,
         **stored.facts.stored(),
         "frame_numbers": list(stored.frame_numbers),
-        "frame_seconds": list(stored.frame_seconds),
         "sha256": sample.sha256,
     }

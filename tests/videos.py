@@ -6,9 +6,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from shards.colour import planes_of, to_rgb
+from shards.colour import ToRgb
 
 
 def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -27,8 +26,8 @@ def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[
 
 
 def rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame in livetrain's colours (tests/shards/test_colour.py): uint8 [height, width, 3]."""
-    return to_rgb(planes_of(frame, (frame.height, frame.width), VideoReformatter())).transpose(1, 2, 0)
+    """A decoded frame in the colours it states (tests/shards/test_colour.py): uint8 [height, width, 3]."""
+    return ToRgb()(frame, (frame.height, frame.width))
 
 
 def write_video(

@@ -13,8 +13,7 @@ from livetrain.bench.peers import Task, decode_pyav
 from livetrain.errors import UserError
 from livetrain.fileio import write_text
 from shards import build, manifest
-from shards.stores import Media
-from shards.stores.frames import JPEG_QUALITY
+from shards.stores import QUALITY, Media
 
 STANDARD = (ClipSet(640, 480), ClipSet(1920, 1080))  # 4 s at 25 frames/s, libx264's defaults
 QUICK = (ClipSet(640, 480, seconds=2.0, num_clips=6),)
@@ -69,7 +68,7 @@ def _extract(videos: list[Path], folder: Path, num_frames: int) -> None:
             return
         (folder / video.stem).mkdir(parents=True, exist_ok=True)
         for number, pixels in enumerate(decode_pyav(video, np.arange(num_frames))):
-            Image.fromarray(pixels).save(folder / video.stem / f"{number:05d}.jpg", quality=JPEG_QUALITY)
+            Image.fromarray(pixels).save(folder / video.stem / f"{number:05d}.jpg", quality=QUALITY["frames"])
         write_text(folder / video.stem / "done", "")
 
     with ThreadPoolExecutor() as pool:

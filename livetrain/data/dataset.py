@@ -28,12 +28,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from livetrain.config import DataConfig
+from livetrain.data.lanes import colours_of
 from livetrain.data.remote import Url
 from livetrain.data.store import Store, open_store
 from livetrain.errors import UserError
 from livetrain.selection import ALL, Selection
 from shards import manifest as manifest_
 from shards import sidecar
+from shards.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
 
@@ -160,6 +162,11 @@ class Dataset:
             self._words[name] = column.indices.to_numpy(), words
         return self._words[name]
 
+    def frame_seconds(self, row: int) -> NDArray[np.float32]:
+        """Seconds of a sample's frames after the first: float32 [num_frames], or [0] where they are evenly spaced."""
+        found: NDArray[np.float32] = self.columns["frame_seconds"][row].values.to_numpy()
+        return found
+
     def text(self, name: str, row: int) -> str:
         """The value of a column of strings at `row`. Of several folders, a key and a video are named FOLDER/…; where
         there are several domains, a person is DOMAIN/…."""
@@ -181,6 +188,18 @@ class Dataset:
         (group, names), (domain, _) = self.codes("group"), self.codes("domain")
         known = rows[(names != "")[group[rows]]]
         return len(np.unique(domain[known].astype(np.int64) * len(names) + group[known]))
+
+    def contents(self, rows: NDArray[np.integer]) -> NDArray[np.uint64]:
+        """The first 64 bits of the SHA-256 of the original of each of the samples `rows`: uint64 [n]."""
+        found = np.empty(len(rows), np.uint64)
+        column = self.columns["sha256"]
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = column.take(pa.array(rows[first : first + ROWS_AT_ONCE])).combine_chunks()
+            heads = pc.binary_slice(pc.cast(part, pa.binary()), 0, 16)
+            digits = np.frombuffer(heads.buffers()[2], np.uint8)[: 16 * len(part)].reshape(-1, 16)
+            values = np.where(digits > ord("9"), digits - ord("a") + 10, digits - ord("0")).astype(np.uint8)
+            found[first : first + ROWS_AT_ONCE] = (values[:, ::2] << 4 | values[:, 1::2]).copy().view(">u8")[:, 0]
+        return found
 
     def rows(self, split: str) -> NDArray[np.int32]:
         """Rows of a split, or of what livetrain.selection describes (`fold1+fold2`, `train@-msu`), int32 [n],
@@ -270,7 +289,8 @@ class Dataset:
         else:
             turn = -int(self.column("rotation")[row])
             is_regular = bool(self.column("is_regular")[row])
-            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames, is_regular=is_regular)
+            shape = ToRgb(colours_of(self, row))
+            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames, is_regular=is_regular, shape=shape)
             height, width = (int(self.column(name)[row]) for name in ("height", "width"))
             found = [Image.fromarray(frame[:height, :width]).rotate(turn, expand=True) for frame in decoded]
         return [_jpeg(picture, shown_height) for picture in found]

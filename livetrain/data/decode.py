@@ -17,10 +17,9 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from shards.colour import planes_of, to_rgb
+from shards.colour import Picture, ToRgb
 from shards.probe import best_stream, open_container
 
 
@@ -36,19 +35,7 @@ class Work:
     num_frames: int = 0
 
 
-Picture = NDArray[np.uint8]  # RGB [height, width, 3]
-Shape = Callable[[Any, tuple[int, int]], Picture]
-
-
-class Whole:
-    """All of a frame; called as crop.CropAndResize is."""
-
-    def __init__(self) -> None:
-        self._converter = VideoReformatter()
-
-    def __call__(self, frame: Any, shape: tuple[int, int]) -> Picture:
-        rgb = to_rgb(planes_of(frame, shape, self._converter))
-        return np.stack(list(rgb), axis=-1)  # in a fourth of the time that copying a transposed array takes
+Shape = Callable[[Any, tuple[int, int]], Picture]  # of shards.colour.ToRgb's kind
 
 
 def decode_video(
@@ -65,15 +52,15 @@ def decode_video(
     `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. is_regular: as the
     index has it (see shards.probe.Probe); frames of a video that is not are counted, unless an edit list is why.
     `shape` is what becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's)
-    while it is in the processor's cache: `Whole` or `crop.CropAndResize`; it gives pictures of one size and must not
+    while it is in the processor's cache: `ToRgb` or `crop.CropAndResize`; it gives pictures of one size and must not
     keep its argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation metadata is
-    applied later, on the small picture), in the colours of the GPU's decoder (`colour`). A frame whose size differs
+    applied later, on the small picture), by the standard formulas (`shards.colour`). A frame whose size differs
     from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)
     if indices[0] < 0 or indices[-1] >= num_frames:
         raise DecodeError(f"frame {indices[-1]} was asked of a video of {num_frames} frames")
-    work, shape = work or Work(), shape or Whole()
+    work, shape = work or Work(), shape or ToRgb()
     try:
         with open_container(data) as container:
             pictures = _Pictures(len(indices), shape)

@@ -44,7 +44,10 @@ COLUMNS = {
     "sample_aspect_ratio": np.float32,
     "is_interlaced": np.int8,
     "is_regular": np.int8,
+    "is_full_range": np.int8,
+    "is_range_coded": np.int8,
 }
+WORDS = ("codec", "pixel_format", "matrix", "transfer")
 
 
 class VideoFiles:
@@ -60,6 +63,7 @@ class VideoFiles:
         self._columns["rotation"][:] = 0
         self._columns["label"] = np.full(len(paths), math.nan, np.float32)
         self._texts = [{"store": "original", "key": str(path)} for path in paths]
+        self._seconds: dict[int, NDArray[np.float32]] = {}
         self._probed: dict[int, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -96,7 +100,11 @@ class VideoFiles:
 
     def samples(self, rows: NDArray[np.int64]) -> Samples:
         """The rows as planning takes them."""
-        return Samples(rows, self._columns)
+        return Samples(rows, self._columns, frame_seconds=self.frame_seconds)
+
+    def frame_seconds(self, row: int) -> NDArray[np.float32]:
+        """See `Dataset`."""
+        return self._seconds.get(row, np.empty(0, np.float32))
 
     def probe(self, pool: ThreadPoolExecutor, row: int) -> Future[None]:
         """Have a row probed, once; the future is done when its facts or its reason are there."""
@@ -118,7 +126,9 @@ class VideoFiles:
         stored = found.stored()
         for name in COLUMNS:
             self._columns[name][row] = stored[name]
-        self._texts[row] |= {"codec": found.codec, "pixel_format": found.pixel_format}
+        if found.frame_seconds:
+            self._seconds[row] = np.array(stored["frame_seconds"], np.float32)
+        self._texts[row] |= {name: stored[name] for name in WORDS}
 
 
 def files_loader(

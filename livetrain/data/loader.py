@@ -30,11 +30,12 @@ from livetrain.data import attack_types, augment, blend, perturb, plan
 from livetrain.data.crop import CropAndResize
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError, decode_video
-from livetrain.data.graph import DEPTH, Graph, GraphError, Params
-from livetrain.data.lanes import Source, lane_of
+from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
+from livetrain.data.lanes import Source, colours_of, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.errors import UserError
 from livetrain.machine import num_cores
+from shards.colour import RGB, Colours
 
 Lane = tuple[Source, int]  # one of the graphs of a source
 
@@ -167,7 +168,7 @@ def eval_loader(
 
     def planned(batch: int) -> ClipPlan:
         item = plan.plan_evaluation(samples, config, batch, rank, world)
-        return item if perturbation is None else perturb.perturb(item, samples.columns, config, perturbation)
+        return item if perturbation is None else perturb.perturb(item, samples, config, perturbation)
 
     def plans() -> Iterator[ClipPlan]:
         return map(planned, range(num_batches))
@@ -339,7 +340,8 @@ class Loader:
     def _decode(self, item: ClipPlan, index: int, data: bytes) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError."""
         row = int(item.rows[index])
-        shape = CropAndResize(item.params["box"][index], self._graph_options["image_size"])
+        colours = colours_of(self._dataset, row)
+        shape = CropAndResize(item.params["box"][index], self._graph_options["image_size"], colours)
         num_frames, is_regular = (int(self._dataset.column(name)[row]) for name in ("num_frames", "is_regular"))
         return decode_video(data, item.frames[index], num_frames, is_regular=bool(is_regular), shape=shape)
 
@@ -368,7 +370,14 @@ class Loader:
 
     def _push(self, prepared: _Prepared, lane: Lane) -> None:
         positions, media = prepared.parts[lane]
-        self._graph(lane).push(media, prepared.plan.frames[positions], _take(prepared.plan.params, positions))
+        self._graph(lane).push(media, prepared.plan.frames[positions], self._params(prepared.plan, positions, lane[0]))
+
+    def _params(self, item: ClipPlan, positions: list[int], source: Source) -> Params:
+        """The graph's inputs for some clips of a plan; of a file that DALI decodes, its colours too."""
+        params = {name: values[positions] for name, values in item.params.items()}
+        if source == "video":
+            params |= colour_params([colours_of(self._dataset, int(item.rows[position])) for position in positions])
+        return params
 
     def _finish(self, prepared: _Prepared) -> Batch:
         """Pull a batch out of the graphs and join its parts."""
@@ -403,7 +412,7 @@ class Loader:
         shape = (len(positions), prepared.plan.frames.shape[1], 3, side, side)
         clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
         for slot, position in enumerate(positions):
-            params = _take(prepared.plan.params, [position])
+            params = self._params(prepared.plan, [position], source)
             try:
                 clips[slot] = graph.run([media[slot]], prepared.plan.frames[[position]], params)[0]
             except GraphError as error:
@@ -479,8 +488,5 @@ class Loader:
         lanes, options = self._num_lanes(source), dict(self._graph_options)
         options["max_clips"] = -(-options["max_clips"] // lanes)
         options["num_threads"] = max(1, options["num_threads"] // lanes)
-        return Graph(source, self._augmentations, self._example.params, **options)
-
-
-def _take(params: Params, positions: list[int]) -> Params:
-    return {name: values[positions] for name, values in params.items()}
+        example = self._example.params | (colour_params([Colours(RGB, True)]) if source == "video" else {})
+        return Graph(source, self._augmentations, example, **options)

@@ -84,10 +84,9 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
 )
 
 
-def perturb(
-    item: ClipPlan, columns: Mapping[str, NDArray[Any]], config: Config, perturbation: Perturbation
-) -> ClipPlan:
-    """The plan of an evaluation batch, perturbed. `columns`: those of the index."""
+def perturb(item: ClipPlan, samples: plan.Samples, config: Config, perturbation: Perturbation) -> ClipPlan:
+    """The plan of an evaluation batch of `samples`, perturbed."""
+    columns = samples.columns
     rows = np.where(item.rows == plan.PADDING, 0, item.rows)
     params = item.params | perturbation.parameters(len(rows), config.data.image_size)
     if perturbation.side < 1:
@@ -100,7 +99,7 @@ def perturb(
         params["box"] = box.astype(np.float32)
     frames = item.frames
     if perturbation.part < 1:
-        facts = plan.Samples(rows, columns).facts(np.arange(len(rows)))
+        facts = dataclasses.replace(samples, rows=rows, mixture=None).facts(np.arange(len(rows)))
         kept = np.maximum(1, np.ceil(facts.num_frames * perturbation.part)).astype(np.int64)
         frames = plan.evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
     return dataclasses.replace(item, params=params, frames=frames)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,15 @@ COLUMNS = ("num_frames", "duration_seconds", "fps", *SIZES, "sample_aspect_ratio
 STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is blend.py's
 
 
+# Row → seconds of its frames after the first, float32 [num_frames], ascending; [0] where they are evenly spaced.
+FrameSeconds = Callable[[int], NDArray[np.float32]]
+
+
+def evenly_spaced(row: int) -> NDArray[np.float32]:
+    """The FrameSeconds of clips without any."""
+    return np.empty(0, np.float32)
+
+
 @dataclass(frozen=True)
 class ClipPlan:
     """The plan of n clips of one micro-batch.
@@ -59,7 +68,7 @@ class ClipPlan:
 class Facts:
     """What planning needs to know of n clips: arrays [n], int64; `frames_per_second`, `sample_aspect_ratio` float64.
 
-    The picture is height x width at the upper left corner of the coded frame.
+    The picture is height x width at the upper left corner of the coded frame. seconds: see FrameSeconds.
     """
 
     rows: NDArray[np.int64]
@@ -71,6 +80,7 @@ class Facts:
     coded_height: NDArray[np.int64]
     coded_width: NDArray[np.int64]
     sample_aspect_ratio: NDArray[np.float64]
+    seconds: FrameSeconds
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ class Samples:
     rows: NDArray[np.integer]
     columns: Mapping[str, NDArray[Any]]
     mixture: Mixture | None = None
+    frame_seconds: FrameSeconds = evenly_spaced
 
     @staticmethod
     def of_training(dataset: Dataset, config: Config) -> Samples:
@@ -101,7 +112,8 @@ class Samples:
     @staticmethod
     def of(dataset: Dataset, split: str) -> Samples:
         """The samples of a split. Raises UserError when it is empty."""
-        return Samples(dataset.rows(split), {name: dataset.column(name) for name in COLUMNS})
+        columns = {name: dataset.column(name) for name in COLUMNS}
+        return Samples(dataset.rows(split), columns, frame_seconds=dataset.frame_seconds)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -127,7 +139,7 @@ class Samples:
         # Stored JPEGs are thinner than the video they come from: frames a second of what is stored.
         rate = np.where(known, num_frames / np.where(known, seconds, 1), self.columns["fps"][rows].astype(np.float64))
         aspect = self.columns["sample_aspect_ratio"][rows].astype(np.float64)
-        return Facts(rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect)
+        return Facts(rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect, seconds=self.frame_seconds)
 
 
 def _groups(dataset: Dataset, rows: NDArray[np.integer], by: str) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
@@ -275,6 +287,17 @@ def interval_frames(
     return spaced_frames(num_frames, np.arange(count) * seconds * frames_per_second[:, None], u)
 
 
+def timed_frames(times: NDArray[np.floating], seconds: float, count: int, u: float | None) -> NDArray[np.int64]:
+    """`interval_frames` of one clip whose frames have `times`, ascending from 0: of each moment, the nearest frame.
+
+    Returns int64 [count], ascending. A video too short for the span repeats its last frame.
+    """
+    offsets = np.arange(count) * seconds
+    moments = max(0.0, float(times[-1]) - offsets[-1]) * (0.5 if u is None else u) + offsets
+    middles = (times[1:].astype(np.float64) + times[:-1]) / 2
+    return np.searchsorted(middles, moments, side="right").astype(np.int64)
+
+
 def spaced_frames(
     num_frames: NDArray[np.int64], offsets: NDArray[np.floating], u: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
@@ -321,7 +344,12 @@ def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | N
         offsets = np.arange(count) * float(config.data.frame_stride)
         return spaced_frames(facts.num_frames, np.broadcast_to(offsets, (len(facts.rows), count)), start)
     seconds = config.data.frame_interval_seconds
-    return interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
+    frames = interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
+    for clip, row in enumerate(facts.rows.tolist()):
+        times = facts.seconds(row)[: facts.num_frames[clip]]
+        if len(times):
+            frames[clip] = timed_frames(times, seconds, count, None if start is None else float(start[clip]))
+    return frames
 
 
 def _upright_size(facts: Facts, config: Config) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -177,7 +177,7 @@ def _clips(
     rows = [row for key in keys if (row := dataset.row_of(key)) is not None]
     if not rows:
         raise UserError(f"{dataset.root} has none of the test clips of the run; set data.shards to where they are")
-    split = Samples(np.array(rows, dtype=np.int64), Samples.of(dataset, config.data.test_split).columns)
+    split = dataclasses.replace(Samples.of(dataset, config.data.test_split), rows=np.array(rows, dtype=np.int64))
     all_at_once = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=len(rows)))
     item = plan_evaluation(split, all_at_once, 0, 0, 1)
     options: dict[str, Any] = {"local_world": 1, "device": device, "mean": model.mean, "std": model.std}

@@ -158,7 +158,7 @@ def _samples(config: Config, dataset: Dataset) -> Samples:
     rows = every.rows
     if dataset.is_remote:
         rows = rows[dataset.column("shard")[rows] == dataset.column("shard")[rows[0]]]
-    return Samples(np.sort(np.random.default_rng(0).permutation(rows)[:NUM_CLIPS]), every.columns)
+    return dataclasses.replace(every, rows=np.sort(np.random.default_rng(0).permutation(rows)[:NUM_CLIPS]))
 
 
 def _small(config: Config, batch: int, decoder: str = "cpu") -> Config:

@@ -14,7 +14,9 @@ from livetrain.data.lanes import facts_of, source_of, why_not_nvdec
 from livetrain.planner.rates import frames_per_second
 
 LANES = {"video": "nvdec", "frames": "cpu", "jpeg": "image"}
-COLUMNS = ("store", "codec", "pixel_format", "is_interlaced", "is_regular", "coded_width", "coded_height")
+COLUMNS = (
+    "store", "codec", "pixel_format", "is_interlaced", "is_regular", "is_range_coded", "coded_width", "coded_height",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ def ways(dataset: Dataset, num_frames: int, *, on_gpu: bool = True) -> list[Way]
     return sorted(table, key=lambda way: (-way.num_clips, way.store, way.codec, way.why))
 
 
+def wide_colours(dataset: Dataset) -> list[str]:
+    """A line for each kind of colours that is converted, but not tone-mapped: duller than a player shows them."""
+    found = []
+    for column, names in (("matrix", {"bt2020": "BT.2020"}), ("transfer", {"pq": "PQ", "hlg": "HLG"})):
+        codes, words = dataset.codes(column)
+        counts = dict(zip(words.tolist(), np.bincount(codes, minlength=len(words)).tolist(), strict=True))
+        found += [f"{counts[word]:,} clips are {name}" for word, name in names.items() if counts.get(word)]
+    return [f"{', '.join(found)}: not tone-mapped, so duller than on a screen made for them"] if found else []
+
+
 def describe(where: str, num_frames: int) -> str:
     """The table of a shard folder. Raises UserError when it is none."""
     dataset = Dataset.open(where, DataConfig())
@@ -62,5 +74,6 @@ def describe(where: str, num_frames: int) -> str:
         share = f"{way.num_clips / len(dataset):.1%}"
         line = f"{way.store:<10} {way.codec:<10} {way.lane:<6} {way.num_clips:>10,} {share:>7}  {cost:<20} {way.why}"
         lines.append(line.rstrip())
+    lines += wide_colours(dataset)
     lines.append(f"{num_frames} frames of each; as measured on an H100 and on CPU cores (livetrain/planner/rates.py)")
     return "\n".join(lines)

@@ -3,9 +3,9 @@
 Whether they differ is decided by sign flips over people: were both runs alike, then with each person either run might
 have given what the other gave. p is the share of all such swaps whose difference is at least as large as the one seen.
 For rates and HTER the difference is a sum over people, and swaps flip its signs; for the largest APCER a person's
-decisions are swapped, for AUC and EER the ranks of their videos. Exact where the sum is of whole numbers or people are
-few; else over drawn swaps, the one seen among them. With k people whose outcomes differ p is at least 2^(1 - k). It is
-a statement on these people: that runs decide differently on them.
+decisions are swapped; for AUC and EER each person's part in the difference changes its sign. Exact
+where the sum is of whole numbers or people are few; else over drawn swaps, the one seen among them. With k people whose
+outcomes differ p is at least 2^(1 - k). It is a statement on these people: that runs decide differently on them.
 
 What holds for people not seen is in the interval of the difference, with an unseen person for whom one run always errs
 and the other never. Where the flips tell the runs apart, its end nearer 0 is that of the differences that flips do not
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ Floats = NDArray[np.float64]
 
 MAX_LATTICE = 2**21  # sums of whole numbers that are counted one by one
 NUM_FLIPS = 2**13  # drawn, where people are too many for all of them
-FLIP_CELLS = 2**25  # weights of a drawn ranking: fewer flips of more videos
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def _flipped(
         return sign_flip_p(changes), int((changes != 0).sum())
     if name == "apcer_max":
         return _swapped_decisions(one, other)
-    return _swapped_ranks(name, both, units)
+    return _flipped_parts(name, both, units)
 
 
 def _swapped_decisions(one: Mapping[str, Tally], other: Mapping[str, Tally]) -> tuple[float, int]:
@@ -221,45 +220,62 @@ def _swapped_decisions(one: Mapping[str, Tally], other: Mapping[str, Tally]) -> 
     return _share(statistic, int(some.sum()), NUM_FLIPS), int(some.sum())
 
 
-def _swapped_ranks(name: str, both: tuple[Scores, Scores], units: Units) -> tuple[float, int]:
-    """Of AUC and EER. Scores of two runs are on two scales, ranks on one; either run's ranks of a person are a unit of
-    their own here, which is in or out."""
-    one, other = both
-    ranks = [stats.rankdata(scores.p_live) for scores in both]
-    differing = np.unique(units.codes[ranks[0] != ranks[1]])
-    pooled = one.select(np.concatenate([np.arange(len(one))] * 2))
-    pooled = replace(pooled, p_live=np.concatenate(ranks))
-    ranking = Ranking(pooled, Units(np.concatenate([units.codes, units.codes + units.num]), 2 * units.num, units.name))
+def _flipped_parts(name: str, both: tuple[Scores, Scores], units: Units) -> tuple[float, int]:
+    """Of AUC and EER, which are no sums over people: each person's part in the difference changes its sign.
 
-    def figure(kept: Floats) -> Floats:
-        return ranking.seen(kept, operating=False)[name]
+    Of the AUC it is that of first order; of the EER, that in the HTER at the threshold where FPR and FNR are closest.
+    Scores of two runs are on two scales, so no score of one is compared with one of the other.
+    """
+    live = both[0].live
+    size = np.where(live, 1 / live.sum(), 1 / (~live).sum())
+    parts_of = _placements if name == "auc" else _errors_at_eer
+    one, other = (parts_of(live, item.p_live) for item in both)
+    changes = (other - one) * size
+    differing = np.zeros(units.num, np.bool_)
+    differing[units.codes[changes != 0]] = True
+    if name == "eer":
+        changes /= 2
+    elif differing.any():
+        # Either class alone sums to the difference, so both to twice of it: once is taken off, shared by those who
+        # differ. Left is each one's part in how far the difference is from none.
+        size = size * differing[units.codes]
+        changes -= size * (changes.sum() / 2 / size.sum())
+    parts = np.bincount(units.codes, weights=changes, minlength=units.num)[differing]
+    return _share(lambda signs: np.abs(signs @ parts), len(parts), NUM_FLIPS), len(parts)
 
-    def statistic(signs: Floats) -> Floats:
-        kept = np.ones((len(signs), units.num), dtype=bool)
-        kept[:, differing] = signs > 0
-        first, second = (np.concatenate([a, ~a], axis=1).astype(np.float64) for a in (kept, ~kept))
-        return np.abs(figure(second) - figure(first))
 
-    most = max(999, min(NUM_FLIPS, FLIP_CELLS // len(pooled)))
-    return _share(statistic, len(differing), most, width=len(pooled)), len(differing)
+def _errors_at_eer(live: NDArray[np.bool_], p_live: Floats) -> Floats:
+    """Whether each video is decided wrongly at the threshold whose FPR and FNR are closest; float [n]."""
+    accepted = p_live >= metrics.eer_threshold(live, p_live)
+    return (accepted != live).astype(np.float64)
 
 
-def _share(statistic: Callable[[Floats], Floats], num: int, most: int, *, width: int = 0) -> float:
+def _placements(live: NDArray[np.bool_], p_live: Floats) -> Floats:
+    """Of each live video the share of attacks below it, of each attack that of live videos above it, ties as halves;
+    float [n]. The mean over either class is the AUC (DeLong, DeLong and Clarke-Pearson, Biometrics 1988)."""
+    among_all = stats.rankdata(p_live)
+    found = np.empty(len(p_live))
+    found[live] = (among_all[live] - stats.rankdata(p_live[live])) / (~live).sum()
+    found[~live] = 1 - (among_all[~live] - stats.rankdata(p_live[~live])) / live.sum()
+    return found
+
+
+def _share(statistic: Callable[[Floats], Floats], num: int, most: int) -> float:
     """The share of patterns of `num` signs whose statistic is not below that of the pattern seen, all plus."""
     if not num:
         return 1.0
     seen = float(statistic(np.ones((1, num)))[0]) * (1 - 1e-9) - 1e-12  # sums of fractions that are equal on paper
     hits = total = 0
-    for signs in patterns(num, most, width=width):
+    for signs in patterns(num, most):
         hits += int((statistic(signs) >= seen).sum())
         total += len(signs)
     return hits / total
 
 
-def patterns(num: int, most: int, *, seed: int = 0, width: int = 0) -> Iterable[Floats]:
+def patterns(num: int, most: int, *, seed: int = 0) -> Iterable[Floats]:
     """Signs, +1 and -1, [r, num] a chunk: all patterns where there are at most `most`, else that many drawn ones, all
     plus among them."""
-    chunk = max(1, bootstrap.CHUNK_CELLS // max(num, width))
+    chunk = max(1, bootstrap.CHUNK_CELLS // max(num, 1))
     if num < 31 and 2**num <= most:
         for first in range(0, 2**num, chunk):
             numbers = np.arange(first, min(first + chunk, 2**num))

@@ -41,19 +41,26 @@ class Media:
     quality: int = 0
 
 
+QUALITY = {"frames": 95, "h264": 18, "hevc": 20}  # JPEGs; CRFs are visually lossless for most: cues are faint
+
+
+def default_quality(store: str, codec: str) -> int:
+    """`Media.quality` where none is given."""
+    return QUALITY[codec if store == "transcode" else store]
+
+
 @dataclass(frozen=True)
 class Stored:
     """A sample's media as (extension, bytes), and the facts of what is stored.
 
-    store: that was used; a video that cannot be remuxed is stored as `original`. frame_numbers, frame_seconds: of
-    JPEGs, the index of each in the original (as the decoder hands frames out) and its time after the first.
+    store: that was used; a video that cannot be remuxed is stored as `original`. frame_numbers: of JPEGs, the index of
+    each in the original (as the decoder hands frames out).
     """
 
     payloads: Sequence[tuple[str, bytes]]
     facts: Probe
     store: str
     frame_numbers: Sequence[int] = field(default=())
-    frame_seconds: Sequence[float] = field(default=())
 
 
 class Store(Protocol):

@@ -1,4 +1,4 @@
-"""A few frames as JPEGs, upright, in the colours that the decoders of training give (`shards.colour`)."""
+"""A few frames as JPEGs, upright, in the colours that the video states (`shards.colour`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import io
 from dataclasses import replace
 
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from shards.colour import planes_of, to_rgb
+from shards.colour import RGB, ToRgb
 from shards.probe import Probe, best_stream, decode, open_video
-from shards.stores import Media, Stored
+from shards.stores import QUALITY, Media, Stored
 from shards.stores.pictures import aspect_at, evenly_spaced, scaled_size, upright_size
 
-JPEG_QUALITY = 95
 MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
 
 
@@ -33,19 +31,19 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
     times: list[float] = []
     chosen = set(wanted)
     first = 0.0
-    converter = VideoReformatter()
+    to_rgb = ToRgb(facts.colours)
     with open_video(data) as container:
         for number, frame in enumerate(decode(container, best_stream(container))):
             if number == 0:
                 first = frame.time or 0.0
             if number not in chosen:
                 continue
-            rgb = to_rgb(planes_of(frame, (facts.height, facts.width), converter)).transpose(1, 2, 0)
+            rgb = to_rgb(frame, (facts.height, facts.width))
             picture = Image.fromarray(np.ascontiguousarray(np.rot90(rgb, -facts.rotation // 90)))
             if picture.size != size:
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
             buffer = io.BytesIO()
-            picture.save(buffer, format="JPEG", quality=media.quality or JPEG_QUALITY, subsampling=0)
+            picture.save(buffer, format="JPEG", quality=media.quality or QUALITY["frames"], subsampling=0)
             times.append(round(number / facts.fps if frame.time is None else frame.time - first, 6))
             jpegs.append((f"{len(jpegs):03d}.jpg", buffer.getvalue()))
     described = replace(
@@ -62,5 +60,9 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
         pixel_format="rgb24",
         is_interlaced=False,
         is_regular=True,
+        matrix=RGB,
+        is_full_range=True,
+        is_range_coded=True,
+        frame_seconds=times,
     )
-    return Stored(jpegs, described, "frames", wanted, times)
+    return Stored(jpegs, described, "frames", wanted)

@@ -5,8 +5,9 @@ clip: 80 in place of 242 wanted frames/s at 1080p on an H100. Here the crop is t
 and the container says the coded size too; the index keeps the size to show, `width` x `height` from the upper left
 corner, and the graph cuts it out. Nothing is encoded anew.
 
-It is believed only after both files have been decoded and every frame's samples compared. What cannot be done (a codec
-that MP4 does not hold, a crop at the left, anything that would change a frame) leaves the file as it is.
+It is believed only after both files have been decoded, and every frame's samples and what they stand for (range,
+matrix, rotation) compared. What cannot be done (a codec that MP4 does not hold, a crop at the left, anything that would
+change a frame) leaves the file as it is.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
         found = probe(made, on_frame=lambda frame: after.append(digest(frame, facts.width, facts.height)))
     except (RejectedVideo, av.FFmpegError, ValueError):
         after = []
-    if not after or after != before or found.rotation != facts.rotation:
+    if not after or after != before or (found.rotation, found.colours) != (facts.rotation, facts.colours):
         return Stored([("", data)], facts, "original")
     shown = replace(
         facts, coded_width=found.coded_width, coded_height=found.coded_height, is_regular=found.is_regular,
-        check="decode",
+        is_range_coded=found.is_range_coded, check="decode",
     )  # fmt: skip
     return Stored([("mp4", made)], shown, "remux")
 

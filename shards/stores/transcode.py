@@ -17,12 +17,11 @@ import av
 import av.filter
 from av.video.reformatter import ColorRange
 
-from shards.colour import is_full_range
+from shards.colour import HD_LINES, MATRICES, NUMBERS, RGB, TRANSFER_NUMBERS, UNSPECIFIED, Colours
 from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
-from shards.stores import Media, Stored
+from shards.stores import QUALITY, Media, Stored
 from shards.stores.pictures import BLOCK, aspect_at, scaled_size, upright_size
 
-QUALITY = {"h264": 18, "hevc": 20}  # visually lossless for most content; liveness cues are faint
 ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 # mbtree off: with it x264 core 165 (PyAV 18.1) gave other bytes for the same frames in up to 4 % of runs at 48x64 and
 # 0.8 % at 170x128; without it in none of 7,750. x265 did so with weightp, in half of the runs at 80x64. No B-frames and
@@ -60,7 +59,9 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
             context = encoder.codec_context
             context.time_base = encoder.time_base = stream.time_base or Fraction(1, 90_000)
-            context.color_range = ColorRange.MPEG.value
+            kept = kept_colours(facts)
+            context.colorspace, context.color_range = NUMBERS[kept.matrix], ColorRange.MPEG.value
+            context.color_trc = TRANSFER_NUMBERS.get(kept.transfer, UNSPECIFIED)
             context.gop_size, context.max_b_frames, context.thread_count = media.gop, 0, 1
             context.flags |= av.codec.context.Flags.bitexact
             context.options = {
@@ -69,7 +70,7 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
                 OPTION[codec]: PARAMETERS[codec].format(gop=media.gop),
             }
             last = -1
-            for frame in _filtered(decode(container, stream), stream, facts.rotation, width, height):
+            for frame in _filtered(decode(container, stream), stream, facts, kept, width, height):
                 # Times must rise for the encoder; a source with broken ones keeps its frames, one tick apart.
                 last = frame.pts = max(last + 1, frame.pts if frame.pts is not None else 0)
                 frame.time_base = stream.time_base
@@ -79,18 +80,28 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
     return target.getvalue()
 
 
+def kept_colours(facts: Probe) -> Colours:
+    """What the encoded stream states: the matrix of the source, which a smaller picture would no longer be taken for;
+    of RGB, that of its size. Limited range, which every reader takes for granted."""
+    matrix = facts.matrix
+    if matrix == RGB:
+        matrix = "bt709" if facts.height >= HD_LINES else "bt601"
+    return Colours(matrix, False, facts.transfer)
+
+
 def _filtered(
-    frames: Iterator[av.VideoFrame], stream: av.VideoStream, degrees: int, width: int, height: int
+    frames: Iterator[av.VideoFrame], stream: av.VideoStream, facts: Probe, kept: Colours, width: int, height: int
 ) -> Iterator[av.VideoFrame]:
-    """Frames turned clockwise by `degrees`, scaled to width x height and converted to 4:2:0 of limited range, which is
-    what the encoded stream says of itself."""
+    """Frames turned upright, scaled to width x height and converted to 4:2:0 of the colours `kept`. Interlaced ones
+    stay as woven."""
     graph = None
     for frame in frames:
         if graph is None:
             steps = [
-                *TURNS.get(degrees, []),
+                f"setparams={facts.colours.parameters}",
+                *TURNS.get(facts.rotation, []),
                 f"scale={width}:{height}:flags=bicubic+accurate_rnd+bitexact+full_chroma_int"
-                f":in_range={'full' if is_full_range(frame) else 'limited'}:out_range=limited",
+                f":out_color_matrix={MATRICES[kept.matrix][0]}:out_range=limited",
                 "format=yuv420p",
             ]
             graph = _graph(frame, stream, steps)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
 from livetrain.config import AugmentConfig
 from livetrain.data import augment
 from livetrain.data.crop import even_box, pixel_box, resize
 from livetrain.data.decode import decode_video
-from livetrain.data.graph import Graph, GraphError
+from livetrain.data.graph import Graph, GraphError, colour_params, corrected
+from shards.colour import Colours
+from tests.shards import test_colour
 from tests.videos import numbered_frames, write_video
 
 SIZE, NUM_FRAMES = 32, 3
@@ -59,7 +63,7 @@ def small(pictures: Iterable[np.ndarray], box: Sequence[float] = (0, 0, 1, 1)) -
     small = []
     for picture in pictures:
         top, left, bottom, right = pixel_box(np.array(box), *picture.shape[:2])
-        small.append(resize(picture[top:bottom, left:right].transpose(2, 0, 1).copy(), SIZE))
+        small.append(resize(picture[top:bottom, left:right].copy(), SIZE))
     return np.stack(small)
 
 
@@ -183,13 +187,47 @@ def test_video_files_take_the_same_way(tmp_path: Path) -> None:
     data = write_video(tmp_path / "a.webm", 24, codec="libvpx-vp9", height=96, width=128, options=options).read_bytes()
     wanted = np.array([[2, 13, 13], [23, 0, 7]])
     box = (0.25, 0.125, 0.75, 0.875)
-    drawn = params(2, box=box, angle=-90)
-    as_video = make_graph("video").run([data, data], wanted, drawn)
+    drawn = params(2, box=box, angle=-90) | colour_params([Colours("bt601", False)] * 2)
+    as_video = make_graph("video", example=drawn).run([data, data], wanted, drawn)
     frames = [small(decode_video(data, row, 24), box) for row in wanted]
     as_frames = make_graph("frames").run(frames, wanted, drawn)
     assert (as_video - as_frames).abs().max() <= 20 and (as_video - as_frames).abs().mean() < 1.5  # YUV to RGB differs
     assert (as_frames[0, 0] - as_frames[0, 1]).abs().mean() > 2  # frames differ, so the numbers were obeyed
     assert torch.equal(as_video[0, 1], as_video[0, 2])
+
+
+@pipeline_def(batch_size=1, num_threads=1, device_id=None)
+def correcting(rgb: np.ndarray, colours: Colours) -> Any:
+    """The graph's own step on RGB as DALI gives it, [1, height, width, 3]."""
+    frames = fn.cast(fn.external_source(source=lambda: [rgb], layout="FHWC"), dtype=types.FLOAT)
+    return corrected(frames, {name: types.Constant(value[0]) for name, value in colour_params([colours]).items()})
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", test_colour.WEIGHTS)
+def test_dalis_colours_become_those_of_the_stream(matrix: str, full: bool) -> None:
+    """DALI reads all streams by BT.601, with 127.5 for grey chroma (its numbers, in float64, rounded and clipped as it
+    does), and the graph sets that right: within a level where nothing was clipped."""
+    rng = np.random.default_rng(0)
+    kr, kb = test_colour.WEIGHTS[matrix]
+    red, green, blue = rng.uniform(60, 180, (3, 64, 64))
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    u, v = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    y = luma if full else 16 + luma * 219 / 255
+    u, v = (128 + plane * (1 if full else 224 / 255) for plane in (u, v))
+    samples = [np.rint(plane).astype(np.uint8) for plane in (y, u, v)]
+    theirs = [[1.0, 0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0]]
+    if not full:
+        theirs = [[1.164, 0, 1.596], [1.164, -0.392, -0.813], [1.164, 2.017, 0]]
+    black = np.array([0 if full else 0.0625 * 255, 127.5, 127.5])
+    given = np.einsum("cp,phw->hwc", theirs, np.stack(samples) - black[:, None, None])
+    assert given.min() > 0 and given.max() < 255
+    pipeline = correcting(np.ascontiguousarray(np.rint(given).astype(np.uint8)[None]), Colours(matrix, full))
+    pipeline.build()
+    got = pipeline.run()[0].as_array()[0, 0].astype(float)
+    want = test_colour.formula(*samples, matrix, full=full)
+    assert np.abs(got - want).max() <= 1.3 and np.abs(got - want).mean() < 0.4
+    assert np.abs(np.rint(given) - want).mean() > 0.4, "there was something to set right"
 
 
 def test_damaged_jpeg_is_a_graph_error() -> None:

@@ -7,7 +7,7 @@ import pytest
 from livetrain.data.lanes import source_of
 
 PLAIN = {"store": "original", "codec": "h264", "pixel_format": "yuv420p", "is_interlaced": False, "is_regular": True}
-PLAIN |= {"width": 320, "height": 240}
+PLAIN |= {"width": 320, "height": 240, "is_range_coded": True}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ PLAIN |= {"width": 320, "height": 240}
         ({"width": 46}, "frames"),  # NVDEC refuses what is smaller
         ({"codec": "hevc", "height": 142}, "frames"),
         ({"is_regular": False}, "frames"),  # an edit list: NVDEC's frame 0 is one that is never shown
+        ({"is_range_coded": False}, "frames"),  # NVDEC does not read what the container adds
         ({"codec": "mpeg4"}, "frames"),  # another inverse transform: other pixels
         ({"pixel_format": "yuvj420p"}, "video"),
         ({"codec": "vp9"}, "frames"),  # hidden frames: wrong pictures without a word

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from livetrain.config import DataConfig
@@ -14,7 +15,7 @@ from livetrain.errors import UserError
 from livetrain.verdict import verdict
 from shards import sidecar
 from tests.runs import records, small_config, train_here
-from tests.shards.clips import note_changes
+from tests.shards.clips import copied, note_changes
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 
@@ -38,7 +39,7 @@ def test_what_is_built_has_no_leaks(demo_shards: Path) -> None:
 
 def test_a_leak_is_found_with_its_person(leaky: Path) -> None:
     (found,) = leaks.find_leaks(Dataset.open(leaky), SPLITS)
-    assert (found.one, found.other, found.num_people) == ("train", "test", 1)
+    assert (found.one, found.other, found.num) == ("train", "test", 1)
     assert found.example in {row["group"] for row in sidecar.read(leaky / "index.arrow").to_pylist()}
 
 
@@ -47,7 +48,7 @@ def test_a_person_is_someone_else_in_another_domain(demo_shards: Path, tmp_path:
     dataset = Dataset.of(DataConfig(sources=parts))
     assert leaks.find_leaks(dataset, {"train": "all@a", "test": "all@b"}) == []
     (found,) = leaks.find_leaks(dataset, {"one": "train", "two": "train@b"})
-    assert found.num_people == dataset.num_people(dataset.rows("train@b")) and found.example.startswith("b/")
+    assert found.num == dataset.num_people(dataset.rows("train@b")) and found.example.startswith("b/")
 
 
 def test_clips_of_unknown_people_are_no_leak(demo_shards: Path, tmp_path: Path) -> None:
@@ -75,11 +76,33 @@ def test_an_allowed_leak_is_the_first_line_of_the_verdict(
     assert figures["notices"][0] in capsys.readouterr().out
 
 
+def test_a_file_in_two_splits_is_found_under_whatever_name(demo_shards: Path, tmp_path: Path) -> None:
+    """Also where folders that hold it are joined, and where nobody is named."""
+    parts = [str(shutil.copytree(demo_shards, tmp_path / name)) for name in ("a", "b")]
+    dataset = Dataset.of(DataConfig(sources=parts))
+    num = len(Dataset.open(demo_shards))
+    (found,) = leaks.find_copies(dataset, {"train": "all@a", "test": "all@b"})
+    assert found.num == num and str(found).startswith(f"{num} files are in train and test (such as a/")
+    assert leaks.find_copies(Dataset.open(demo_shards), SPLITS) == []
+    config = small_config(
+        Path(), tmp_path / "run", "data.shards=", f"data.sources=[{','.join(parts)}]", "data.train_split=all@a",
+        "data.dev_split=dev@b", "data.test_split=test@b",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="files are in train and test"):
+        train_here(config)
+    other = copied(demo_shards, tmp_path / "c")
+    apart = Dataset.of(DataConfig(sources=[parts[0], str(other)]))
+    assert leaks.find_copies(apart, {"train": "all@a", "test": "all@c"}) == []
+    rows = np.arange(num)
+    heads = [int(sha256[:16], 16) for sha256 in Dataset.open(demo_shards).columns["sha256"].to_pylist()]
+    assert Dataset.open(demo_shards).contents(rows).tolist() == heads
+
+
 def test_train_on_one_domain_and_test_on_another(demo_shards: Path, tmp_path: Path) -> None:
     """A leave-one-domain-out run from its configuration: dev of the sources, test of what was left out."""
     from livetrain.verdict import scores
 
-    parts = [str(shutil.copytree(demo_shards, tmp_path / name)) for name in ("casia", "msu", "oulu")]
+    parts = [str(copied(demo_shards, tmp_path / name)) for name in ("casia", "msu", "oulu")]
     run = tmp_path / "run"
     keys = [f"data.sources=[{','.join(parts)}]", "data.leave_out=oulu", "data.train_split=train+test"]
     config = small_config(

@@ -11,7 +11,7 @@ import torch
 from livetrain.data import Dataset, lanes
 from livetrain.data.crop import CropAndResize
 from livetrain.data.decode import decode_video
-from livetrain.data.graph import Graph, GraphError
+from livetrain.data.graph import Graph, GraphError, colour_params
 from shards.probe import probe
 from tests.data.test_graph import MEAN, STD, params
 from tests.data.test_loader import make_config, make_loader, read
@@ -35,7 +35,7 @@ GPU = torch.device("cuda", 0)
     ],
 )
 def test_both_decoders_give_the_same_pixels(name: str, codec: str, options: dict[str, str], tmp_path: Path) -> None:
-    """At full size, where nothing blurs a difference: one level at most."""
+    """At full size, where nothing blurs a difference: one level at most, of both decoders and of the correction."""
     data = write_video(tmp_path / name, NUM_FRAMES, codec=codec, height=SIDE, width=SIDE, options=options).read_bytes()
     difference = np.abs(by_nvdec(data, WANTED, SIDE) - decode_video(data, WANTED[0], NUM_FRAMES))
     print(f"{name}: equal {(difference == 0).mean():.4f}, mean {difference.mean():.4f}, max {difference.max()}")
@@ -45,8 +45,9 @@ def test_both_decoders_give_the_same_pixels(name: str, codec: str, options: dict
 def by_nvdec(data: bytes, wanted: np.ndarray, size: int) -> np.ndarray:
     """Frames [1, F] of a video file through the graph: float [F, size, size, 3], levels."""
     options = {"image_size": size, "num_frames": wanted.shape[1], "max_clips": 1, "mean": MEAN, "std": STD}
-    graph = Graph("video", [], params(1), **options, device=GPU, dtype=torch.float32, num_threads=2)
-    return graph.run([data], wanted, params(1))[0].permute(0, 2, 3, 1).cpu().numpy()
+    inputs = params(1) | colour_params([probe(data).colours])
+    graph = Graph("video", [], inputs, **options, device=GPU, dtype=torch.float32, num_threads=2)
+    return graph.run([data], wanted, inputs)[0].permute(0, 2, 3, 1).cpu().numpy()
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -56,7 +57,7 @@ def test_every_kind_that_goes_to_the_gpu_shows_its_own_frames(name: str) -> None
     facts = probe(kind.data)
     way = lanes.source_of(
         "original", codec=facts.codec, pixel_format=facts.pixel_format, is_interlaced=facts.is_interlaced,
-        is_regular=facts.is_regular,
+        is_regular=facts.is_regular, is_range_coded=facts.is_range_coded,
         width=facts.width, height=facts.height, on_gpu=True,
     )  # fmt: skip
     if way != "video":

@@ -76,7 +76,7 @@ def test_crop_keeps_the_middle_and_shorten_the_start() -> None:
     config.eval.num_frames = 4
     clean = plan.plan_evaluation(samples, config, 0, 0, 1)
     rows = clean.rows != plan.PADDING
-    by_name = {item.name: perturb(clean, samples.columns, config, item) for item in PERTURBATIONS}
+    by_name = {item.name: perturb(clean, samples, config, item) for item in PERTURBATIONS}
     box = by_name["crop60"].params["box"]
     assert np.allclose(box, [0.2, 0.2, 0.8, 0.8], atol=1 / 240) and (by_name["crop60"].frames == clean.frames).all()
     short = by_name["shorten4"].frames

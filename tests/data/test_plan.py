@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import subprocess
 import sys
@@ -225,6 +226,28 @@ def test_strides_are_every_nth_frame() -> None:
     middle = plan.plan_evaluation(samples, config, 0, 0, 1).frames[0]
     length = samples.columns["num_frames"][samples.rows[0]]
     assert np.diff(middle).tolist() == [1, 1] and abs(middle.mean() - (length - 1) / 2) <= 0.5
+
+
+def test_intervals_follow_the_frames_own_times() -> None:
+    """A camera that slowed down: 20 frames in the first second, 5 in each of the next two."""
+    times = np.concatenate([np.arange(20) / 20, 1 + np.arange(11) / 5]).astype(np.float32)
+    assert plan.timed_frames(times, 0.6, 5, 0.0).tolist() == [0, 12, 21, 24, 27]
+    assert plan.timed_frames(times, 0.6, 5, 0.2).tolist() == [2, 14, 22, 25, 28]  # from 0.12 s of 3.0
+    assert plan.timed_frames(times, 0.82, 3, None).tolist() == [14, 23, 27]  # from 0.68 s; 1.5 s is between two
+    assert plan.timed_frames(times, 5.0, 3, 0.7).tolist() == [0, 30, 30]
+    even = np.arange(31, dtype=np.float32) / 25
+    for u in (0.0, 0.33, 0.99):
+        planned = plan.interval_frames(np.array([31]), np.array([25.0]), 0.2, 4, np.array([u]))
+        assert np.abs(plan.timed_frames(even, 0.2, 4, u) - planned[0]).max() <= 1
+
+    samples = make_samples(6)
+    slowed = dataclasses.replace(
+        samples, frame_seconds=lambda row: times[:10] ** 2 if row == 4 else plan.evenly_spaced(row)
+    )
+    config = make_config()
+    config.data.sampling, config.data.frame_interval_seconds = "interval", 0.1
+    one, other = (plan.plan_evaluation(item, config, 0, 0, 1).frames for item in (samples, slowed))
+    assert [(a != b).any() for a, b in zip(one[:6], other[:6], strict=True)] == [False, True] + [False] * 4
 
 
 def test_intervals_are_seconds_apart() -> None:

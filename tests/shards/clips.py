@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import av
 import numpy as np
 
 from livetrain.fileio import file_sha256
-from shards import cli, manifest
+from shards import cli, manifest, sidecar
 from shards.demo import with_rotation
 
 PEOPLE = ("ann", "bob", "cleo", "dan", "eve")
@@ -45,6 +46,11 @@ def video(
         container.mux(stream.encode(None))
     data = buffer.getvalue()
     return with_rotation(data, rotation, width, height) if rotation else data
+
+
+def marked(mp4: bytes, number: int) -> bytes:
+    """The same video as another file: a box that says nothing at its end."""
+    return mp4 + struct.pack(">I4sQ", 16, b"free", number)
 
 
 def moov_first(mp4: bytes) -> bytes:
@@ -117,3 +123,14 @@ def note_changes(folder: Path) -> None:
     content = manifest.read(folder)
     content["files"] = {name: file_sha256(folder / name) for name in content["files"]}
     manifest.write(folder, content)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of a shard folder whose index says that its videos are other files."""
+    shutil.copytree(folder, to)
+    table = sidecar.read(to / sidecar.FILE_NAME)
+    digests = [hashlib.sha256(f"{to.name} {sha256}".encode()).hexdigest() for sha256 in table["sha256"].to_pylist()]
+    position = table.schema.get_field_index("sha256")
+    sidecar.write_table(to / sidecar.FILE_NAME, table.set_column(position, sidecar.SCHEMA.field("sha256"), [digests]))
+    note_changes(to)
+    return to

@@ -371,7 +371,7 @@ def test_a_stopped_build_with_other_options_needs_overwrite(
         patch.setattr("shards.build.probe_file", interrupt)
         assert clips.build(corpus, out) == 130
     assert clips.build(corpus, out, "--store", "frames") == 2
-    assert "other options (store, num_frames)" in capsys.readouterr().err
+    assert "other options (store, num_frames, quality)" in capsys.readouterr().err
     assert clips.build(corpus, out, "--store", "frames", "--overwrite") == 0
 
 

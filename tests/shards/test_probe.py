@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livetrain.data.decode import decode_video
+from shards import stores
 from shards.probe import RejectedVideo, probe, timing
+from shards.stores import Media
 from tests.shards.clips import moov_first, video
-from tests.shards.kinds import KINDS, pictures
+from tests.shards.kinds import KINDS, VFR, pictures
 
 MP4 = video(num_frames=6)
 MKV = video(kind="matroska", codec="vp9")
@@ -53,6 +55,19 @@ def test_facts_of_a_video(rotation: int) -> None:
     assert facts.rotation == rotation
     assert facts.fps == pytest.approx(25, rel=1e-3)
     assert facts.duration_seconds == pytest.approx(7 / 25, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in KINDS if "vfr" in name))
+def test_uneven_frames_have_times(name: str) -> None:
+    """Of every frame, however it was found; evenly spaced ones need none."""
+    seconds = [time / 1000 for time in VFR]
+    for quick in (False, True):
+        assert probe(KINDS[name].data, quick=quick).frame_seconds == pytest.approx(seconds, abs=1e-3)
+    assert stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), Media("remux")).facts.frame_seconds
+    made = stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), Media("transcode", gop=4)).facts
+    assert made.frame_seconds == pytest.approx(seconds, abs=1e-3)
+    assert not probe(KINDS["h264.mp4"].data).frame_seconds
+    assert not probe(KINDS["h264_late_start.mp4"].data).frame_seconds
 
 
 @pytest.mark.parametrize(("kind", "codec"), [("matroska", "vp9"), ("webm", "vp9"), ("avi", "mjpeg"), ("mov", "h264")])

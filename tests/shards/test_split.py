@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from livetrain.errors import UserError
+from shards.kept import Kept
 from shards.labels import Label, Labels
 from shards.split import assign, fold_counts, parse_fractions
 
@@ -111,3 +116,90 @@ def test_wrong_fractions(text: str) -> None:
 )
 def test_fold_counts(text: str, num_groups: int, counts: tuple[int, ...]) -> None:
     assert tuple(fold_counts(parse_fractions(text), num_groups).values()) == counts
+
+
+def grown(num_people: int, seed: int = 0) -> Labels:
+    """Videos of so many people; those of more begin with those of fewer."""
+    rows = []
+    for person in range(num_people):
+        random = np.random.default_rng([seed, person])
+        for number in range(int(random.integers(1, 6))):
+            kind = ["live", "print", "replay"][int(random.integers(3))]
+            rows.append(Label(f"{person}-{number}.mp4", float(kind == "live"), kind, f"p{person}", "", "", ""))
+    return Labels(tuple(rows), "subject", "")
+
+
+def shares(rows: Sequence[Label], splits: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Share of each kind that is in each split."""
+    total = Counter(row.attack_type for row in rows)
+    pairs = Counter((row.attack_type, name) for row, name in zip(rows, splits, strict=True))
+    return {pair: count / total[pair[0]] for pair, count in pairs.items()}
+
+
+def kept_of(labels: Labels, splits: Sequence[str]) -> Kept:
+    rows = [vars(row) | {"split": name} for row, name in zip(labels.rows, splits, strict=True)]
+    return Kept.of_rows(rows, "before")
+
+
+@pytest.mark.parametrize("protocol", ["stratified", "hash"])
+def test_one_person_more_moves_nobody(protocol: str) -> None:
+    before, after = grown(500), grown(501)
+    splits = assign(before, FRACTIONS, 0, protocol=protocol)
+    kept = kept_of(before, splits) if protocol == "stratified" else None
+    again = assign(after, FRACTIONS, 0, protocol=protocol, kept=kept)
+    assert again[: len(splits)] == splits and len(again) > len(splits)
+
+
+def test_new_people_are_balanced_around_those_who_stay() -> None:
+    """Twice as many: every kind's share is near what was asked for, whoever came first."""
+    before, after = grown(60), grown(180)
+    lopsided = ["train"] * len(before.rows)
+    for splits in (assign(before, FRACTIONS, 0), lopsided):
+        again = assign(after, FRACTIONS, 0, kept=kept_of(before, splits))
+        assert again[: len(before.rows)] == splits
+        by_person: dict[str, set[str]] = {}
+        for row, name in zip(after.rows, again, strict=True):
+            by_person.setdefault(row.group, set()).add(name)
+        assert max(map(len, by_person.values())) == 1
+        for (_, name), share in shares(after.rows, again).items():
+            assert share == pytest.approx(FRACTIONS[name], abs=0.03)
+
+
+def test_a_hash_deals_shares() -> None:
+    labels = grown(4000)
+    splits = assign(labels, FRACTIONS, 0, protocol="hash")
+    for (_, name), share in shares(labels.rows, splits).items():
+        assert share == pytest.approx(FRACTIONS[name], abs=0.03)
+    assert splits != assign(labels, FRACTIONS, 1, protocol="hash")
+
+
+@pytest.mark.parametrize("group_column", ["subject", ""])
+def test_the_same_file_is_in_one_split(group_column: str) -> None:
+    """Of two people, and of nobody: whoever shares a file stays together."""
+    made = grown(40)
+    contents = [f"{number:064x}" for number in range(len(made.rows))]
+    contents[-1] = contents[0]
+    contents[-2] = contents[20]
+    labels = replace(made, group_column=group_column, contents=tuple(contents))
+    for seed in range(8):
+        for protocol in ("stratified", "hash"):
+            splits = assign(labels, FRACTIONS, seed, protocol=protocol)
+            assert splits[-1] == splits[0] and splits[-2] == splits[20]
+    alone = assign(replace(labels, contents=()), FRACTIONS, 0)
+    assert alone == assign(replace(labels, contents=tuple(contents[:-2]) + ("x", "y")), FRACTIONS, 0)
+    stated = [replace(row, split="train" if n else "test") for n, row in enumerate(made.rows)]
+    with pytest.raises(UserError, match="1 files that are there twice into several splits .*0-0.mp4 in test"):
+        assign(replace(labels, rows=tuple(stated), group_column="", split_column="split"), FRACTIONS, 0)
+
+
+def test_what_was_apart_and_now_belongs_together_is_an_error() -> None:
+    labels = grown(20)
+    splits = assign(labels, FRACTIONS, 0)
+    other = next(n for n, name in enumerate(splits) if name != splits[0])
+    contents = [f"{number:064x}" for number in range(len(labels.rows))]
+    contents[other] = contents[0]
+    kept = kept_of(labels, splits)
+    with pytest.raises(UserError, match=r"0-0.mp4 was in \w+ and .* in \w+ .*give --reassign"):
+        assign(replace(labels, contents=tuple(contents)), FRACTIONS, 0, kept=kept)
+    with pytest.raises(UserError, match="has a split 'dev', and this command makes fold0, fold1, fold2"):
+        assign(labels, {f"fold{n}": 1 / 3 for n in range(3)}, 0, kept=kept)

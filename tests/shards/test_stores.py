@@ -68,8 +68,8 @@ def test_remux_takes_the_crop_out(width: int, height: int, coded: tuple[int, int
     folder = tmp_path / "c"
     (folder / "videos").mkdir(parents=True)
     names = [f"{number}.mp4" for number in range(6)]
-    for name in names:
-        (folder / "videos" / name).write_bytes(kind.data)
+    for number, name in enumerate(names):
+        (folder / "videos" / name).write_bytes(clips.marked(kind.data, number))
     rows: list[dict[str, Any]] = [{"fname": name, "liveness_score": number % 2} for number, name in enumerate(names)]
     clips.write_labels(folder / "label.csv", rows, ("fname", "liveness_score"))
     assert clips.build(folder, tmp_path / "s", "--store", "remux") == 0
@@ -96,7 +96,7 @@ def test_frames_say_which_they_were_and_when(name: str) -> None:
     result = stored(kind, Media("frames", num_frames=4))[1]
     assert result.frame_numbers == [1, 5, 8, 12] and result.store == "frames"
     times = [frame.time or 0.0 for frame in plain_frames(kind.data)]
-    assert result.frame_seconds == pytest.approx(
+    assert result.facts.frame_seconds == pytest.approx(
         [times[number] - times[0] for number in result.frame_numbers], abs=1e-3
     )
     frames = decode_video(kind.data, np.array(result.frame_numbers), kind.num_frames)

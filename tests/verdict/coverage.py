@@ -190,7 +190,7 @@ def exchangeable(trials: int) -> tuple[Table, Table]:
     settings = Settings(CONFIDENCE, draws=100)
     for kind, num in itertools.product(("independent", "shared", "own", "always"), (2, 3, 5, 8, 10, 20, 50)):
         random = np.random.default_rng([num, len(kind)])
-        names = ("bpcer", "hter", "apcer_max", "auc")
+        names = ("bpcer", "hter", "apcer_max", "auc", "eer")
         hits, held = dict.fromkeys(names, 0), 0
         for _ in range(trials):
             runs = []

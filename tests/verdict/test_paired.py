@@ -77,14 +77,14 @@ def test_the_interval_of_a_difference_is_cut_where_the_flips_tell() -> None:
     assert (back.low, back.high) == pytest.approx((-bpcer.high, -bpcer.low), abs=1e-6)
 
 
-def test_swaps_of_decisions_and_of_ranks() -> None:
-    one = correlated(np.random.default_rng(1), 12, 4)
+def test_swaps_of_decisions_and_flips_of_parts() -> None:
+    one = correlated(np.random.default_rng(1), 40, 4)
     other = one.select(np.arange(len(one)))
     better = np.where(one.live, one.p_live + 0.3, one.p_live - 0.3).clip(0, 1)
     other.p_live[:] = better
     found = paired.of_differences(one, other, (0.5, 0.5), ["auc", "eer", "apcer_max"], Settings())
     assert found["auc"].difference == metrics.auc(other.live, better) - metrics.auc(one.live, one.p_live) > 0
-    assert found["auc"].p < 0.01 and found["eer"].p < 0.1 and found["apcer_max"].p < 0.2
+    assert found["auc"].p < 0.01 and found["eer"].p < 0.01 and found["apcer_max"].p < 0.01
     assert found["auc"].low < found["auc"].difference < found["auc"].high
     same = paired.of_differences(one, one, (0.5, 0.5), ["auc", "eer", "apcer_max"], Settings())
     assert all((item.p, item.num_differing, item.difference) == (1, 0, 0) for item in same.values())
@@ -94,14 +94,14 @@ def test_swaps_of_decisions_and_of_ranks() -> None:
 
 
 def test_patterns_are_all_or_drawn_ones() -> None:
-    chunks = list(paired.patterns(5, 64, width=250_000))
+    chunks = list(paired.patterns(5, 64))
     every = np.concatenate(chunks)
-    assert len(chunks) > 1 and len({tuple(row) for row in every.tolist()}) == len(every) == 32
+    assert len({tuple(row) for row in every.tolist()}) == len(every) == 32
     drawn = np.concatenate(list(paired.patterns(40, 999)))
     assert drawn.shape == (999, 40) and (drawn[0] == 1).all() and abs(drawn.mean()) < 0.02
 
 
-@pytest.mark.parametrize("name", ["bpcer", "apcer_max", "auc"])
+@pytest.mark.parametrize("name", ["bpcer", "apcer_max", "auc", "eer"])
 def test_exchangeable_runs_are_rarely_called_different(name: str) -> None:
     """Two runs with errors of their own on people who are hard for both, 8 of them, 100 times over: at most 5 % plus
     two standard errors (4.4 points)."""

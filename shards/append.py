@@ -1,0 +1,184 @@
+"""Adding videos to a shard folder: new shards behind the old ones, of which no byte changes.
+
+Every split that was, stays; new people go where their classes are lacking. Videos that are there already, by name and
+content, are passed over, so the whole of a grown collection can be given again. index.arrow, rejected.csv and
+dataset.json are replaced last, all of them or none; a killed run goes on by the same command.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from livetrain.errors import UserError
+from livetrain.fileio import file_sha256, write_json, write_text
+from livetrain.progress import progress
+from shards import build, face_index, manifest, plan, pool, sidecar, split
+from shards.build import Options
+from shards.kept import Kept
+from shards.labels import Label, Labels, find_videos, read_labels
+from shards.write import BUILD_FOLDER, ShardTask, record_path
+
+REQUEST = "append.json"  # in the build folder
+SAME = ("label", "attack_type", "group", "session", "device", "domain")  # of a video that is there already
+NUM_SHOWN = 3
+
+Row = Mapping[str, Any]
+
+
+def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_workers: int = 1) -> dict[str, Any]:
+    """Add the labelled videos that the shard folder `out` does not have; returns the new content of dataset.json.
+
+    Raises UserError for bad input, for other options than the folder was built with, and for videos whose content or
+    label is not what it was.
+    """
+    try:
+        content = manifest.read(out)
+    except ValueError as error:
+        raise UserError(f"{out / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
+    _refuse_other_options(content, options)
+    index_path, rejected_path = (
+        manifest.current(out / name, content["files"][name]) for name in (sidecar.FILE_NAME, build.REJECTED)
+    )
+    index = sidecar.read(index_path)
+    old = index.select([*SAME, "video", "split", "sha256"]).to_pylist()
+    with rejected_path.open(newline="", encoding="utf-8") as file:
+        rejected_before = list(csv.DictReader(file))
+    labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
+    if bool(labels.group_column) != bool(content["group_column"]):
+        has, lacks = (labels_file, out) if labels.group_column else (out, labels_file)
+        raise UserError(f"{has} names people and {lacks} does not: who is in which split could not be told")
+    known = {row["video"]: row for row in old}
+    _refuse_changes([row for row in labels.rows if row.video in known], known, videos, num_workers)
+    new = [row for row in labels.rows if row.video not in known]
+    if not new:
+        print(f"{out} has all of these videos already; nothing to do", file=sys.stderr)
+        return content
+
+    state = out / BUILD_FOLDER
+    state.mkdir(exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"--out {out}: another build is writing there; wait for it or go elsewhere") from error
+        digest = _digest([content["request"], asdict(options.media), [asdict(row) for row in new]])
+        first = len(content["shards"])
+        _clear_other(out, digest, first)
+        sizes = [build.file_size(videos / row.video) for row in new]
+        probed = build.probe_all(videos, new, out, num_workers, quick=options.check == "probe")
+        added_labels = replace(labels, rows=tuple(new), contents=build.contents(probed))
+        splits = _splits(old, rejected_before, added_labels, options, out)
+        keys = plan.keys((row.video for row in new), taken=index["key"].to_pylist())
+        samples, rejected = build.sort(new, splits, sizes, probed, keys)
+        build.warn_about_duplicates(samples)
+
+        shards = plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
+        records = build.write_all(tasks, num_workers)
+        added = [row for record in records for row in record["rows"]]
+        table = pa.Table.from_pylist(added, schema=sidecar.SCHEMA)
+        names = {row.video for row in new}
+        stay = [row for row in rejected_before if row["video"] not in names]
+        with manifest.changing(out, [build.REJECTED, sidecar.FILE_NAME, sidecar.PARQUET_NAME]):
+            write_text(out / build.REJECTED, build.rejected_text([*map(_rejection, stay), *rejected]))
+            sidecar.write_table(out / sidecar.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
+            sidecar.write_parquet(out / sidecar.PARQUET_NAME, out / sidecar.FILE_NAME)
+            counted = [*index.select(["split", "label", "domain", "group"]).to_pylist(), *added]
+            files = [name for name in content["files"] if name != face_index.FILE_NAME]
+            content |= {
+                "shards": [*content["shards"], *manifest.shard_entries(out, records, first)],
+                "splits": manifest.split_counts(counted),
+                "num_samples": len(counted),
+                "num_rejected": len(stay) + len(rejected),
+                "files": {name: file_sha256(out / name) for name in files},
+                "request": digest,
+                "appended": [*content.get("appended", []), len(added)],
+            }
+            manifest.write(out, content)
+        for task in tasks:
+            record_path(out, task.number).unlink()
+        shutil.rmtree(state)
+    if (out / face_index.FILE_NAME).exists():
+        (out / face_index.FILE_NAME).unlink()
+        print(f"{out}: new clips have no faces yet; run python -m shards faces {out} again", file=sys.stderr)
+    print(f"{len(added):,} videos added, {len(labels.rows) - len(new):,} were there already", file=sys.stderr)
+    return content
+
+
+def _clear_other(out: Path, digest: str, first: int) -> None:
+    """Remove the shards that another append, which was killed, has left behind those of the folder."""
+    path = out / BUILD_FOLDER / REQUEST
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("request") != digest:
+        for shard in out.glob("shard-*.*"):
+            if int(shard.stem.partition("-")[2]) >= first:
+                shard.unlink()
+    write_json(path, {"request": digest})
+
+
+def _refuse_other_options(content: Row, options: Options) -> None:
+    before = content["options"]
+    names = [*asdict(options.media), "fractions", "folds", "protocol", "seed", "check"]
+    changed = [name for name in names if options.decisive().get(name) != before.get(name)]
+    if changed:
+        told = ", ".join(f"{name}={before.get(name)!r}" for name in changed)
+        raise UserError(f"--append: the folder was built with {told}; give the same options")
+
+
+def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Path, num_workers: int) -> None:
+    """Videos that are there already must be what they were: their files, and what is said of them."""
+    said = [row.video for row in rows if any(getattr(row, name) != known[row.video][name] for name in SAME)]
+    paths = [videos / row.video for row in rows]
+    files = []
+    with progress("compare", len(paths), "videos") as advance:
+        for position, sha256 in pool.unordered(_sha256, paths, num_workers, build.PRELOAD):
+            video = rows[position].video
+            if sha256 != known[video]["sha256"]:
+                files.append(video)
+            advance(1, video)
+    for changed, what in ((sorted(said), "are labelled otherwise than"), (sorted(files), "are other files than")):
+        if changed:
+            shown = ", ".join(changed[:NUM_SHOWN]) + (", …" if len(changed) > NUM_SHOWN else "")
+            raise UserError(
+                f"--append: {len(changed):,} videos {what} when they were added ({shown}); give new ones other names, "
+                "or build again with --overwrite, which keeps the splits"
+            )
+
+
+def _sha256(path: Path) -> str:
+    """The task of a worker process; "" for what cannot be read."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return ""
+
+
+def _splits(old: Sequence[Row], rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> list[str]:
+    """The splits of new rows, beside the old ones, which keep theirs."""
+    before = [Label(**{name: row[name] for name in (*SAME, "video", "split")}) for row in old]
+    both = replace(new, rows=(*before, *new.rows), contents=(*(row["sha256"] for row in old), *new.contents))
+    kept = Kept.of_rows([*old, *rejected], str(out))
+    splits = split.assign(
+        both, options.shares(), options.seed, protocol=options.protocol, kept=kept, allow_leak=options.allow_leak
+    )
+    return splits[len(before) :]
+
+
+def _rejection(row: Row) -> tuple[Label, str, str]:
+    names = ("video", "attack_type", "group", "domain", "split")
+    label = Label(**{name: row[name] for name in names}, label=float(row["label"]), session="", device="")
+    return label, row["split"], row["reason"]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
