@@ -96,6 +96,8 @@ class DataConfig:
     """Cut a square of what a player shows: with pixels as wide as the video says (sample aspect ratio), not square."""
     on_error: str = _choice("skip", "stop")
     """A clip that cannot be read or decoded: go on without it and count it, or end the run."""
+    max_lost_percent: float = _number(1.0, 0.0, 100.0)
+    """A run fails at its end when more of its training clips than this did not arrive when they were last wanted."""
     prefetch: int = _number(2, 1)
     """Micro-batches prepared ahead."""
     threads: int = _number(0, 0)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from livetrain.errors import UserError
+
+Read = TypeVar("Read")
 
 csv.field_size_limit(2**31 - 1)  # Python's own limit, 128 KiB, would refuse tables whose fields hold more
 
@@ -34,6 +38,35 @@ def read_range(descriptor: int, num_bytes: int, offset: int) -> bytes:
         parts.append(part)
         position += len(part)
     return b"".join(parts)
+
+
+# Faults of the machine or its network, not of the file: too many open files, a full disk, a disk or server that fails.
+MACHINE_FAULTS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT}
+)
+RETRY_PAUSES = (0.1, 0.5, 2.0)  # seconds
+
+
+def patiently(read: Callable[[], Read], what: object) -> Read:
+    """What `read()` returns, called again after a while where the machine is at fault (MACHINE_FAULTS).
+
+    Raises UserError, naming `what`, where it stays at fault: no file may be called damaged for that. Other OSErrors
+    pass.
+    """
+    for pause in (*RETRY_PAUSES, None):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in MACHINE_FAULTS:
+                raise
+            if pause is None:
+                raise UserError(
+                    f"{what}: {error.strerror}, {len(RETRY_PAUSES) + 1} times in a row. That is this machine's or its "
+                    "file system's fault, not the file's: see to it (dmesg, ulimit -n, df), then start the same "
+                    "command again"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
     from livetrain.data import VideoFiles
 
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-    files = VideoFiles([folder / name for name in names])
+    files = VideoFiles([folder / name for name in names], model.workers(local_world))
     stamps = iter([_stamp(folder, name) for name in names])
     bar = progress("predicting", len(names), "videos", enabled=state.is_main_process)
     try:

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.data import Loader, VideoFiles, files_loader
 from livetrain.data.plan import evaluation_batch_size
+from livetrain.data.untrusted import Workers
 from livetrain.engine.score import autocast, precision, rendered, score_clips
 from livetrain.errors import UserError
+from livetrain.machine import num_cores
 from livetrain.package import Trained, load, packaged_config, read_config
 from livetrain.verdict.scores import FAILED, OK
 from livetrain.verdict.threshold import scoring_of
@@ -72,6 +74,7 @@ class Predictor:
         assert members, "a predictor needs a model"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.threshold = threshold
+        self._workers: Workers | None = None
         self.groups = _groups(members)
         self.batch_size = min(evaluation_batch_size(member.trained.config) for member in members)
         self.failed_score = members[0].trained.config.predict.failed_score
@@ -86,7 +89,7 @@ class Predictor:
         """Score a video file, or several. A file that cannot be decoded is a Prediction with its reason, no error."""
         if isinstance(video, str | Path):
             return self.predict([video])[0]
-        files = VideoFiles([Path(item) for item in video])
+        files = VideoFiles([Path(item) for item in video], self.workers())
         rows, size = np.arange(len(files)), min(len(files), self.batch_size)
         batches = self.score(files, rows, batch_size=size) if size else []
         return [prediction for batch in batches for prediction in batch]
@@ -118,6 +121,13 @@ class Predictor:
                         self._prediction(files, row, total[i] if good[i] else None, reasons, config, seconds)
                         for i, row in enumerate(here)
                     ]
+
+    def workers(self, local_world: int = 1) -> Workers:
+        """The processes that probe and decode, of `local_world` predictors on this machine; one pool for all calls."""
+        if self._workers is None:
+            config = self.groups[0][0].trained.config
+            self._workers = Workers(config.data.threads or max(1, num_cores() // local_world))
+        return self._workers
 
     def identity(self) -> str:
         """What decides the scores: weights, configuration, shares; a change of it is a change of this text."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.errors import UserError
-from livetrain.fileio import file_sha256, write_json, write_text
+from livetrain.fileio import file_sha256, patiently, write_json, write_text
 from livetrain.progress import progress
 from shards import kept, manifest, plan, pool, sidecar, split
 from shards.kept import Kept
@@ -155,7 +155,7 @@ def build(
 def probe_file(path: Path, quick: bool = False) -> Probed:
     """Read, hash and probe one video: the task of a worker process."""
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes, path)
     except OSError as error:
         return Probed("", None, f"cannot read it: {error.strerror or error}")
     sha256 = hashlib.sha256(data).hexdigest()

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -105,6 +106,63 @@ def unordered(
             if limits:
                 worker.process.kill()
             _end(workers, worker)
+
+
+class Pool(Generic[Task, Result]):
+    """Worker processes for tasks that come one by one, each under limits; threads may share it.
+
+    A thread for each process waits for it, so at most `num_workers` tasks are under way and the others queue. A task
+    whose process died is run once more, in a new one. Workers start with the first task and end with this process.
+    """
+
+    def __init__(
+        self, function: Callable[[Task], Result], num_workers: int, preload: Sequence[str], limits: Limits
+    ) -> None:
+        self._function, self._preload, self._limits = function, preload, limits
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="livetrain-pool")
+        self._own = threading.local()
+
+    def submit(self, task: Task) -> Future[Result | WorkerDied]:
+        """The task's result to be, or its exception, or WorkerDied."""
+        return self._threads.submit(self._run, task)
+
+    def close(self) -> None:
+        """End the workers; tasks that have not begun are cancelled."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, task: Task) -> Any:
+        died = WorkerDied("")
+        for _ in range(2):
+            worker: _Worker[Task] | None = getattr(self._own, "worker", None)
+            if worker is None or not worker.give((0, task)):
+                worker = self._own.worker = _Worker(self._function, self._preload, self._limits, (0, task))
+            try:
+                while (message := self._message(worker)) is None:
+                    pass
+            except TimeoutError:
+                self._end(worker)
+                return WorkerDied(f"took longer than {self._limits.seconds:g} s")
+            except (EOFError, OSError):
+                self._end(worker)
+                died = WorkerDied("crashed")
+                continue
+            is_result, answer = message
+            if not is_result:
+                raise answer
+            return answer
+        return died
+
+    def _message(self, worker: _Worker[Task]) -> tuple[bool, Any] | None:
+        """Its next message. Raises TimeoutError when it takes too long, EOFError when it is gone."""
+        if not worker.connection.poll(_seconds_left([worker], self._limits)):
+            raise TimeoutError
+        return worker.message()
+
+    def _end(self, worker: _Worker[Task]) -> None:
+        worker.process.kill()
+        worker.connection.close()
+        worker.process.join()
+        self._own.worker = None
 
 
 class _Worker(Generic[Task]):

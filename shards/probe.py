@@ -34,7 +34,8 @@ class Probe:
 
     coded_width, coded_height: of the frames that a decoder hands out; the picture is `width` x `height` at their upper
     left corner (they differ in shards of the remux store alone). sample_aspect_ratio: a pixel's width over its height.
-    pixel_format: of its first frame, by FFmpeg's name. is_interlaced: whether any frame is. is_regular:
+    pixel_format: of its first frame, by FFmpeg's name. is_interlaced: whether any frame is; such frames are taken as
+    woven, both fields in one picture, in every store, in training and in prediction: none is deinterlaced. is_regular:
     whether the decoder hands out a frame for every packet, in the order of the packets' times: then frame i is the same
     picture to a decoder that counts packets, as NVDEC's does. matrix, is_full_range, transfer: see shards.colour.
     Colours, of its first frame. is_range_coded: whether the coded stream has that range without what the container

@@ -14,7 +14,7 @@ from typing import Any
 import av
 
 from livetrain.errors import UserError
-from livetrain.fileio import HashingFile, atomic_write, write_json, write_text
+from livetrain.fileio import HashingFile, atomic_write, patiently, write_json, write_text
 from shards import stores
 from shards.plan import Sample
 from shards.probe import Probe, RejectedVideo
@@ -82,7 +82,7 @@ def payload_sha256(payloads: Sequence[bytes]) -> str:
 
 def _read(path: Path, sample: Sample) -> bytes:
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes, path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:

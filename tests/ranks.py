@@ -136,6 +136,8 @@ def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], l
     os.dup2(file, 1)
     os.dup2(file, 2)
     faulthandler.register(signal.SIGUSR2, file=2)
+    # Ended with the tests, whatever happens; but it must be able to start workers of its own, as a real rank is.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     import torch
 
     torch.set_num_threads(1)

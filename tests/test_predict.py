@@ -18,12 +18,12 @@ from accelerate import Accelerator
 
 from livetrain import cli, load_model, predict
 from livetrain.config import load_config
-from livetrain.data import Dataset
+from livetrain.data import Dataset, untrusted
 from livetrain.engine.evaluate import evaluate
 from livetrain.model import build_loss
 from livetrain.package import load, open_shards, write
 from livetrain.verdict.scores import FAILED, Scores
-from tests import ranks
+from tests import crashing, ranks
 from tests.runs import forget_accelerator
 
 REPO = Path(__file__).parent.parent
@@ -91,6 +91,37 @@ def test_raw_videos_score_as_the_same_videos_in_shards_to_the_bit(
         assert [item.p_live for item in got] == known.p_live.tolist()
         assert {item.num_frames for item in got} == set(known.num_frames.tolist())
     assert len(set(known.p_live.tolist())) > 1
+
+
+def test_files_on_which_the_decoder_crashes_hangs_or_swells_have_a_row(
+    packed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is named and gets the score of failures; all others are scored as without them."""
+    good = sorted(path for path in folder.glob("*.mp4") if not path.name.startswith(("a_", "m_", "z_")))
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for path in good:
+        shutil.copy(path, videos)
+    reasons = {
+        "crash_probe": "the decoder crashed",
+        "crash_decode": "the decoder crashed",
+        "hang_probe": "the decoder took longer than 3 s",
+        "hang_decode": "the decoder took longer than 3 s",
+        "swell_probe": "takes more than 6 GB of memory",
+        "swell_decode": "takes more than 6 GB of memory",
+    }
+    for name in reasons:
+        shutil.copy(good[0], videos / f"{name}.mp4")
+    monkeypatch.setattr(untrusted, "work", crashing.work)
+    monkeypatch.setattr(untrusted, "LIMIT_SECONDS", 3)
+    rows = dict(run_predict(packed, videos, tmp_path / "out.csv", "predict.failed_score=0.125", "data.threads=4"))
+    errors = capsys.readouterr().err
+    for name, reason in reasons.items():
+        assert rows.pop(f"{name}.mp4") == 0.125
+        assert f"{name}.mp4 got 0.125" in errors and reason in errors
+    monkeypatch.undo()
+    alone = dict(run_predict(packed, folder, tmp_path / "alone.csv"))
+    assert rows == {name: alone[name] for name in rows} and len(rows) == len(good)
 
 
 def test_every_file_has_a_row_broken_ones_too(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import gzip
 import json
@@ -279,13 +280,45 @@ def test_damaged_clips_are_skipped_and_counted(
     demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     broken, rows = damage(demo_shards, tmp_path / "broken", 2)
-    train_here(small_config(broken, tmp_path / "run"))
+    train_here(small_config(broken, tmp_path / "run", "data.max_lost_percent=50"))
     key = Dataset.open(broken).text("key", rows[0])
     errors = capsys.readouterr().err
     assert records(tmp_path / "run")[-1]["num_skipped"] == errors.count("warning: skipped shard-") > 0
     assert f"key {key}:" in errors
     with pytest.raises(UserError, match="data.on_error=skip"):
         train_here(small_config(broken, tmp_path / "stop", "data.on_error=stop"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_shards: Path, tmp_path: Path) -> None:
+    """Of 24 wanted in every epoch: two that never arrive, one that comes back after a repair. What the run has then is
+    kept: with more allowed it goes on to its verdict."""
+    broken, rows = damage(demo_shards, tmp_path / "broken", 3)
+    run, few = tmp_path / "run", "train.save_every_steps=1"
+    with pytest.raises(UserError, match=r"[23] of \d+ training clips .*data.max_lost_percent=1; all are in .*lost.csv"):
+        train_here(small_config(broken, run, few, "train.log_every=100"))
+    dataset = Dataset.open(broken)
+    keys = {dataset.text("key", row) for row in rows}
+    lost = {row["key"]: row for row in read_csv(run / "lost.csv")}
+    assert lost.keys() <= keys and all("checksum" in row["reason"] for row in lost.values())
+    assert not (run / "verdict.json").exists()
+    repaired = int(rows[0])
+    for row in dataset.columns["shard"].to_pylist()[repaired : repaired + 1]:
+        name = dataset.manifest["shards"][row]["name"]
+        offset, size = (int(dataset.column(column)[repaired]) for column in ("offset", "size"))
+        with (demo_shards / name).open("rb") as source, (broken / name).open("r+b") as target:
+            source.seek(offset)
+            target.seek(offset)
+            target.write(source.read(size))
+    train_here(small_config(broken, run, few, "train.log_every=100", "data.max_lost_percent=20", "train.max_steps=24"))
+    told = [row["key"] for row in read_csv(run / "lost.csv")]
+    assert sorted(told) == sorted(keys - {dataset.text("key", repaired)})
+    notices = json.loads((run / "verdict.json").read_text())["notices"]
+    assert notices == ["LOST: 2 training clips never arrived, or not when they were last wanted: lost.csv"]
 
 
 def test_clips_that_the_gpus_decoder_refuses_are_counted(

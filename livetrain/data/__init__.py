@@ -1,11 +1,20 @@
-"""Batches as a pure function of (dataset, seed, step): plan ─▶ fetch ─▶ decode ─▶ graph ─▶ loader."""
+"""Batches as a pure function of (dataset, seed, step): plan ─▶ fetch ─▶ decode ─▶ graph ─▶ loader.
 
-from livetrain.data import attack_types, leaks
-from livetrain.data.dataset import Dataset, FetchError
-from livetrain.data.decode import DecodeError
-from livetrain.data.files import VideoFiles, files_loader
-from livetrain.data.loader import Batch, Failure, Loader, eval_loader, train_loader
-from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
+Names are imported when they are used: torch and DALI take seconds, and a process that decodes needs neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from livetrain.data import attack_types, leaks
+    from livetrain.data.dataset import Dataset, FetchError
+    from livetrain.data.decode import DecodeError
+    from livetrain.data.files import VideoFiles, files_loader
+    from livetrain.data.loader import Batch, Failure, Loader, eval_loader, train_loader
+    from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
 
 __all__ = [
     "PADDING",
@@ -24,3 +33,20 @@ __all__ = [
     "num_train_steps",
     "train_loader",
 ]
+
+_MODULES = {
+    "dataset": ("Dataset", "FetchError"),
+    "decode": ("DecodeError",),
+    "files": ("VideoFiles", "files_loader"),
+    "loader": ("Batch", "Failure", "Loader", "eval_loader", "train_loader"),
+    "plan": ("PADDING", "epoch_of_step", "num_train_steps"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("attack_types", "leaks"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

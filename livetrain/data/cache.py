@@ -2,7 +2,8 @@
 
     <key>          a file that is complete; its time of modification is when it was last used
     <key>.part     one that is coming, at its final size from the start: what is coming counts too
-    <key>.lock     held (flock) by whoever writes or needs the file; the kernel frees it when its holder dies
+    <key>.lock     held (flock) by whoever writes or needs the file, and removed after that; the kernel frees it when
+                   its holder dies
     room.lock      held while room is made
 
 A key is the digests of where a file came from and of what it holds, and its name, so nothing in the folder is ever out
@@ -167,14 +168,30 @@ class Cache:
 
 @contextlib.contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on the file `path`, made if need be. Threads exclude one another as processes do."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    """Hold an exclusive lock on the file `path`, made for that and removed after it. Threads exclude one another as
+    processes do."""
+    descriptor = _lock(path, wait=wait)
+    if descriptor is None:
+        yield False
+        return
     try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """A descriptor of the file `path` that holds its lock; None when another one does and not `wait`."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
+            os.close(descriptor)
+            return None
+        # Whoever held it has removed the file meanwhile: then the lock is on a file that nobody else will find.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
         os.close(descriptor)

@@ -13,9 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from shards.colour import Colours, Picture, ToRgb
 
@@ -69,6 +67,9 @@ def resize(picture: Picture, size: int) -> Picture:
 
     Bilinear, with the support widened by the scale where it shrinks (antialiased).
     """
+    import torch  # seconds to import, and few crops need it
+    from torch.nn.functional import interpolate
+
     # Bytes go through torch's vectorised kernel in the calling thread; floats would start threads of their own.
     planar = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
     small = interpolate(planar[None], (size, size), mode="bilinear", antialias=True)

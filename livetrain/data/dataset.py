@@ -28,6 +28,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from livetrain.config import DataConfig
+from livetrain.data import decode
+from livetrain.data.crop import CropAndResize
 from livetrain.data.lanes import colours_of
 from livetrain.data.remote import Url
 from livetrain.data.store import Store, open_store
@@ -258,6 +260,14 @@ class Dataset:
         """The bytes of a video sample, as stored. Raises FetchError; UserError when the shard cache is full."""
         return self._read(row, 0, int(self.column("offset")[row]), int(self.column("size")[row]))
 
+    def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+        """Frames (indices) of a video sample on the CPU, each cut by `box` (see crop.CropAndResize) and resized: uint8
+        RGB [len(frames), size, size, 3]. Raises FetchError, DecodeError; UserError when the shard cache is full."""
+        num_frames, is_regular = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
+        shape = CropAndResize(box, size, colours_of(self, row))
+        data = self.video_bytes(row)
+        return decode.decode_video(data, frames, num_frames, is_regular=bool(is_regular), shape=shape)
+
     def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]:
         """The stored JPEGs `frames` (indices, any order) of a frame sample. Raises FetchError."""
         sizes = np.asarray(self.columns["frame_sizes"][row].as_py(), dtype=np.int64)
@@ -279,8 +289,6 @@ class Dataset:
         """Frames of a sample (indices; none: the middle one), upright, `shown_height` pixels high, as JPEG bytes.
         Raises FetchError, DecodeError."""
         from PIL import Image
-
-        from livetrain.data import decode
 
         num_frames = int(self.column("num_frames")[row])
         wanted = np.array(frames or [num_frames // 2])
@@ -321,13 +329,14 @@ class Dataset:
         source = self.source_of(row)
         shard = _shard_name(source, int(self.column("shard")[row]))
         while True:
+            generation = source.store.generation(shard)
             try:
                 payload = source.store.read(shard, offset, size)
             except OSError as error:
                 raise FetchError(f"{error.strerror or error}") from error
             if len(payload) == size and zlib.crc32(payload) == self.columns["crc32"][row][member].as_py():
                 return payload
-            if not source.store.distrust(shard):
+            if not source.store.distrust(shard, generation):
                 break
         if len(payload) < size:
             raise FetchError(f"the tar ends {size - len(payload)} bytes early")

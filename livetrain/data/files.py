@@ -1,7 +1,7 @@
 """Raw video files in place of shards: probed as they are needed, then planned, decoded and transformed as evaluation
-does with the same videos in a shard.
+does with the same videos in a shard. Nobody vouches for them, so what touches them is in processes of its own.
 
-    files = VideoFiles(paths)
+    files = VideoFiles(paths, workers)
     with files_loader(files, config, rows, batch_size=8, device=…, mean=…, std=…) as loader:
         for batch in loader: …          # batch.step = k: rows[8 * k : 8 * (k + 1)]
     files.reasons                       # row → why it has no score
@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,14 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.data import plan
 from livetrain.data.dataset import FetchError
+from livetrain.data.decode import DecodeError
+from livetrain.data.lanes import colours_of
 from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan, Samples
-from livetrain.machine import num_cores
-from shards.probe import Probe, RejectedVideo, probe
+from livetrain.data.untrusted import DecodeTask, Workers
+from livetrain.fileio import patiently
+from shards.pool import WorkerDied
+from shards.probe import Probe, RejectedVideo
 
 # Types as in the index of a shard folder: rounding must plan the same frames.
 COLUMNS = {
@@ -56,15 +59,15 @@ class VideoFiles:
 
     is_remote = False
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[Path], workers: Workers) -> None:
+        self.paths, self._workers = list(paths), workers
         self.reasons: dict[int, str] = {}
         self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
         self._columns["rotation"][:] = 0
         self._columns["label"] = np.full(len(paths), math.nan, np.float32)
         self._texts = [{"store": "original", "key": str(path)} for path in paths]
         self._seconds: dict[int, NDArray[np.float32]] = {}
-        self._probed: dict[int, Future[None]] = {}
+        self._probed: dict[int, Future[Probe | WorkerDied]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -88,7 +91,7 @@ class VideoFiles:
     def video_bytes(self, row: int) -> bytes:
         """The file's bytes. Raises FetchError."""
         try:
-            return self.paths[row].read_bytes()
+            return patiently(self.paths[row].read_bytes, self.paths[row])
         except OSError as error:
             raise FetchError(f"cannot read it: {error.strerror or error}") from error
 
@@ -106,20 +109,35 @@ class VideoFiles:
         """See `Dataset`."""
         return self._seconds.get(row, np.empty(0, np.float32))
 
-    def probe(self, pool: ThreadPoolExecutor, row: int) -> Future[None]:
-        """Have a row probed, once; the future is done when its facts or its reason are there."""
+    def announce(self, row: int) -> None:
+        """Have a row probed, once."""
         with self._lock:
             if row not in self._probed:
-                self._probed[row] = pool.submit(self._probe, row)
-            return self._probed[row]
+                self._probed[row] = self._workers.probe(self.paths[row])
 
-    def _probe(self, row: int) -> None:
+    def await_facts(self, row: int) -> None:
+        """Returns when the facts of an announced row, or its reason, are there. Raises UserError."""
         try:
-            found = probe(self.video_bytes(row), quick=True)
-        except (FetchError, RejectedVideo) as error:
+            found = self._probed[row].result()
+        except RejectedVideo as error:
             self.reasons[row] = str(error)
+        except OSError as error:
+            self.reasons[row] = f"cannot read it: {error.strerror or error}"
         else:
-            self.describe(row, found)
+            if isinstance(found, WorkerDied):
+                self.reasons[row] = f"the decoder {found.reason}"
+            else:
+                self.describe(row, found)
+
+    def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+        """See `Dataset`; by a worker, which reads the file itself."""
+        facts = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
+        num_frames, is_regular = facts
+        task = DecodeTask(self.paths[row], frames, num_frames, bool(is_regular), box, size, colours_of(self, row))
+        try:
+            return self._workers.decode(task)
+        except OSError as error:
+            raise DecodeError(f"cannot read it: {error.strerror or error}") from error
 
     def describe(self, row: int, found: Probe) -> None:
         """Set the facts of a row."""
@@ -162,19 +180,15 @@ def files_loader(
 
     def plans() -> Iterator[ClipPlan]:
         """Plans in order; probing runs ahead of them."""
-        threads = config.data.threads or max(1, num_cores() // local_world)
-        ahead: deque[list[Future[None]]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="livetrain-probe") as pool:
-            try:
-                for step in range(num_batches):
-                    while len(ahead) <= config.data.prefetch and step + len(ahead) < num_batches:
-                        coming = chunk(step + len(ahead)).tolist()
-                        ahead.append([files.probe(pool, row) for row in coming])
-                    for future in ahead.popleft():
-                        future.result()
-                    yield planned(step)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        announced = 0
+        for step in range(num_batches):
+            while announced <= step + config.data.prefetch and announced < num_batches:
+                for row in chunk(announced).tolist():
+                    files.announce(row)
+                announced += 1
+            for row in chunk(step).tolist():
+                files.await_facts(row)
+            yield planned(step)
 
     return Loader(
         files,

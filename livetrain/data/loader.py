@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import attack_types, augment, blend, perturb, plan
-from livetrain.data.crop import CropAndResize
 from livetrain.data.dataset import Dataset, FetchError
-from livetrain.data.decode import DecodeError, decode_video
+from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.lanes import Source, colours_of, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
@@ -57,16 +56,20 @@ class Clips(Protocol):
     def root_of(self, row: int) -> Any: ...
     def video_bytes(self, row: int) -> bytes: ...
     def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]: ...
+    def decode(
+        self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int
+    ) -> NDArray[np.uint8]: ...
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None: ...
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip that could not be had: the tar's name, the sample's key, the reason."""
+    """A clip that could not be had: the tar's name, the sample's key, the reason, the row of the index."""
 
     shard: str
     key: str
     reason: str
+    row: int = PADDING
 
 
 @dataclass(frozen=True)
@@ -334,16 +337,12 @@ class Loader:
         source = self._source(row)
         if source == "jpeg":
             return source, self._dataset.jpeg_bytes(row, item.frames[index])
-        data = self._dataset.video_bytes(row)
-        return source, data if source == "video" else self._decode(item, index, data)
+        return source, self._dataset.video_bytes(row) if source == "video" else self._decode(item, index)
 
-    def _decode(self, item: ClipPlan, index: int, data: bytes) -> NDArray[np.uint8]:
-        """The frames of a video file, cropped and resized on the CPU. Raises DecodeError."""
-        row = int(item.rows[index])
-        colours = colours_of(self._dataset, row)
-        shape = CropAndResize(item.params["box"][index], self._graph_options["image_size"], colours)
-        num_frames, is_regular = (int(self._dataset.column(name)[row]) for name in ("num_frames", "is_regular"))
-        return decode_video(data, item.frames[index], num_frames, is_regular=bool(is_regular), shape=shape)
+    def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
+        """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
+        box, size = item.params["box"][index], self._graph_options["image_size"]
+        return self._dataset.decode(int(item.rows[index]), item.frames[index], box, size)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)
@@ -420,8 +419,8 @@ class Loader:
                     prepared.failures[position] = str(error)
                     continue
                 try:
-                    pixels = self._decode(prepared.plan, position, media[slot])
-                except DecodeError as worse:
+                    pixels = self._decode(prepared.plan, position)
+                except (DecodeError, FetchError) as worse:
                     prepared.failures[position] = str(worse)
                     continue
                 # Whole, but nothing for this GPU's decoder: by the CPU from now on.
@@ -436,7 +435,7 @@ class Loader:
         failures = []
         for position, row in enumerate(rows.tolist()):
             if position in prepared.failures:
-                failure = Failure(self._dataset.shard_name(row), keys[position], prepared.failures[position])
+                failure = Failure(self._dataset.shard_name(row), keys[position], prepared.failures[position], row)
                 failures.append(failure)
                 self._check(failure, int(row))
             elif row != PADDING:

@@ -27,7 +27,7 @@ from livetrain.config import DataConfig
 from livetrain.data import cache
 from livetrain.data.remote import BLOCK_BYTES, Remote, RemoteError, Url
 from livetrain.errors import UserError
-from livetrain.fileio import is_url, read_range
+from livetrain.fileio import MACHINE_FAULTS, is_url, patiently, read_range
 from shards import manifest
 
 DOWNLOADS = 4  # of a process at once, ahead of need
@@ -54,8 +54,12 @@ class Store(Protocol):
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
         """A range of a shard, short where the shard ends within it. Raises OSError, with words; UserError."""
 
-    def distrust(self, shard: str) -> bool:
-        """Told that bytes of a shard are wrong: whether reading them again may help, from another copy."""
+    def generation(self, shard: str) -> int:
+        """Which copy of a shard is read now."""
+
+    def distrust(self, shard: str, generation: int) -> bool:
+        """Told that bytes of a shard are wrong, of the copy `generation`: whether reading them again may help, from
+        another copy."""
 
     def prefetch(self, shards: Sequence[str], share: float) -> None:
         """Have `shards`, in the order of need, at hand soon, in place of those of the last call. `share`: of the cache
@@ -80,6 +84,7 @@ class _Open:
 
     descriptor: int
     readers: int = 0
+    is_stale: bool = False
 
 
 class LocalStore:
@@ -101,10 +106,21 @@ class LocalStore:
         yield manifest.current(self.root / name, wanted) if wanted else self.root / name
 
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
-        with self._reading(shard) as descriptor:
-            return read_range(descriptor, num_bytes, offset)
+        def once() -> bytes:
+            try:
+                with self._reading(shard) as descriptor:
+                    return read_range(descriptor, num_bytes, offset)
+            except OSError as error:
+                if error.errno in MACHINE_FAULTS:  # a file handle of a server that was started again stays stale
+                    self.close()
+                raise
 
-    def distrust(self, shard: str) -> bool:
+        return patiently(once, self.root / shard)
+
+    def generation(self, shard: str) -> int:
+        return 0
+
+    def distrust(self, shard: str, generation: int) -> bool:
         return False
 
     def prefetch(self, shards: Sequence[str], share: float) -> None:
@@ -112,8 +128,10 @@ class LocalStore:
 
     def close(self) -> None:
         with self._lock:
-            for item in self._open.values():
-                os.close(item.descriptor)
+            for name in [name for name, item in self._open.items() if not item.readers]:
+                os.close(self._open.pop(name).descriptor)
+            for item in self._open.values():  # whoever reads closes it
+                item.is_stale = True
             self._open.clear()
 
     @contextlib.contextmanager
@@ -133,6 +151,8 @@ class LocalStore:
         finally:
             with self._lock:
                 item.readers -= 1
+                if item.is_stale and not item.readers:
+                    os.close(item.descriptor)
 
 
 class RemoteStore:
@@ -163,7 +183,7 @@ class RemoteStore:
         folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache.default_folder()
         self._cache = cache.Cache(folder, max_bytes)
         self._failed: dict[str, tuple[float, str]] = {}  # shard → when it could not be had, and why
-        self._distrusted: set[str] = set()
+        self._generations: dict[str, int] = {}  # of shards that were not as they should be
         self._lock = threading.Lock()  # of the two below
         self._wanted: deque[str] = deque()
         self._workers: set[threading.Thread] = set()
@@ -199,12 +219,16 @@ class RemoteStore:
                 raise
             return self._pread(shard, offset, num_bytes)
 
-    def distrust(self, shard: str) -> bool:
-        # Once a shard: if its next copy is no better, the index is wrong, and a third would be too.
+    def generation(self, shard: str) -> int:
+        return self._generations.get(shard, 0)
+
+    def distrust(self, shard: str, generation: int) -> bool:
         with self._cache.locked(self._key(shard)):
-            if shard in self._distrusted:
-                return False
-            self._distrusted.add(shard)
+            if generation != self._generations.get(shard, 0):
+                return True  # another thread has asked for a new copy meanwhile
+            if generation:
+                return False  # the next copy is no better: the index is wrong, and a third would be too
+            self._generations[shard] = generation + 1
             self._cache.path(self._key(shard)).unlink(missing_ok=True)
         return True
 
@@ -238,12 +262,16 @@ class RemoteStore:
 
     def _pread(self, shard: str, offset: int, num_bytes: int) -> bytes:
         key = self._key(shard)
-        descriptor = os.open(self._cache.path(key), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._cache.touch(key)
-            return read_range(descriptor, num_bytes, offset)
-        finally:
-            os.close(descriptor)
+
+        def once() -> bytes:
+            descriptor = os.open(self._cache.path(key), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._cache.touch(key)
+                return read_range(descriptor, num_bytes, offset)
+            finally:
+                os.close(descriptor)
+
+        return patiently(once, self._cache.path(key))
 
     def _have(self, name: str) -> None:
         """Download a file whose lock is held, unless it is there. Raises RemoteError, UserError (the disk)."""

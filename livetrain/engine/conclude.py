@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from livetrain.config import Config
 from livetrain.data import Dataset, DecodeError, FetchError, leaks
 from livetrain.data.perturb import PERTURBATIONS, Perturbation
+from livetrain.engine import lost
 from livetrain.engine.checkpoint import weights_sha256
 from livetrain.engine.environment import code_version
 from livetrain.engine.evaluate import Evaluation, evaluate
@@ -85,7 +86,14 @@ def conclude(
         run_dir, dev, test, weights={checkpoint.name: weights}, scoring=scoring, precision=precision(config),
         code=code_version(), home=home,
     )  # fmt: skip
-    figures = verdict.build(dev, test, chosen, config.verdict, notices=leaks.check(dataset, config), chain=made_of)
+    figures = verdict.build(
+        dev,
+        test,
+        chosen,
+        config.verdict,
+        notices=[*leaks.check(dataset, config), *lost.notices(home or run_dir)],
+        chain=made_of,
+    )
     write_json(run_dir / VERDICT, figures)
     how = Settings.of(figures["intervals"])
     hardened = robustness.build(test, perturbed, figures["threshold"], how) if perturbed else None

@@ -27,6 +27,7 @@ from livetrain.engine.build import Parts, load_weights
 from livetrain.engine.checkpoint import Checkpoint, Saved
 from livetrain.engine.evaluate import evaluate, local_world
 from livetrain.engine.heartbeat import Heartbeat
+from livetrain.engine.lost import LostClips
 from livetrain.engine.meters import Meter
 from livetrain.engine.profile import recording
 from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
@@ -43,7 +44,8 @@ from livetrain.verdict import metrics
 @dataclass
 class Carry:
     """Loss sum and clips since the last log line, clips skipped so far, updates left out so far and in a row, the best
-    dev figure (lower is better), and whether the dev evaluation of this step is still to be done."""
+    dev figure (lower is better), whether the dev evaluation of this step is still to be done, and clips that failed
+    when they were last wanted (see LostClips.state)."""
 
     window_loss: float = 0.0
     window_clips: float = 0.0
@@ -53,6 +55,7 @@ class Carry:
     best: float = math.inf
     best_loss: float = math.inf
     eval_due: bool = False
+    lost: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
 
 class Loop:
@@ -72,6 +75,7 @@ class Loop:
         self.start_step = start.step if start else 0
         self.carry = Carry(**start.part("state", "carry")) if start else Carry()
         self.skipped_before = self.carry.num_skipped
+        self.lost = LostClips(len(dataset), self.carry.lost)
         self.run_dir = Path(config.run_dir)
         self.checkpoints = self.run_dir / run.CHECKPOINTS
         self.wandb: Wandb | None = None
@@ -125,6 +129,7 @@ class Loop:
         if self.carry.eval_due:
             self._evaluate(self.start_step)
         if self.start_step >= parts.num_steps:
+            self._check_lost()
             return
         loader = train_loader(
             self.dataset,
@@ -150,6 +155,7 @@ class Loop:
                 micro_batches = list(itertools.islice(batches, config.train.accumulation))
                 with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config)):
                     result = parts.updater.update(step, micro_batches, stop=self.stop.requested)
+                self.lost.add(step, micro_batches)
                 stopping = self._settle()
                 self.pending = result
                 self.meter.add(loader.wait_seconds - waited)
@@ -165,6 +171,12 @@ class Loop:
                 if stopping:
                     raise self._stopped(step + 1)
             self._settle()
+        self._check_lost()
+
+    def _check_lost(self) -> None:
+        """Raises UserError where too many of the clips that this run wanted are lost."""
+        wanted = self.parts.num_steps * self.config.train.global_batch
+        self.lost.check(self.config, self.dataset, min(wanted, self.parts.num_samples))
 
     def pause_point(self) -> None:
         """To be called by all processes between the batches of an evaluation. Raises Stopped when one was asked to."""
@@ -252,7 +264,14 @@ class Loop:
         self.window_loss = self.window_clips = 0.0
         of_all = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), reduction="sum")
         skipped, refused = of_all.tolist()
+        if self.skipped_before + skipped > self.carry.num_skipped or self.lost.failed:
+            self.lost.agree()
+            if self.accelerator.is_main_process:
+                self.lost.write(self.run_dir, self.dataset)
+            # Not at the end alone: what is spent until then would be for nothing.
+            self.lost.check(self.config, self.dataset, self.parts.num_samples)
         self.carry.num_skipped = self.skipped_before + skipped
+        self.carry.lost = self.lost.state()
         loss = self.carry.window_loss / self.carry.window_clips if self.carry.window_clips else math.nan
         if due_log:
             record = {

@@ -28,6 +28,7 @@ FREE_KEYS = (
     "data.shards",
     "data.sources",
     "data.cache_",
+    "data.max_lost_percent",
     "data.download_ahead",
     "data.retries",
     "data.nvdec_lanes",

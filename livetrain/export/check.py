@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loader
 from livetrain.data.plan import evaluation_batch_size
+from livetrain.data.untrusted import Workers
 from livetrain.engine.score import autocast
 from livetrain.errors import UserError
 from livetrain.export.write import INPUT, OUTPUT, Scorer
+from livetrain.machine import num_cores
 from livetrain.model import p_live
 from livetrain.package import Trained
 from livetrain.progress import progress
@@ -151,7 +153,7 @@ def _loader(trained: Trained, where: Path) -> tuple[int, Loader]:
         dataset = Dataset.open(where)
         loader = eval_loader(dataset, config, ALL, rank=0, world=1, local_world=1, device=cpu, mean=mean, std=std)
         return len(dataset), loader
-    files = VideoFiles([where / name for name in find_videos(where)])
+    files = VideoFiles([where / name for name in find_videos(where)], Workers(config.data.threads or num_cores()))
     rows = np.arange(len(files))
     size = evaluation_batch_size(config)
     loader = files_loader(files, config, rows, batch_size=size, local_world=1, device=cpu, mean=mean, std=std)

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from livetrain import fileio
 from livetrain.config import Config, load_config
 from livetrain.data import Dataset, FetchError, remote, store
 from livetrain.engine import entry
@@ -753,3 +755,83 @@ def test_google_storage_gives_the_same_bytes(
     server.folder = server.folder / "nothing"
     with pytest.raises(UserError, match=r"gs://faces/nothing/dataset\.json: no such file or bucket"):
         open_remote(config)
+
+
+def test_threads_that_read_a_bad_copy_all_get_the_next_one(config: Config, demo_shards: Path) -> None:
+    """The first asks for another copy; the others, who have read the bad one too, take what it gets."""
+    dataset, known = open_remote(config), Dataset.open(demo_shards)
+    row = 0
+    want = known.video_bytes(row)
+    for trial in range(10):
+        config.data.cache_dir = f"{config.data.cache_dir}-{trial}"
+        dataset = open_remote(config)
+        dataset.video_bytes(row)
+        path = next(Path(config.data.cache_dir).glob(f"*{dataset.shard_name(row)}"))
+        data = bytearray(path.read_bytes())
+        offset = int(dataset.column("offset")[row])
+        data[offset : offset + 64] = bytes(64)
+        path.write_bytes(data)
+        gate, found = threading.Barrier(2), []
+        source = dataset.sources[0].store
+        usual = source.distrust
+
+        def together(shard: str, generation: int, usual: Any = usual, gate: threading.Barrier = gate) -> bool:
+            if not generation:
+                gate.wait(10)  # both have read the bad bytes
+            return bool(usual(shard, generation))
+
+        source.distrust = together  # type: ignore[method-assign]
+        threads = [threading.Thread(target=lambda d=dataset, f=found: f.append(d.video_bytes(row))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [want, want]
+
+
+def test_no_lock_files_are_left(config: Config, demo_shards: Path) -> None:
+    """Whoever else waits for one meanwhile: nobody holds the lock of a file that is gone."""
+    assert_same_bytes(open_remote(config), Dataset.open(demo_shards))
+    assert not list(Path(config.data.cache_dir).glob("*.lock"))
+    from livetrain.data import cache
+
+    found, inside, most = cache.Cache(Path(config.data.cache_dir), 1000), [0], [0]
+
+    def work() -> None:
+        for _ in range(200):
+            with found.locked("0-index.arrow"):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1 and not list(Path(config.data.cache_dir).glob("*.lock"))
+
+
+@pytest.mark.parametrize("fault", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOSPC])
+def test_the_machines_faults_are_no_damage(fault: int, demo_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They pass, and the clip comes; or they stay, and the run ends with what to see to. No clip is skipped."""
+    monkeypatch.setattr(fileio, "RETRY_PAUSES", (0.0, 0.01))
+    config = make_config(demo_shards)
+    want = steps_of(config, world=1, steps=2)
+    usual, left = os.pread, [2]
+
+    def failing(*arguments: Any) -> bytes:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(fault, os.strerror(fault))
+        return usual(*arguments)
+
+    monkeypatch.setattr(os, "pread", failing)
+    loader = make_loader(config, steps=2)
+    got = {batch.step: (batch.rows, batch.clips) for batch in read(loader)}
+    assert not left[0] and not loader.failures
+    assert_same_steps({step: want[step] for step in got}, got)
+    left[0] = 10**9
+    with pytest.raises(UserError, match=rf"shard-\d+\.tar: {os.strerror(fault)}, 3 times in a row.*this machine's"):
+        read(make_loader(config, steps=2))

@@ -71,6 +71,19 @@ def test_a_caller_that_stops_early_leaves_no_process_behind() -> None:
     assert not multiprocessing.active_children()
 
 
+def test_a_pool_names_what_its_workers_die_of() -> None:
+    """Tasks come one by one, from several threads; what fails takes nothing else with it."""
+    workers = pool.Pool(work, 3, build.PRELOAD, pool.Limits(1, 10**9))
+    tasks = [1, 13, 2, 17, 3, 19, 4, 99, 5]
+    futures = [workers.submit(task) for task in tasks]
+    found = {task: future.exception() or future.result() for task, future in zip(tasks, futures, strict=True)}
+    assert {task: found[task] for task in (1, 2, 3, 4, 5)} == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
+    assert found[13] == pool.WorkerDied("crashed") and found[17] == pool.WorkerDied("took longer than 1 s")
+    assert isinstance(found[19], MemoryError) and isinstance(found[99], UserError)
+    assert workers.submit(6).result() == 36
+    workers.close()
+
+
 def crash_on_bob(path: Path) -> build.Probed:
     if path.name == "bob-0.mp4":
         os.abort()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from livetrain.data.decode import decode_video
 from shards import sidecar, stores
+from shards.colour import ToRgb
 from shards.probe import probe
 from shards.stores import Media, transcode
 from shards.stores.remux import digest
@@ -105,6 +106,29 @@ def test_frames_say_which_they_were_and_when(name: str) -> None:
         upright = np.rot90(frame, -kind.rotation // 90)
         assert picture.layer[1][1:3] == (1, 1)  # type: ignore[attr-defined]
         assert np.abs(np.asarray(picture).astype(int) - upright).mean() < 2.5, name
+
+
+@pytest.mark.parametrize("name", sorted(name for name in KINDS if "interlaced" in name or "camcorder" in name))
+@pytest.mark.parametrize("media", [Media(), REMUX, Media("transcode", gop=4), Media("frames", num_frames=14)])
+def test_interlaced_frames_are_woven(name: str, media: Media) -> None:
+    """Both fields in a picture, as they were decoded, in every store: the rows of one do not become those of another."""
+    kind = KINDS[name]
+    facts = probe(kind.data)
+    assert facts.is_interlaced
+    result = stored(kind, media)[1]
+    if media.store == "frames":
+        shown = np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for _, jpeg in result.payloads])
+    else:
+        data = result.payloads[0][1]
+        shape = ToRgb(result.facts.colours)
+        shown = decode_video(
+            data, np.arange(14), 14, is_regular=result.facts.is_regular, shape=shape
+        )[:, : kind.height, : kind.width]  # fmt: skip
+    want = np.stack(reference(kind.data)).astype(int)
+    assert np.abs(shown - want).mean() < (6 if media.store in ("transcode", "frames") else 0.01)
+    for number in (3, 9):  # a field would be nearer to its own rows moved by one
+        moved = np.roll(want[number], 1, axis=0)
+        assert np.abs(shown[number] - want[number]).mean() < np.abs(shown[number] - moved).mean()
 
 
 def test_frames_at_a_rate() -> None:

@@ -1,0 +1,31 @@
+"""A decoder that crashes, hangs or swells on some files: for tests of those who must live on. Imports nothing large,
+since worker processes import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from livetrain.data import untrusted
+
+
+def work(task: untrusted.ProbeTask | untrusted.DecodeTask) -> Any:
+    """As untrusted.work, but for files whose name says what they do, and when."""
+    name, when = task.path.name, "probe" if isinstance(task, untrusted.ProbeTask) else "decode"
+    if f"crash_{when}" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if f"hang_{when}" in name:
+        signal.pause()
+    if f"swell_{when}" in name:
+        usual = untrusted.decode_video, untrusted.probe
+        untrusted.decode_video = untrusted.probe = _swell  # type: ignore[assignment]
+        try:
+            return untrusted.work(task)
+        finally:
+            untrusted.decode_video, untrusted.probe = usual  # the worker lives on
+    return untrusted.work(task)
+
+
+def _swell(*_: Any, **__: Any) -> Any:
+    return bytearray(10**12)
