@@ -6,7 +6,8 @@ BT.709 for 720 lines or more, before rotation, and BT.601 below. Chroma of half 
 BT.2020, PQ and HLG are converted by their matrix and not tone-mapped.
 
 NVDEC through DALI 2.4 reads every stream by BT.601, whatever it states, with 127.5 for grey chroma; `correction` brings
-its RGB to the same formulas. What it clipped on the way stays clipped.
+its RGB to the same formulas. What it clipped on the way stays clipped: on pictures of faces read as BT.709 that is 0.24
+levels on average, 99 % within 1, at most 15 (measured with DALI 2.4 on an H100).
 """
 
 from __future__ import annotations

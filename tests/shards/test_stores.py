@@ -111,7 +111,7 @@ def test_frames_say_which_they_were_and_when(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(name for name in KINDS if "interlaced" in name or "camcorder" in name))
 @pytest.mark.parametrize("media", [Media(), REMUX, Media("transcode", gop=4), Media("frames", num_frames=14)])
 def test_interlaced_frames_are_woven(name: str, media: Media) -> None:
-    """Both fields in a picture, as they were decoded, in every store: the rows of one do not become those of another."""
+    """Both fields in a picture, as they were decoded, in every store: no row becomes that of the other field."""
     kind = KINDS[name]
     facts = probe(kind.data)
     assert facts.is_interlaced
