@@ -282,7 +282,7 @@ class OptimConfig:
     clip_grad_value: float = _number(0.0, 0.0)
     """Largest value in the gradient, after that; 0: no clipping."""
     clip_agc: float = _number(0.0, 0.0)
-    """Largest norm of a unit's gradient over that of its weights (Brock et al., 2021), after that; 0: no clipping."""
+    """Largest norm of a unit's gradient over its weights' (Brock et al., 2021), the heads left out; 0: no clipping."""
     schedule: str = "cosine"
     """constant, or the name of a timm scheduler: cosine, tanh, step, multistep, poly."""
     warmup_steps: int = _number(0, 0)
@@ -309,12 +309,24 @@ class TrainConfig:
     """An update whose loss or gradient is no number: end the run, or leave it out (each then waits for the device)."""
     ema_decay: float = _number(0.0, 0.0, 0.999999)
     """Decay of an exponential moving average of the weights; 0: none."""
+    ema_warmup: bool = True
+    """The decay rises from 0, so that an average that is used early is not of the initial weights."""
+    patience: int = _number(0, 0)
+    """End training after so many evaluations of dev in a row that were not the best so far; 0: never."""
+    deterministic: bool = False
+    """Only kernels that give the same bits every time (slower on CUDA, and some operations have none)."""
+    tf32: bool = False
+    """On CUDA, multiply float32 matrices in TensorFloat-32: faster, with 10 bits behind the point."""
+    cudnn_benchmark: bool = False
+    """Have cuDNN try its convolutions and take the fastest; which one may differ from run to run."""
     log_every: int = _number(10, 1)
     """Updates between log lines."""
     eval_every_epochs: float = _number(1.0, 0.0)
     """Epochs between evaluations of the dev split; 0: at the end alone."""
     save_every_steps: int = _number(500, 0)
     """Updates between checkpoints; 0: at the end alone."""
+    save_every_minutes: float = _number(0.0, 0.0)
+    """Minutes between checkpoints, besides save_every_steps; 0: none by time."""
     keep_last: int = _number(2, 1)
     """Checkpoints kept besides the best."""
     keep_every_steps: int = _number(0, 0)
@@ -630,7 +642,8 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     criterion = config.verdict.criterion
     yield ["verdict.max_apcer"], criterion != "max_apcer", f"verdict.criterion={criterion}"
     yield ["verdict.attack_cost", "verdict.live_cost"], criterion != "cost", f"verdict.criterion={criterion}"
-    yield ["eval.use_ema"], config.train.ema_decay == 0, "train.ema_decay=0"
+    yield ["eval.use_ema", "train.ema_warmup"], config.train.ema_decay == 0, "train.ema_decay=0"
+    yield ["train.patience"], config.train.eval_every_epochs == 0, "train.eval_every_epochs=0"
     wandb = [f"tracking.{name}" for name in ("project", "entity", "group")]
     yield wandb, config.tracking.wandb == "disabled", "tracking.wandb=disabled"
 

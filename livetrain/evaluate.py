@@ -65,16 +65,20 @@ def evaluate(
     record: where a threshold goes that was chosen; None: beside the weights.
     """
     from livetrain.data import Dataset, leaks
-    from livetrain.engine import build, checkpoint, run
+    from livetrain.engine import agree, build, checkpoint, run
     from livetrain.engine.conclude import conclude
     from livetrain.verdict import threshold
 
-    weights, manifest = checkpoint.load_weights(checkpoint_folder, averaged=config.eval.use_ema)
     accelerator = build.make_accelerator(config)
+    checkpoint_folder, manifest = agree.first_decides(lambda: (checkpoint_folder, checkpoint.check(checkpoint_folder)))
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
     model, loss = build.make_model(config, accelerator, with_weights=False)
-    build.load_weights(model, weights, str(checkpoint_folder))
+
+    def read() -> dict[str, Any]:
+        return checkpoint.read_weights(checkpoint_folder, manifest, averaged=config.eval.use_ema)[0]
+
+    build.load_for_all(model, read, str(checkpoint_folder))
     if accelerator.is_main_process:
         run.write_config(config)
     run_dir, trained = run_dir or Path(config.run_dir), trained or config

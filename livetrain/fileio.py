@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from livetrain.errors import UserError
+from livetrain.errors import MachineFault, UserError
 
 Read = TypeVar("Read")
 
@@ -50,7 +50,7 @@ RETRY_PAUSES = (0.1, 0.5, 2.0)  # seconds
 def patiently(read: Callable[[], Read], what: object) -> Read:
     """What `read()` returns, called again after a while where the machine is at fault (MACHINE_FAULTS).
 
-    Raises UserError, naming `what`, where it stays at fault: no file may be called damaged for that. Other OSErrors
+    Raises MachineFault, naming `what`, where it stays at fault: no file may be called damaged for that. Other OSErrors
     pass.
     """
     for pause in (*RETRY_PAUSES, None):
@@ -60,7 +60,7 @@ def patiently(read: Callable[[], Read], what: object) -> Read:
             if error.errno not in MACHINE_FAULTS:
                 raise
             if pause is None:
-                raise UserError(
+                raise MachineFault(
                     f"{what}: {error.strerror}, {len(RETRY_PAUSES) + 1} times in a row. That is this machine's or its "
                     "file system's fault, not the file's: see to it (dmesg, ulimit -n, df), then start the same "
                     "command again"
@@ -69,11 +69,16 @@ def patiently(read: Callable[[], Read], what: object) -> Read:
     raise AssertionError("the last try returns or raises")
 
 
+def _fault(error: OSError) -> type[UserError]:
+    return MachineFault if error.errno in MACHINE_FAULTS else UserError
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`, on failure removed.
 
-    Raises UserError when the folder cannot be written (missing, read-only, disk full).
+    Raises UserError when the folder cannot be written (missing, read-only); MachineFault when the disk is full or
+    fails.
     """
     target = Path(path)
     try:
@@ -81,7 +86,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         os.close(descriptor)
     except OSError as error:
-        raise UserError(
+        raise _fault(error)(
             f"cannot write {target}: {error.strerror or error}; choose a folder you can write to"
         ) from error
     temporary = Path(name)
@@ -93,7 +98,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
         fsync_folder(target.parent)
     except OSError as error:
-        raise UserError(
+        raise _fault(error)(
             f"cannot write {target}: {error.strerror or error}; free some space or choose another folder"
         ) from error
     finally:

@@ -11,24 +11,26 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def progress(title: str, total: int, unit: str = "", *, enabled: bool = True) -> Iterator[Callable[..., None]]:
+def progress(
+    title: str, total: int, unit: str = "", *, start: int = 0, enabled: bool = True
+) -> Iterator[Callable[..., None]]:
     """Yield `advance(num=1, note="")`; call it as work completes.
 
-    `total` counts units of work (`unit` names them); `note` is shown at the line's end. With `enabled=False` (a process
-    that is not the main one) nothing is printed.
+    `total` counts units of work (`unit` names them), of which `start` were done before; `note` is shown at the line's
+    end. With `enabled=False` (a process that is not the main one) nothing is printed.
     """
     if not enabled:
         yield lambda num=1, note="": None
     elif sys.stderr.isatty():
-        with _bar(title, total, unit) as advance:
+        with _bar(title, total, unit, start) as advance:
             yield advance
     else:
-        with _plain_lines(title, total, unit) as advance:
+        with _plain_lines(title, total, unit, start) as advance:
             yield advance
 
 
 @contextlib.contextmanager
-def _bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+def _bar(title: str, total: int, unit: str, start: int) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,7 +52,7 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, note="")
+        task = bar.add_task(title, total=total, completed=start, note="")
 
         def advance(num: int = 1, note: str = "") -> None:
             bar.update(task, advance=num, note=note)
@@ -59,13 +61,13 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def _plain_lines(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    start = last = time.monotonic()
-    done = 0
+def _plain_lines(title: str, total: int, unit: str, start: int) -> Iterator[Callable[..., None]]:
+    began = last = time.monotonic()
+    done = start
 
     def line(note: str) -> None:
-        elapsed = time.monotonic() - start
-        eta = f"ETA {elapsed / done * (total - done):.0f} s" if done else "ETA ?"
+        elapsed = time.monotonic() - began
+        eta = f"ETA {elapsed / (done - start) * (total - done):.0f} s" if done > start else "ETA ?"
         print(f"{title}: {done}/{total} {unit} {elapsed:.0f} s {eta} {note}".rstrip(), file=sys.stderr, flush=True)
 
     def advance(num: int = 1, note: str = "") -> None:

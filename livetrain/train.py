@@ -5,9 +5,10 @@
     accelerate launch livetrain/train.py configs/nuaa.yaml dry_run=true
 
 The same script for one process and for many. Exit codes: 0 done; 2 a mistake in what was asked (told in one line); 3
-the loss stopped being a number (told with the step and the clips); 75 stopped by SIGUSR1 or SIGTERM, saved, to be
-started again; 76 no progress for train.hang_timeout_seconds (told with the rank). `livetrain train …` takes the same
-arguments, passes the signals on to the processes, and ends as the script did, without the launcher's own traceback.
+the loss stopped being a number (told with the step and the clips); 74 a fault of the machine (disk, memory, network);
+75 stopped by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, saved, to be started again; 76 no progress for
+train.hang_timeout_seconds (told with the rank). `livetrain train …` takes the same arguments, passes the signals on to
+the processes, and ends as the script did, without the launcher's own traceback.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if __name__ == "__main__":  # `accelerate launch livetrain/train.py` puts livetr
 
 from livetrain.config import Config, load_config
 from livetrain.engine import entry
+from livetrain.engine.launch import follow_launcher
 from livetrain.engine.stop import StopRequest
 
 
@@ -29,6 +31,7 @@ def train(config: Config, stop: StopRequest) -> None:
     from livetrain.engine import build, dry_run, run
     from livetrain.engine.conclude import conclude
     from livetrain.engine.loop import Loop
+    from livetrain.engine.owner import Ownership
     from livetrain.engine.tracking import warn_stderr
 
     build.check_batch(config)
@@ -45,22 +48,24 @@ def train(config: Config, stop: StopRequest) -> None:
             print(dry_run.describe(config, dataset, model, loss, accelerator))
         return
 
-    start = run.find_start(config, dataset, warn)
-    parts = build.make_parts(config, accelerator, dataset, model, loss, start)
-    with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
-        loop.train()
-        best = loop.load_best()
-        conclude(
-            accelerator,
-            config,
-            dataset,
-            model,
-            loss,
-            step=parts.num_steps,
-            checkpoint=best,
-            wandb=loop.wandb,
-            after_batch=loop.pause_point,
-        )
+    with Ownership(Path(config.run_dir), wanted=accelerator.is_main_process):
+        start = run.find_start(config, dataset, warn)
+        parts = build.make_parts(config, accelerator, dataset, model, loss, start)
+        with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
+            loop.train()
+            best = loop.load_best()
+            conclude(
+                accelerator,
+                config,
+                dataset,
+                model,
+                loss,
+                step=parts.num_steps,
+                checkpoint=best,
+                wandb=loop.wandb,
+                after_batch=loop.pause_point,
+                after_scoring=loop.scored,
+            )
     accelerator.end_training()
 
 
@@ -73,6 +78,7 @@ def main(arguments: list[str]) -> int:
         return 0
 
     with StopRequest() as stop:
+        follow_launcher()
         return entry.run(run)
 
 

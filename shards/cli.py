@@ -7,7 +7,8 @@
     python -m shards verify DIR                                         read all of it again, name what is damaged
     python -m shards demo DIR                                           generate a small labelled corpus to try it on
 
-Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or options, 130 interrupted.
+Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or options, 74 a fault of the machine,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.verb(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -7,9 +7,11 @@ import dataclasses
 import gzip
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ import torch
 from livetrain.config import Config
 from livetrain.data import Dataset, Loader
 from livetrain.engine import entry
+from livetrain.engine.owner import Ownership
 from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss, Updater
 from livetrain.errors import UserError
 from livetrain.model import LivenessModel
@@ -453,3 +456,67 @@ def test_seed_changes_the_run(plain: Path, demo_shards: Path, tmp_path: Path) ->
 
 def test_config_type() -> None:
     assert isinstance(Config(), Config)
+
+
+def test_options_of_the_optimizer_that_change_take_effect(
+    demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weight decay and betas are those of the command, not of the checkpoint; another optimizer is another run."""
+    run, seen = tmp_path / "run", []
+    usual = Updater.update
+
+    def spied(self: Updater, *arguments: Any, **options: Any) -> Any:
+        seen.append([(group["weight_decay"], group["betas"]) for group in self.optimizer.param_groups])
+        return usual(self, *arguments, **options)
+
+    train_here(small_config(demo_shards, run, "train.max_steps=2", "optim.weight_decay=0.1"))
+    monkeypatch.setattr(Updater, "update", spied)
+    train_here(small_config(demo_shards, run, "train.max_steps=4", "optim.weight_decay=0.3", "optim.beta1=0.8"))
+    assert {decay for groups in seen for decay, _ in groups} == {0.0, 0.3}
+    assert {betas[0] for groups in seen for _, betas in groups} == {0.8} and len(seen) == 2
+    assert "optim.weight_decay was 0.1 when this run began and is 0.3" in capsys.readouterr().err
+    for option in ("optim.name=sgd", "optim.layer_decay=0.7"):
+        with pytest.raises(UserError, match=f"holds another run: {option.partition('=')[0]} was"):
+            train_here(small_config(demo_shards, run, "train.max_steps=6", option))
+    monkeypatch.undo()
+    before = weights(run)
+    train_here(small_config(demo_shards, run, "train.max_steps=6", "optim.name=sgd", "run.fork=true", "optim.lr=0"))
+    assert "it starts without a history" in capsys.readouterr().err
+    assert same_weights(weights(run), before), "with the checkpoint's weights"
+
+
+def test_training_ends_when_dev_does_not_become_better(demo_shards: Path, tmp_path: Path) -> None:
+    """And goes on to the verdict; the same command again finds it done."""
+    run = tmp_path / "run"
+    options = ("train.max_steps=60", "train.eval_every_epochs=0.5", "train.patience=2", "optim.lr=0")
+    train_here(small_config(demo_shards, run, *options, "optim.warmup_steps=0"))
+    assert len(records(run, "dev")) == 3 and records(run)[-1]["step"] < 10
+    assert (run / "verdict.json").exists()
+    train_here(small_config(demo_shards, run, *options, "optim.warmup_steps=0"))
+    assert len(records(run, "dev")) == 3
+
+
+def test_checkpoints_by_the_clock(demo_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_here(small_config(demo_shards, run, "train.save_every_minutes=1e-6", "train.keep_last=100"))
+    assert [int(path.name[5:]) for path in sorted((run / "checkpoints").glob("step-*"))] == [2, 4, 6]
+
+
+def test_a_second_command_is_refused(demo_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Ownership(run), pytest.raises(UserError, match=rf"{run} is being written by process {os.getpid()} on"):
+        train_here(small_config(demo_shards, run))
+    train_here(small_config(demo_shards, run))
+
+
+def test_an_average_warms_up(demo_shards: Path, tmp_path: Path) -> None:
+    """After few updates it is not of the initial weights."""
+    runs = {}
+    for warmup in ("true", "false"):
+        run = runs[warmup] = tmp_path / warmup
+        train_here(small_config(demo_shards, run, "train.ema_decay=0.999", f"train.ema_warmup={warmup}"))
+    distances = {}
+    for warmup, run in runs.items():
+        model, average = weights(run), weights(run, "ema")
+        distances[warmup] = sum(float((model[name] - average[name]).abs().sum()) for name in model)
+    assert distances["true"] < 0.5 * distances["false"]

@@ -11,6 +11,7 @@ within these updates.
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests import ranks
 from tests.runs import launch, losses, records
 from tests.shards import clips
 
-OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2")
+OPTIONS = ("train.max_steps=10", "optim.warmup_steps=2", "model.dropout=0.3", "model.drop_path=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,26 @@ def same_run(one: Path, two: Path) -> None:
 
 
 def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path) -> None:
-    same_run(one, ranks.train(demo_shards, tmp_path / "run", *OPTIONS))
+    run = ranks.train(demo_shards, tmp_path / "run", *OPTIONS)
+    same_run(one, run)
+    for record in records(run):
+        assert record["data_wait_percent_min"] <= record["data_wait_percent"] <= record["data_wait_percent_max"] <= 100
+        assert 0 < record["step_seconds_min"] <= record["step_seconds_max"] and record["slowest_rank"] in (0, 1)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_dev_is_scored_with_the_weights_that_are_saved(decay: float, demo_shards: Path, tmp_path: Path) -> None:
+    """Batch statistics, and their average, are each process's own: what is logged is of the first one's, which are
+    saved. Scored again from the file, dev has the same loss."""
+    run = tmp_path / "run"
+    options = ("model.backbone=test_efficientnet", f"train.ema_decay={decay}", "train.eval_every_epochs=0.7")
+    ranks.train(demo_shards, run, *OPTIONS, *options, "optim.lr=0.01")
+    (best,) = (run / "checkpoints").glob("best-*")
+    logged = {record["step"]: record["loss"] for record in records(run, "dev")}[int(best.name[5:])]
+    with (run / "scores" / "dev.csv").open(newline="") as file:
+        rows = [(float(row["label"]), float(row["p_live"])) for row in csv.DictReader(file)]
+    again = -sum(label * math.log(p) + (1 - label) * math.log(1 - p) for label, p in rows) / len(rows)
+    assert again == pytest.approx(logged, rel=1e-5)
 
 
 @pytest.mark.launch

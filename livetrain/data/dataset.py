@@ -179,6 +179,20 @@ class Dataset:
             return f"{self.columns['domain'][row].as_py()}/{value}"
         return value
 
+    def texts(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """`text` of many rows: object [n]."""
+        taken = self.columns[name].take(pa.array(rows)).combine_chunks()
+        words: NDArray[Any] = np.array(taken.to_pylist(), dtype=object)
+        if name in ("key", "video") and len(self.sources) > 1:
+            sources = [source.name for source in self.sources]
+            number = np.searchsorted([source.first_row for source in self.sources], rows, side="right") - 1
+            return np.array([f"{sources[n]}/{word}" for n, word in zip(number, words, strict=True)], dtype=object)
+        if name == "group" and len(self.domains) > 1:
+            domains = self.columns["domain"].take(pa.array(rows)).combine_chunks().to_pylist()
+            pairs = zip(domains, words, strict=True)
+            return np.array([f"{domain}/{word}" if word else word for domain, word in pairs], dtype=object)
+        return words
+
     @functools.cached_property
     def domains(self) -> list[str]:
         """The domains of its samples, sorted."""

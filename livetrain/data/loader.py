@@ -32,7 +32,7 @@ from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.lanes import Source, colours_of, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
-from livetrain.errors import UserError
+from livetrain.errors import MachineFault, UserError
 from livetrain.machine import num_cores
 from shards.colour import RGB, Colours
 
@@ -462,7 +462,7 @@ class Loader:
         )
 
     def _check(self, failure: Failure, row: int) -> None:
-        """Raises UserError when the run must not go on; `row`: the clip that failed."""
+        """Raises UserError, MachineFault when the run must not go on; `row`: the clip that failed."""
         what = f"{self._dataset.shard_path(row)}, key {failure.key}: {failure.reason}"
         root = self._dataset.root_of(row)
         self._failures_in_a_row += 1
@@ -472,7 +472,9 @@ class Loader:
             advice = f"is the disk there? `python -m shards verify {root}` checks every shard"
             if self._dataset.is_remote:
                 advice = f"is {root} still there, and as it was when this run began?"
-            raise UserError(f"{what}; it is the {self._failures_in_a_row}th clip in a row that cannot be had: {advice}")
+            raise MachineFault(
+                f"{what}; it is the {self._failures_in_a_row}th clip in a row that cannot be had: {advice}"
+            )
 
     def _key(self, row: int) -> str:
         return "" if row == PADDING else self._dataset.text("key", row)

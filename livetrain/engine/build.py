@@ -17,9 +17,10 @@ from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKw
 from livetrain.config import Config
 from livetrain.data import Dataset, num_train_steps
 from livetrain.data.plan import micro_batch_size
-from livetrain.engine import heartbeat, sharded
+from livetrain.engine import agree, heartbeat, sharded
 from livetrain.engine.checkpoint import Saved
 from livetrain.engine.step import Updater, seed_torch
+from livetrain.engine.tracking import warn_stderr
 from livetrain.errors import UserError
 from livetrain.model import (
     Ema,
@@ -29,6 +30,8 @@ from livetrain.model import (
     build_optimizer,
     build_schedule,
     count_training_flops,
+    fits,
+    keeping_options,
     load_optimizer,
     prepare_model,
 )
@@ -65,12 +68,23 @@ def make_accelerator(config: Config) -> Accelerator:
     # The watchdog (heartbeat.py) speaks first and names the rank; then the collectives give up by themselves.
     patience = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * config.train.hang_timeout_seconds))
     _keep_flight_records(Path(config.run_dir))
+    _set_arithmetic(config)
     precision = "no" if config.train.precision == "fp32" else config.train.precision
     shards = sharded.plugin(config)
     handlers = [patience, _ddp_options(config)]
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers, fsdp_plugin=shards)
     sharded.make_it_so(accelerator, shards)
     return accelerator
+
+
+def _set_arithmetic(config: Config) -> None:
+    """How CUDA does what it may do in several ways. Deterministic kernels need cuBLAS to be told before it starts."""
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    torch.backends.cudnn.deterministic = config.train.deterministic
+    torch.backends.cudnn.benchmark = config.train.cudnn_benchmark
+    torch.set_float32_matmul_precision("high" if config.train.tf32 else "highest")
 
 
 def _ddp_options(config: Config) -> DistributedDataParallelKwargs:
@@ -121,12 +135,12 @@ def make_parts(
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
     if start is not None:
-        load_weights(model, start.part("model"), "the checkpoint")
+        load_for_all(model, lambda: start.part("model"), "the checkpoint")
     side = config.data.image_size
     on_cuda = accelerator.device.type == "cuda"
     flops_per_clip = count_training_flops(model, (config.data.num_frames, 3, side, side), config) if on_cuda else 0
     prepare_model(model, config.model, accelerator.device, accelerator.num_processes)
-    ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
+    ema = Ema(model, config.train.ema_decay, warmup=config.train.ema_warmup) if config.train.ema_decay else None
     optimizer = build_optimizer(model, config.optim)
     schedule = build_schedule(optimizer, config.optim, num_steps)
     if start is not None and ema is not None:
@@ -134,18 +148,44 @@ def make_parts(
             raise UserError(
                 "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew"
             )
-        load_weights(ema.module, start.part("ema"), "the checkpoint's moving average")
+        load_for_all(ema.module, lambda: start.part("ema"), "the checkpoint's moving average")
     sharded.before_prepare(accelerator, model, model.backbone)
     wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
     if start is not None:
-        if sharded.is_sharded(model):
-            optimizer.load_state_dict(sharded.read_optimizer_state(optimizer, start))
+        if not fits(optimizer, start.outline["state"]["optimizer"]):
+            if not config.run.fork:
+                raise UserError(
+                    f"{start.path} was made with another optim.name or other groups of parameters (optim.layer_decay, "
+                    "model.freeze): set them as they were, or go on from its weights with a new optimizer by "
+                    "run.fork=true"
+                )
+            if accelerator.is_main_process:
+                warn_stderr("warning: the optimizer is another one than the checkpoint's: it starts without a history")
+        elif sharded.is_sharded(model):
+            with keeping_options(optimizer):
+                optimizer.load_state_dict(sharded.read_optimizer_state(optimizer, start))
         else:
-            load_optimizer(optimizer, start.part("state", "optimizer"))
+            # Read once, and given to all; the others know the shapes from the files' heads.
+            read = start.part if agree.is_first() else start.blank
+            load_optimizer(optimizer, read("state", "optimizer"))
+            states = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
+            tensors = (state[name] for state in states for name in sorted(state) if torch.is_tensor(state[name]))
+            agree.give_to_all(tensors, accelerator.device)
         if accelerator.scaler is not None and start.outline["state"]["scaler"]:
             accelerator.scaler.load_state_dict(start.part("state", "scaler"))
     updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
     return Parts(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
+
+
+def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tensor]], what: str) -> None:
+    """`load_weights` of what `read()` gives on the first process, for all of them. The model is not in shards."""
+
+    def load() -> None:
+        load_weights(model, read(), what)
+
+    agree.first_decides(load)
+    device = next(model.parameters()).device
+    agree.give_to_all(model.state_dict().values(), device)
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], what: str) -> None:

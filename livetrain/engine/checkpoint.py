@@ -18,6 +18,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,14 @@ class Saved:
         for key in keys:
             value = value[key]
         return pieces.put_back(value, self.stored.read(pieces.names_in(value), into).__getitem__)
+
+    def blank(self, *keys: str) -> Any:
+        """As `part`, but nothing is read: tensors of the right shape and type that hold anything."""
+        value: Any = self.outline
+        for key in keys:
+            value = value[key]
+        shapes, dtypes = self.stored.shapes, self.stored.dtypes
+        return pieces.put_back(value, lambda name: torch.empty(shapes[name], dtype=dtypes[name]))
 
 
 def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -> tuple[Checkpoint, dict[str, Any]]:
@@ -118,7 +127,7 @@ def save(
     if team.is_first:
         for old in list_steps(folder)[:-keep_last]:
             if not keep_every or step_of(old) % keep_every:
-                _remove(old)
+                _prune(old)
     return target
 
 
@@ -135,13 +144,22 @@ def save_best(folder: Path, step: int, model: dict[str, torch.Tensor], figures: 
     target = _write_folder(folder / f"best-{step:08d}", step, figures, write, Team())
     for old in folder.glob("best-*"):
         if old != target:
-            _remove(old)
+            _prune(old)
     return target
 
 
 def load(path: Path) -> Saved:
     """Open a step folder. Raises UserError when it is incomplete, damaged or of another kind."""
     return _open(path, check(path))
+
+
+def open_checked(path: Path) -> Saved:
+    """`load` of a folder that another process has checked: its files are not read through."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from None
+    return _open(path, manifest)
 
 
 def _open(path: Path, manifest: dict[str, Any]) -> Saved:
@@ -159,17 +177,17 @@ def _open(path: Path, manifest: dict[str, Any]) -> Saved:
 def load_weights(path: Path, *, averaged: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(weights, manifest) of a folder of either kind. averaged: the moving average, where the folder has one beside
     the weights. Raises UserError as `load` does."""
-    manifest = check(path)
+    return read_weights(path, check(path), averaged=averaged)
+
+
+def read_weights(
+    path: Path, manifest: dict[str, Any], *, averaged: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """`load_weights` of a folder whose manifest was checked."""
     if (path / MODEL).exists():
         return load_file(path / MODEL), manifest
     saved = _open(path, manifest)
     return saved.part("ema" if averaged and saved.outline["ema"] is not None else "model"), manifest
-
-
-def load_best(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """(weights, its manifest) of the best checkpoint in `folder`, or None when there is none yet."""
-    found = best_folder(folder)
-    return None if found is None else load_weights(found, averaged=False)
 
 
 def best_folder(folder: Path) -> Path | None:
@@ -307,6 +325,14 @@ def check(path: Path) -> dict[str, Any]:
     if damaged:
         raise UserError(f"{path} is damaged: {', '.join(damaged)} is not what was written")
     return manifest
+
+
+def _prune(folder: Path) -> None:
+    """Remove an older checkpoint. Where that fails (a file in use on NFS) the run goes on; the next save tries it."""
+    try:
+        _remove(folder)
+    except OSError as error:
+        print(f"warning: cannot remove {folder}: {error.strerror or error}", file=sys.stderr, flush=True)
 
 
 def _remove(folder: Path) -> None:

@@ -43,6 +43,7 @@ def conclude(
     may_fit: bool = True,
     wandb: Wandb | None = None,
     after_batch: Callable[[], None] = lambda: None,
+    after_scoring: Callable[[], None] = lambda: None,
 ) -> Path:
     """Score dev and test, write scores/, verdict.json and report.html, print the verdict. Returns the report's path.
 
@@ -53,7 +54,7 @@ def conclude(
     too, into robustness.json. home: the run whose weights these are, where the evaluation is counted (default: the run
     directory).
 
-    All processes call it; the main one writes. `after_batch`: see `evaluate`.
+    All processes call it; the main one writes. `after_batch`, `after_scoring`: see `evaluate`.
     """
     run_dir = Path(config.run_dir)
     report_path = run_dir / report.FILE_NAME
@@ -61,7 +62,8 @@ def conclude(
     dev_split, test_split = config.data.dev_split, config.data.test_split
 
     def score(split: str, perturbation: Perturbation | None = None) -> Evaluation:
-        options: dict[str, Any] = {"after_batch": after_batch, "perturbation": perturbation}
+        options: dict[str, Any] = {"after_batch": after_batch, "after_scoring": after_scoring}
+        options |= {"perturbation": perturbation}
         return evaluate(accelerator, config, dataset, split, model, loss, **options)
 
     has_dev = Selection.parse(dev_split).which(dataset.codes("split")[1], "split").any()

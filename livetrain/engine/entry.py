@@ -1,4 +1,5 @@
-"""How a program ends: a user's mistake is one clear line and exit code 2, a non-finite loss 3, a stop on request 75."""
+"""How a program ends: a user's mistake is one clear line and exit code 2, a non-finite loss 3, a fault of the machine
+74, a stop on request 75."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from livetrain.errors import EXIT_USER_ERROR, UserError
+from livetrain.errors import UserError
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -24,7 +25,7 @@ def run(main: Callable[[], int]) -> int:
         return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except NonFiniteLoss as error:
         _tell_once(f"error: {error}")
         return EXIT_NON_FINITE

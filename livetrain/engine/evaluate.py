@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import distributed
 
 from livetrain.config import Config
 from livetrain.data import Batch, Dataset, Failure, eval_loader
@@ -22,7 +24,7 @@ from livetrain.engine.sharded import is_sharded
 from livetrain.model import LivenessModel, p_live
 from livetrain.progress import progress
 from livetrain.verdict.details import Details
-from livetrain.verdict.scores import Scores
+from livetrain.verdict.scores import FAILED, OK, Scores
 
 MAX_NAMED = 20  # clips without a finite score that are named one by one
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
@@ -48,11 +50,16 @@ def evaluate(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     *,
     after_batch: Callable[[], None] = lambda: None,
+    after_scoring: Callable[[], None] = lambda: None,
     perturbation: Perturbation | None = None,
+    with_details: bool = True,
 ) -> Evaluation:
-    """Score every video of `split` with the unwrapped `model`. All processes call it and all get the whole result.
+    """Score every video of `split` with the unwrapped `model`. All processes call it; the first one gets the result,
+    the others one without a row.
 
     `after_batch` is called after each batch, equally often on all processes; what it raises ends the evaluation.
+    `after_scoring` is called when all batches are scored, before the results are joined. with_details: Evaluation's
+    details too, which a figure needs none of.
 
     Videos rejected by the shard builder, clips that cannot be decoded and clips whose score is NaN or Inf are rows with
     status failed_to_acquire; the last are named in a warning.
@@ -60,7 +67,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    mine: list[tuple[int, float, float, float, dict[str, Any]]] = []
+    mine: list[_Part] = []
     loader = eval_loader(
         dataset,
         rendered(config),
@@ -82,35 +89,99 @@ def evaluate(
         for batch in loader:
             with autocast(config, accelerator.device), told_to_the_user(title, advice_for_evaluation(config)):
                 logits, frames, shares = scored_frames(model, batch.clips, config)
-            scores, losses = p_live(logits).double().tolist(), loss(logits.float(), batch.labels).double().tolist()
-            seen = _seen(model, batch, frames, shares)
-            seconds = (time.perf_counter() - started) / max(1, int(batch.valid.sum()))
-            mine += [
-                (row, scores[i], losses[i], seconds, seen[i])
-                for i, (row, good) in enumerate(zip(batch.rows.tolist(), batch.valid.tolist(), strict=True))
-                if good
-            ]
+            scores, losses = (
+                p_live(logits).double().cpu().numpy(),
+                loss(logits.float(), batch.labels).double().cpu().numpy(),
+            )
+            good = batch.valid.cpu().numpy()
+            seen = _seen(model, batch, frames, shares, good) if with_details else []
+            seconds = np.full(int(good.sum()), (time.perf_counter() - started) / max(1, int(good.sum())))
+            mine.append(_Part(batch.rows[good], scores[good], losses[good], seconds, seen))
             after_batch()
             started = time.perf_counter()
             advance()
         failures = loader.failures
+    after_scoring()
     model.train(was_training)
-    scored = {int(row): rest for row, *rest in gather_object(mine)}
-    not_finite = [row for row, (score, *_) in scored.items() if not math.isfinite(score)]
-    for row in not_finite:
-        del scored[row]
-    if accelerator.is_main_process:
-        _warn_not_finite(title, [dataset.text("key", row) for row in sorted(not_finite)])
-    rows = [_row(dataset, config, int(row), scored.get(int(row))) for row in dataset.rows(split)]
-    details = {
-        dataset.text("key", row): _details(dataset, row, scored[row][3] if row in scored else {})
-        for row in dataset.rows(split).tolist()
-    }
-    details |= {item["video"]: _rejected_details(item) for item in dataset.rejected(split)}
-    rows += [_rejected_row(item) for item in dataset.rejected(split)]
-    losses = [item[1] for item in scored.values() if item[1] == item[1]]
-    mean_loss = sum(losses) / len(losses) if losses else float("nan")
-    return Evaluation(Scores.from_rows(rows), details, mean_loss, gather_object(failures))
+    parts = _gathered(mine, accelerator)
+    all_failures = _gathered(failures, accelerator)
+    if not accelerator.is_main_process:
+        return Evaluation(Scores.from_rows([]), {}, float("nan"), [])
+    return _joined(dataset, config, split, title, parts, all_failures, with_details=with_details)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of the clips of a batch that were scored: rows int64 [n], score, loss and seconds float64 [n], what else was
+    seen of each."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    seen: list[dict[str, Any]]
+
+
+def _gathered(mine: list[Any], accelerator: Accelerator) -> list[Any]:
+    """The lists of all processes, one after the other, on the first one; [] on the others."""
+    if accelerator.num_processes == 1:
+        return mine
+    found: list[Any] | None = [None] * accelerator.num_processes if accelerator.is_main_process else None
+    distributed.gather_object(mine, found)
+    return [item for part in found or () for item in part]
+
+
+def _joined(
+    dataset: Dataset,
+    config: Config,
+    split: str,
+    title: str,
+    parts: list[_Part],
+    failures: list[Failure],
+    *,
+    with_details: bool,
+) -> Evaluation:
+    """A row for each sample of the split, in the index's order, and for each video that was rejected."""
+    nothing = _Part(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), [])
+    columns = [
+        np.concatenate([getattr(part, name) for part in [nothing, *parts]])
+        for name in ("rows", "scores", "losses", "seconds")
+    ]
+    finite = np.isfinite(columns[1])
+    _warn_not_finite(title, sorted(dataset.texts("key", columns[0][~finite]).tolist()))
+    seen = [item for part in parts for item in part.seen]
+    seen_of = {int(row): item for row, item, good in zip(columns[0], seen, finite, strict=False) if good}
+    found, scores, losses, seconds = (column[finite] for column in columns)
+
+    rows = dataset.rows(split)  # ascending
+    at = np.searchsorted(rows, found)
+    p, took, is_scored = np.full(len(rows), np.nan), np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
+    p[at], took[at], is_scored[at] = scores, seconds, True
+    num_frames = (
+        np.full(len(rows), config.eval.num_frames) if config.eval.num_frames else dataset.column("num_frames")[rows]
+    )
+    keys = dataset.texts("key", rows)
+    mine = Scores(
+        dataset.texts("video", rows),
+        keys,
+        p,
+        dataset.column("label")[rows].astype(np.float64),
+        dataset.texts("group", rows),
+        dataset.texts("attack_type", rows),
+        np.where(is_scored, num_frames, 0).astype(np.int64),
+        took,
+        np.where(is_scored, OK, FAILED).astype(object),
+    )
+    rejected = dataset.rejected(split)
+    details = {}
+    if with_details:
+        details = {
+            key: _details(dataset, row, seen_of.get(row, {})) for key, row in zip(keys, rows.tolist(), strict=True)
+        }
+        details |= {item["video"]: _rejected_details(item) for item in rejected}
+    known = losses[~np.isnan(losses)]
+    mean_loss = math.fsum(known.tolist()) / len(known) if len(known) else float("nan")
+    return Evaluation(mine.followed_by(Scores.from_rows(map(_rejected_row, rejected))), details, mean_loss, failures)
 
 
 def _warn_not_finite(title: str, keys: list[str]) -> None:
@@ -127,23 +198,10 @@ def local_world(accelerator: Accelerator) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
 
 
-def _row(dataset: Dataset, config: Config, row: int, scored: list[Any] | None) -> dict[str, Any]:
-    p, _, seconds, _ = scored or (None, None, None, None)
-    return {
-        "video": dataset.text("video", row),
-        "key": dataset.text("key", row),
-        "p_live": p,
-        "label": float(dataset.column("label")[row]),
-        "group": dataset.text("group", row),
-        "attack_type": dataset.text("attack_type", row),
-        "num_frames": (config.eval.num_frames or int(dataset.column("num_frames")[row])) if scored else 0,
-        "seconds": seconds if scored else 0.0,
-        "status": "ok" if scored else "failed_to_acquire",
-    }
-
-
-def _seen(model: LivenessModel, batch: Batch, frames: torch.Tensor, shares: torch.Tensor) -> list[dict[str, Any]]:
-    """What the pass itself tells of each clip of a batch: its frames' scores and shares, its brightness."""
+def _seen(
+    model: LivenessModel, batch: Batch, frames: torch.Tensor, shares: torch.Tensor, good: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """What the pass itself tells of each `good` clip of a batch: its frames' scores and shares, its brightness."""
     per_frame = frames.double().tolist()
     means = batch.clips.float().mean(dim=(1, 3, 4))
     mean, std, luma = (means.new_tensor(values) for values in (model.mean, model.std, LUMA))
@@ -156,6 +214,7 @@ def _seen(model: LivenessModel, batch: Batch, frames: torch.Tensor, shares: torc
             "brightness": brightness[i],
         }
         for i, share in enumerate(shares.double().tolist())
+        if good[i]
     ]
 
 

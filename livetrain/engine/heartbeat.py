@@ -5,7 +5,10 @@
 A process that waits for another one in a collective cannot tell for whom. So when one makes no progress for
 `train.hang_timeout_seconds`, its watchdog thread reads all heartbeats, names the ranks that are behind, prints where
 its own threads stand, and exits; the launcher then ends the others. A process that was stopped or whose machine is
-gone writes nothing any more, and is behind all the same.
+gone writes nothing any more, and is behind all the same. What takes longer by nature has more patience (PATIENCE).
+
+The clock is this machine's monotonic one, and another thread writes the files: neither a clock that is set nor a disk
+that does not answer keeps the watchdog from its work.
 """
 
 from __future__ import annotations
@@ -26,6 +29,11 @@ from livetrain.fileio import write_json
 
 FOLDER = "heartbeats"
 EXIT_HANG = 76
+READ_SECONDS = 10.0  # that the run directory has to tell of the others
+
+# How many times the usual limit some work may take without telling of progress: a large checkpoint on a slow disk; the
+# verdict of millions of videos, the report and W&B's upload.
+PATIENCE = {"saving": 4.0, "verdict": 20.0}
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,22 @@ class Heartbeat:
         rank: int,
         timeout_seconds: float,
         *,
+        world: int = 0,
         interval_seconds: float = 5.0,
         give_up: Callable[[int], None] = os._exit,
     ) -> None:
+        """world: number of processes; the first one removes what an attempt with more of them has left (0: nothing)."""
         self.folder, self.rank, self.timeout_seconds = run_dir / FOLDER, rank, timeout_seconds
+        self._world = world if rank == 0 else 0
         self._interval = min(interval_seconds, timeout_seconds / 10)
         self._give_up = give_up
-        self._last = self._now(0, "starting")
+        self._last, self._since = self._now(0, "starting"), time.monotonic()
         self._written: Beat | None = None
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="livetrain-watchdog", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name=f"livetrain-{name}", daemon=True)
+            for name, work in (("watchdog", self._watch), ("heartbeat", self._keep_writing))
+        ]
 
     @property
     def step(self) -> int:
@@ -66,17 +80,23 @@ class Heartbeat:
         return self._last.step
 
     def beat(self, step: int, doing: str) -> None:
-        """Note progress; costs nothing, the watchdog writes it down."""
-        self._last = self._now(step, doing)
+        """Note progress; costs nothing, a thread writes it down. doing: what comes next."""
+        self._last, self._since = self._now(step, doing), time.monotonic()
 
     def __enter__(self) -> Heartbeat:
+        if self._world:
+            for path in self.folder.glob("rank-*.json"):
+                if int(path.stem.partition("-")[2]) >= self._world:
+                    path.unlink(missing_ok=True)
         self._write()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(READ_SECONDS)  # one that hangs in the disk must not keep the process
         self._write()
 
     def _now(self, step: int, doing: str) -> Beat:
@@ -90,20 +110,32 @@ class Heartbeat:
             except UserError as error:  # a full disk must not end a run that could go on
                 print(f"warning: {error}", file=sys.stderr, flush=True)
 
-    def _watch(self) -> None:
+    def _keep_writing(self) -> None:
         while not self._done.wait(self._interval):
             self._write()
-            still = time.time() - self._last.time
-            if still > self.timeout_seconds:
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._interval):
+            last, still = self._last, time.monotonic() - self._since
+            limit = self.timeout_seconds * PATIENCE.get(last.doing, 1.0)
+            if still > limit:
                 print(
-                    f"error: rank {self.rank} on {self._last.host} made no progress for {still:.0f} s "
-                    f"(train.hang_timeout_seconds={self.timeout_seconds:g}). {blame(read(self.folder))}",
+                    f"error: rank {self.rank} on {last.host}, {last.doing}, made no progress for {still:.0f} s "
+                    f"(train.hang_timeout_seconds={self.timeout_seconds:g}). {self._blame()}",
                     file=sys.stderr,
                     flush=True,
                 )
                 faulthandler.dump_traceback(all_threads=True)
                 self._give_up(EXIT_HANG)
                 return
+
+    def _blame(self) -> str:
+        """Who is behind, as far as the run directory answers."""
+        found: list[str] = []
+        reader = threading.Thread(target=lambda: found.append(blame(read(self.folder))), daemon=True)
+        reader.start()
+        reader.join(READ_SECONDS)
+        return found[0] if found else f"{self.folder} does not answer: is its disk or server there?"
 
 
 def read(folder: Path) -> list[Beat]:

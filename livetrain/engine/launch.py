@@ -1,12 +1,14 @@
 """Start one of the scripts through `accelerate launch`, pass signals on to its processes, and end as it ended.
 
-Accelerate and torchrun leave three things to be wished for on a cluster: SIGUSR1 does not reach the processes; SIGTERM
-gives them 30 s and loses their exit code; and an orderly end with a code of its own shows the launcher's traceback.
+Accelerate and torchrun leave some things to be wished for: SIGUSR1 does not reach the processes; SIGTERM gives them
+30 s and loses their exit code; Ctrl-C ends the launcher and may leave them; an orderly end with a code of its own shows
+the launcher's traceback; and processes outlive a launcher that is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -22,13 +24,13 @@ from livetrain.engine import entry, heartbeat
 from livetrain.engine.stop import EXIT_STOPPED, SIGNALS
 from livetrain.errors import UserError, first_line
 
+LAUNCHER = "LIVETRAIN_LAUNCHER"  # the environment variable that names its process
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
-# torchrun's agent turns the signals it handles into a hard end; those of a polite stop are left to `_passing_on`.
-AGENT_SIGNALS = "SIGINT,SIGHUP,SIGQUIT"
-
-# Accelerate's options that take no value, of those people give here.
-FLAGS = ("--multi_gpu", "--cpu", "--use_fsdp", "--quiet", "--debug", "--module", "--no_python", "--same_network")
+# torchrun's agent turns the signals it handles into a hard end; those of a polite stop are left to `_Passing`.
+AGENT_SIGNALS = "SIGQUIT"
 
 
 def launch(script: str, arguments: list[str]) -> int:
@@ -80,15 +82,30 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """(Accelerate's options, the script's arguments): options and their values come first."""
+    flags: set[str] = set()
     for index, item in enumerate(arguments):
-        value_of_option = index > 0 and arguments[index - 1].startswith("--") and "=" not in arguments[index - 1]
-        if not item.startswith("-") and not (value_of_option and arguments[index - 1] not in FLAGS):
-            return arguments[:index], arguments[index:]
+        before = arguments[index - 1] if index else ""
+        if item.startswith("-"):
+            continue
+        if before.startswith("-") and "=" not in before:
+            flags = flags or _flags()
+            if before not in flags:
+                continue  # it is the option's value
+        return arguments[:index], arguments[index:]
     return arguments, []
 
 
+def _flags() -> set[str]:
+    """Accelerate's options that take no value, as its own parser has them."""
+    from accelerate.commands.launch import launch_command_parser
+
+    actions = launch_command_parser()._actions
+    return {name for action in actions if action.nargs == 0 for name in action.option_strings}
+
+
 class _Passing:
-    """Passes SIGUSR1 and SIGTERM on to all processes below this one that run `script`, as soon as there are any."""
+    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any. A process is told
+    whose it is, so that it stops when this one is gone (`follow_launcher`)."""
 
     def __init__(self, script: str) -> None:
         self.script = script
@@ -97,7 +114,9 @@ class _Passing:
         self._waiting: threading.Timer | None = None
 
     def __enter__(self) -> _Passing:
-        self._before = {number: signal.signal(number, lambda n, _: self._pass_on(n)) for number in SIGNALS}
+        os.environ[LAUNCHER] = str(os.getpid())
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, lambda n, _: self._pass_on(n)) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +138,17 @@ class _Passing:
             self._waiting = threading.Timer(0.5, self._pass_on, [number])
             self._waiting.daemon = True
             self._waiting.start()
+
+
+def follow_launcher() -> None:
+    """Have this process asked to stop (SIGTERM) when the launcher that started it is gone, however it went. Linux."""
+    launcher = os.environ.get(LAUNCHER, "")
+    if launcher != str(os.getppid()):
+        return  # started by hand, or by something between
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != int(launcher):  # it went meanwhile
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _not_met(options: Any, error: Exception) -> str:

@@ -22,21 +22,21 @@ from accelerate.utils import gather_object
 
 from livetrain.config import Config
 from livetrain.data import Dataset, epoch_of_step, train_loader
-from livetrain.engine import checkpoint, environment, garbage, memory, run, sharded
-from livetrain.engine.build import Parts, load_weights
+from livetrain.engine import agree, checkpoint, environment, garbage, memory, run, sharded
+from livetrain.engine.build import Parts, load_for_all, load_weights
 from livetrain.engine.checkpoint import Checkpoint, Saved
 from livetrain.engine.evaluate import evaluate, local_world
 from livetrain.engine.heartbeat import Heartbeat
 from livetrain.engine.lost import LostClips
-from livetrain.engine.meters import Meter
+from livetrain.engine.meters import Meter, over_processes
 from livetrain.engine.profile import recording
 from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
 from livetrain.engine.stop import Stopped, StopRequest
 from livetrain.engine.team import Team
 from livetrain.engine.tracking import MetricsLog, Wandb, warn_stderr
 from livetrain.engine.writer import CheckpointWriter
-from livetrain.errors import UserError
-from livetrain.fileio import write_json
+from livetrain.errors import MachineFault
+from livetrain.fileio import file_sha256, write_json
 from livetrain.progress import progress
 from livetrain.verdict import metrics
 
@@ -44,7 +44,8 @@ from livetrain.verdict import metrics
 @dataclass
 class Carry:
     """Loss sum and clips since the last log line, clips skipped so far, updates left out so far and in a row, the best
-    dev figure (lower is better), whether the dev evaluation of this step is still to be done, and clips that failed
+    dev figure (lower is better), whether the dev evaluation of this step is still to be done, evaluations since
+    the best one, and clips that failed
     when they were last wanted (see LostClips.state)."""
 
     window_loss: float = 0.0
@@ -55,6 +56,7 @@ class Carry:
     best: float = math.inf
     best_loss: float = math.inf
     eval_due: bool = False
+    num_worse: int = 0
     lost: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
 
@@ -82,7 +84,12 @@ class Loop:
         self.log: MetricsLog | None = None
         self.pending: StepResult | None = None
         self.stop = stop
-        self.heartbeat = Heartbeat(self.run_dir, accelerator.process_index, config.train.hang_timeout_seconds)
+        self.heartbeat = Heartbeat(
+            self.run_dir,
+            accelerator.process_index,
+            config.train.hang_timeout_seconds,
+            world=accelerator.num_processes,
+        )
         self.writer = CheckpointWriter(
             self.checkpoints,
             keep_last=config.train.keep_last,
@@ -107,6 +114,7 @@ class Loop:
             world=accelerator.num_processes,
         )
         self.window_loss = self.window_clips = 0.0  # since the last look at them
+        self.saved_at, self.save_due = time.monotonic(), False
 
     def __enter__(self) -> Loop:
         for part in (self.heartbeat, self.writer):
@@ -115,6 +123,12 @@ class Loop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None and issubclass(kind, Stopped | NonFiniteLoss):
+            # All processes end so. None leaves before the last piece of a checkpoint is on the disk and announced: a
+            # launcher ends the others half a minute after the first.
+            self.heartbeat.beat(self.heartbeat.step, "saving")
+            self.writer.wait()
+            self.accelerator.wait_for_everyone()
         self.open.__exit__(kind, *rest)
         if self.wandb:
             self.wandb.finish(exit_code=0 if kind is None else 1)
@@ -128,7 +142,7 @@ class Loop:
             self.carry.eval_due |= self.start_step >= parts.num_steps
         if self.carry.eval_due:
             self._evaluate(self.start_step)
-        if self.start_step >= parts.num_steps:
+        if self.start_step >= parts.num_steps or self._is_patience_over():
             self._check_lost()
             return
         loader = train_loader(
@@ -144,8 +158,7 @@ class Loop:
             num_steps=parts.num_steps,
         )
         title = f"training {config.name}"
-        remaining = parts.num_steps - self.start_step
-        bar = progress(title, remaining, "steps", enabled=accelerator.is_main_process)
+        bar = progress(title, parts.num_steps, "steps", start=self.start_step, enabled=accelerator.is_main_process)
         profiler = recording(config.profile, self.run_dir, accelerator.process_index, self.warn)
         with loader, bar as advance, profiler as profiled, garbage.at_rest() as collect:
             batches = iter(loader)
@@ -154,7 +167,9 @@ class Loop:
             for step in range(self.start_step, parts.num_steps):
                 micro_batches = list(itertools.islice(batches, config.train.accumulation))
                 with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config)):
-                    result = parts.updater.update(step, micro_batches, stop=self.stop.requested)
+                    result = parts.updater.update(
+                        step, micro_batches, stop=self.stop.requested, save=self._wants_save()
+                    )
                 self.lost.add(step, micro_batches)
                 stopping = self._settle()
                 self.pending = result
@@ -170,8 +185,20 @@ class Loop:
                 self.heartbeat.beat(step + 1, "training")
                 if stopping:
                     raise self._stopped(step + 1)
+                if self._is_patience_over():
+                    break
             self._settle()
         self._check_lost()
+
+    def _wants_save(self) -> bool:
+        """Whether it is time for a checkpoint, by the first process's clock; the others learn of it with the update."""
+        minutes = self.config.train.save_every_minutes
+        due = minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+        return due and self.accelerator.is_main_process
+
+    def _is_patience_over(self) -> bool:
+        """Whether dev has not become better for train.patience evaluations; the same on all processes."""
+        return 0 < self.config.train.patience <= self.carry.num_worse
 
     def _check_lost(self) -> None:
         """Raises UserError where too many of the clips that this run wanted are lost."""
@@ -184,19 +211,38 @@ class Loop:
         if self.stop.agree(self.accelerator):
             raise self._stopped(self.heartbeat.step)
 
+    def scored(self) -> None:
+        """To be called when an evaluation has scored its last batch: what follows tells of no progress."""
+        self.heartbeat.beat(self.heartbeat.step, "verdict")
+
     def load_best(self) -> Path:
         """Put the weights that dev chose into the bare model. Returns the folder they are in."""
+        self.heartbeat.beat(self.heartbeat.step, "saving")
         self.writer.wait()
         self.accelerator.wait_for_everyone()
-        best = checkpoint.load_best(self.checkpoints)
+        folder, manifest, sha256 = agree.first_decides(self._find_best)
+        agree.await_manifest(folder, sha256)
+        model = self.parts.model
+
+        def read() -> dict[str, torch.Tensor]:
+            return checkpoint.read_weights(folder, manifest, averaged=False)[0]
+
+        if sharded.is_sharded(model):
+            load_weights(model, read(), "the best checkpoint")
+        else:
+            load_for_all(model, read, "the best checkpoint")
+        self.heartbeat.beat(self.heartbeat.step, "evaluating")
+        return folder
+
+    def _find_best(self) -> tuple[Path, dict[str, Any], str]:
+        """(folder, its manifest, the SHA-256 of that) of the best checkpoint, which is whole."""
         folder = checkpoint.best_folder(self.checkpoints)
-        if best is None or folder is None:
-            raise UserError(
+        if folder is None:
+            raise MachineFault(
                 f"{self.checkpoints} holds no best-* checkpoint, it could not be written; free some space and start "
                 "the same command again: it goes on from the newest checkpoint"
             )
-        load_weights(self.parts.model, best[0], "the best checkpoint")
-        return folder
+        return folder, checkpoint.check(folder), file_sha256(folder / checkpoint.MANIFEST)
 
     # --- after an update ----------------------------------------------------------------------------------------------
 
@@ -216,6 +262,7 @@ class Loop:
             self.carry.left_out_in_a_row = 0
             self.window_loss += figures.loss
             self.window_clips += figures.num_clips
+        self.save_due |= figures.num_saving > 0
         return figures.num_stopping > 0
 
     def _left_out(self, trouble: str) -> None:
@@ -233,6 +280,7 @@ class Loop:
         self.carry.eval_due = last or self._epochs_due(done)
         due_eval = self.carry.eval_due and not stopping
         due_save = last or stopping or (config.train.save_every_steps and done % config.train.save_every_steps == 0)
+        due_save = due_save or self.save_due
         note = ""
         if due_log or due_eval or due_save:
             self._settle()
@@ -244,6 +292,9 @@ class Loop:
             except Stopped:
                 self._save(done)
                 raise
+            if self._is_patience_over():
+                self.warn(f"dev was not better in {self.carry.num_worse} evaluations: training ends at {done} steps")
+                due_save = True
         if due_save:
             self._save(done)
         if due_eval or due_save:
@@ -284,7 +335,7 @@ class Loop:
                 "num_skipped": self.carry.num_skipped,
                 "num_refused": refused,
                 "num_left_out": self.carry.num_left_out,
-                **self.meter.read(),
+                **over_processes(self.meter.read(), self.accelerator),
                 "time": time.time(),
             }
             self._write(record)
@@ -300,7 +351,9 @@ class Loop:
         config, parts = self.config, self.parts
         self.heartbeat.beat(done, "evaluating")
         scored = parts.ema.module if parts.ema is not None and config.eval.use_ema else parts.model
-        if sharded.is_sharded(scored):
+        if self.accelerator.num_processes > 1:
+            # Each process has the batch statistics of its own last update, and average of its own: those that are
+            # saved are the first one's, so they are what is scored. DDP gives them to all before the next update, too.
             sharded.agree_on_buffers(scored)
         result = evaluate(
             self.accelerator,
@@ -310,8 +363,15 @@ class Loop:
             scored,
             parts.loss,
             after_batch=self.pause_point,
+            after_scoring=self.scored,
+            with_details=False,
         )
-        figures: dict[str, Any] = {"loss": result.loss, **metrics.summary(result.scores)}
+
+        def summary() -> dict[str, Any]:
+            return {"loss": result.loss, **metrics.summary(result.scores)}
+
+        figures = agree.first_decides(summary)
+        dev_loss = float(figures["loss"])
         epoch = epoch_of_step(done, parts.num_samples, config)
         self._write({"kind": "dev", "step": done, "epoch": epoch, **figures, "time": time.time()})
         if self.accelerator.is_main_process:
@@ -321,19 +381,24 @@ class Loop:
         value = figures.get(config.eval.criterion)
         value = math.inf if value is None or math.isnan(value) else -value if config.eval.criterion == "auc" else value
         # Small dev splits tie often: then the smaller loss is the better model.
-        if (value, result.loss) < (self.carry.best, self.carry.best_loss):
-            self.carry.best, self.carry.best_loss = value, result.loss
+        self.carry.num_worse += 1
+        if (value, dev_loss) < (self.carry.best, self.carry.best_loss):
+            self.carry.num_worse = 0
+            self.carry.best, self.carry.best_loss = value, dev_loss
             weights = sharded.whole(scored.state_dict(), keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 self.writer.save_best(done, weights, {"dev": _finite(figures)})
 
     def _stopped(self, done: int) -> Stopped:
+        self.heartbeat.beat(done, "saving")
         self.writer.wait()
         names = gather_object([self.stop.name])
         why = ", ".join(sorted({name for name in names if name}))
         return Stopped(f"stopped by {why} after {done} updates; the same command goes on from there")
 
     def _save(self, done: int) -> None:
+        self.heartbeat.beat(done, "saving")  # it may wait for the one before
+        self.saved_at, self.save_due = time.monotonic(), False
         parts, scaler = self.parts, self.accelerator.scaler
         if sharded.is_sharded(parts.model):
             sharded.agree_on_buffers(parts.model)

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 import torch
 
 from livetrain.config import Config
-from livetrain.errors import UserError, first_line
+from livetrain.errors import MachineFault, first_line
 
 
 @contextlib.contextmanager
 def told_to_the_user(what: str, advice: str) -> Iterator[None]:
-    """Raises UserError with `advice` where the block runs out of memory, of a GPU or of the machine."""
+    """Raises MachineFault with `advice` where the block runs out of memory, of a GPU or of the machine."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no class of its own
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        raise UserError(f"{what}: out of memory ({first_line(error)}); {advice}") from error
+        raise MachineFault(f"{what}: out of memory ({first_line(error)}); {advice}") from error
 
 
 def advice_for_training(config: Config) -> str:

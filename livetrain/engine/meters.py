@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 import torch
+from accelerate import Accelerator
 
 from livetrain.engine.utilisation import Utilisation
 
@@ -59,12 +60,31 @@ DEVICE_NAMES = {
 }
 
 
+SPREAD = ("step_seconds", "data_wait_percent", "gpu_memory_gib")  # what processes may differ in
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """The device's peak FLOP/s for `precision`, or None where it is not known (CPU, fp32, other cards)."""
     if device.type != "cuda" or precision == "fp32":
         return None
     product = DEVICE_NAMES.get(torch.cuda.get_device_name(device))
     return PEAK_FLOPS_16BIT[product] if product else None
+
+
+def over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """Figures with those of SPREAD as the median over all processes, their `_min` and `_max` beside them, and
+    `slowest_rank`, the one that waited longest for data. All processes call it; of a single one nothing changes."""
+    if accelerator.num_processes == 1:
+        return figures
+    names = [name for name in SPREAD if name in figures]
+    mine = torch.tensor([[figures[name] for name in names]], dtype=torch.float64, device=accelerator.device)
+    every = accelerator.gather(mine).cpu()
+    spread = dict(figures)
+    for name, values in zip(names, every.unbind(dim=1), strict=True):
+        spread[name] = float(values.quantile(0.5))
+        spread[f"{name}_min"], spread[f"{name}_max"] = float(values.min()), float(values.max())
+    spread["slowest_rank"] = int(every[:, names.index("data_wait_percent")].argmax())
+    return spread
 
 
 class Meter:

@@ -11,10 +11,10 @@ from typing import Any
 
 from livetrain.config import Config, known_keys, load_config, to_yaml, value_of
 from livetrain.data import Dataset
-from livetrain.engine import checkpoint
+from livetrain.engine import agree, checkpoint
 from livetrain.engine.checkpoint import Saved
 from livetrain.errors import UserError
-from livetrain.fileio import write_text
+from livetrain.fileio import file_sha256, write_text
 
 CHECKPOINTS, METRICS, CONFIG, ENVIRONMENT = "checkpoints", "metrics.jsonl", "config.yaml", "environment.json"
 VERDICT, REPORT = "verdict.json", "report.html"
@@ -41,12 +41,13 @@ FREE_KEYS = (
     "data.threads",
     "data.prefetch",
     "train.log_every",
+    "train.save_every_minutes",
     "train.keep_last",
     "train.keep_every_steps",
     "train.hang_timeout_seconds",
 )
 # Keys that may not, without run.fork: with another value it is another run. Of the rest a change is told.
-SAME_KEYS = ("seed", "train.global_batch", "data.", "model.")
+SAME_KEYS = ("seed", "train.global_batch", "data.", "model.", "optim.name", "optim.layer_decay")
 NOT_SAME_KEYS = (
     "data.decoder",
     "data.on_error",
@@ -63,8 +64,29 @@ NOT_SAME_KEYS = (
 
 
 def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Saved | None:
-    """The checkpoint that `resume` asks for, or None for a fresh start. Raises UserError, also where the run
-    directory's own is of another run (see `check_changes`)."""
+    """The checkpoint that `resume` asks for, or None for a fresh start: as the first process finds it, for all.
+
+    Raises UserError, also where the run directory's own is of another run (see `check_changes`); MachineFault on a
+    process that does not see what the first one found.
+    """
+    found: list[Saved] = []
+
+    def decide() -> tuple[str, str] | None:
+        saved = _find_start(config, dataset, warn)
+        if saved is None:
+            return None
+        found.append(saved)
+        return str(saved.path), file_sha256(saved.path / checkpoint.MANIFEST)
+
+    decision = agree.first_decides(decide)
+    if decision is None or found:
+        return found[0] if found else None
+    path = Path(decision[0])
+    agree.await_manifest(path, decision[1])
+    return checkpoint.open_checked(path)
+
+
+def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Saved | None:
     folder = Path(config.run_dir) / CHECKPOINTS
     if config.resume == "never":
         if checkpoint.list_steps(folder):

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from livetrain.config import Config
 from livetrain.data import Batch
 from livetrain.model.losses import kind_cross_entropy
+from livetrain.model.noise import batch_keys
 
 EXIT_NON_FINITE = 3
 ADVICE = "Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
@@ -59,12 +60,13 @@ class StepResult:
 @dataclass(frozen=True)
 class Figures:
     """Of an update, over all processes: sum of losses, number of valid clips, number of clips with a non-finite loss,
-    number of processes that were asked to stop, norm of the gradient before clipping."""
+    number of processes that were asked to stop, that want a checkpoint, norm of the gradient before clipping."""
 
     loss: float
     num_clips: float
     num_bad: float
     num_stopping: float
+    num_saving: float
     grad_norm: float
 
 
@@ -84,11 +86,19 @@ class Updater:
         self.accelerator, self.config = accelerator, config
         self.model, self.loss, self.optimizer, self.schedule, self.ema = model, loss, optimizer, schedule, ema
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # The last layer is left out, as its authors do (Brock et al., 2021, section 4.1).
+        self.clipped_by_unit = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and not name.removeprefix("module.").startswith(("head.", "attack_head."))
+        ]
+        self.noise = accelerator.unwrap_model(model).noise
         self.skips = config.train.on_non_finite == "skip"
         self.buffers = list(model.buffers()) if self.skips else []
 
-    def update(self, step: int, batches: Sequence[Batch], *, stop: bool = False) -> StepResult:
-        """Update number `step` (from 0) on this process's micro-batches of it. `stop`: this one was asked to stop."""
+    def update(self, step: int, batches: Sequence[Batch], *, stop: bool = False, save: bool = False) -> StepResult:
+        """Update number `step` (from 0) on this process's micro-batches of it. `stop`: this one was asked to stop;
+        `save`: it wants a checkpoint."""
         accelerator, config = self.accelerator, self.config
         if not self.model.training:  # walks over all modules
             self.model.train()
@@ -100,7 +110,10 @@ class Updater:
         before = [buffer.clone() for buffer in self.buffers]
         for micro, batch in enumerate(batches):
             last = micro == len(batches) - 1
-            seed_torch(config.seed, step, micro * accelerator.num_processes + accelerator.process_index)
+            chunk = micro * accelerator.num_processes + accelerator.process_index
+            seed_torch(config.seed, step, chunk)  # whatever draws beside the noise layers
+            positions = chunk * len(batch.rows) + torch.arange(len(batch.rows), device=batch.clips.device)
+            self.noise.clips = batch_keys(config.seed, step, positions)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     outputs = self.model(batch.clips)
@@ -108,8 +121,9 @@ class Updater:
                 clip_losses = torch.where(batch.valid, self._losses(outputs, batch), 0.0)
                 accelerator.backward(clip_losses.sum() * scale)
             losses.append(clip_losses.detach())
+        self.noise.clips = None
         grad_norm = self._clip()
-        totals = self._totals(losses, batches, stop)
+        totals = self._totals(losses, batches, stop, save)
         figures = torch.cat([totals, grad_norm.detach().double().reshape(1)])
         left_out = self.skips and self._has_bad_numbers(Figures(*figures.tolist()))
         if left_out:
@@ -118,22 +132,24 @@ class Updater:
         if not left_out or accelerator.scaler is not None:  # fp16's scaler sees bad gradients too: it lowers its scale
             self.optimizer.step()
         if self.ema is not None and not left_out:
-            self.ema.update(accelerator.unwrap_model(self.model))
+            self.ema.update(accelerator.unwrap_model(self.model), step=step)
         self.optimizer.zero_grad()
         keys = [key for batch in batches for key in batch.keys]
         if figures.is_cuda:
-            host = torch.empty(5, dtype=torch.float64, pin_memory=True).copy_(figures, non_blocking=True)
+            host = torch.empty(6, dtype=torch.float64, pin_memory=True).copy_(figures, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
             return StepResult(step, learning_rate, losses, keys, left_out, host, arrived)
         return StepResult(step, learning_rate, losses, keys, left_out, figures, None)
 
-    def _totals(self, losses: list[torch.Tensor], batches: Sequence[Batch], stop: bool) -> torch.Tensor:
-        """The first four of `Figures`, summed over the processes, float64 on the device."""
+    def _totals(self, losses: list[torch.Tensor], batches: Sequence[Batch], stop: bool, save: bool) -> torch.Tensor:
+        """The first five of `Figures`, summed over the processes, float64 on the device."""
         joined = torch.cat(losses).double()
         valid = torch.cat([batch.valid for batch in batches])
-        asked = torch.full((), float(stop), dtype=torch.float64, device=joined.device)
-        totals = torch.stack([joined.sum(), valid.sum().double(), (~joined.isfinite()).sum().double(), asked])
+        # Filled on the device: a tensor of Python numbers would be copied there, and waited for.
+        asked = [torch.full((), float(it), dtype=torch.float64, device=joined.device) for it in (stop, save)]
+        counts = [joined.sum(), valid.sum().double(), (~joined.isfinite()).sum().double()]
+        totals = torch.stack([*counts, *asked])
         return self.accelerator.reduce(totals, reduction="sum")
 
     def _losses(self, outputs: Any, batch: Batch) -> torch.Tensor:
@@ -155,7 +171,7 @@ class Updater:
         if options.clip_grad_value:
             torch.nn.utils.clip_grad_value_(self.parameters, options.clip_grad_value)
         if options.clip_agc:
-            adaptive_clip_grad(self.parameters, options.clip_agc)
+            adaptive_clip_grad(self.clipped_by_unit, options.clip_agc)
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
     def _has_bad_numbers(self, figures: Figures) -> bool:

@@ -1,4 +1,5 @@
-"""Stopping on request: SIGUSR1 or SIGTERM on any process ends the run at the next update, saved, on all of them.
+"""Stopping on request: Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 on any process ends the run at the next update, saved, on all
+of them. A second Ctrl-C, a while after the first, ends it at once.
 
 A handler only takes note. What the processes then do must be the same on each, so the note travels with figures that
 are summed over the processes anyway: the totals of an update, or `agree` between batches of an evaluation.
@@ -6,8 +7,10 @@ are summed over the processes anyway: the totals of an update, or `agree` betwee
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a signal may come in the
     from accelerate import Accelerator
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SECOND_SECONDS = 1.0  # a terminal and a launcher may both pass on the first one
 
 
 class Stopped(Exception):
@@ -30,6 +34,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.name = ""
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -38,7 +43,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores HUP
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +52,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
+        if number == signal.SIGINT and self.name and time.monotonic() - self._since > SECOND_SECONDS:
+            os._exit(128 + signal.SIGINT)
+        self.name, self._since = signal.Signals(number).name, time.monotonic()
 
     def agree(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop. All processes call it, and all get the same answer."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.config import Config, to_dict
-from livetrain.errors import UserError
+from livetrain.errors import MachineFault
 from livetrain.fileio import write_text
 
 
@@ -46,7 +46,7 @@ class MetricsLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; free some space or set run_dir") from error
+            raise MachineFault(f"cannot write {self.path}: {error.strerror}; free some space or set run_dir") from error
         self.last_step[kind] = step
         return True
 

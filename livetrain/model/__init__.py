@@ -4,7 +4,7 @@ from livetrain.model.cost import count_flops, count_parameters, count_training_f
 from livetrain.model.ema import Ema
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.losses import build_loss
-from livetrain.model.optim import build_optimizer, build_schedule, load_optimizer, param_groups
+from livetrain.model.optim import build_optimizer, build_schedule, fits, keeping_options, load_optimizer, param_groups
 from livetrain.model.weights import load_backbone_weights
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "count_parameters",
     "count_training_flops",
     "estimate_memory_bytes",
+    "fits",
+    "keeping_options",
     "live_logit",
     "load_backbone_weights",
     "p_live",

@@ -12,8 +12,11 @@ class Ema(ModelEmaV3):
     average ← decay * average + (1 - decay) * weights, for parameters and floating-point buffers (batch statistics);
     integer buffers are copied. It starts as the weights it is built from. `.module.state_dict()` is its whole state:
     loaded into a new Ema of the same decay, it goes on exactly.
+
+    warmup: the decay is min(decay, 1 - (1 + n)^(-2/3)) at update n (timm's, from 0): an average that is used early is
+    not of the initial weights. At a decay of 0.999 they would still be 39 % of it after 940 updates.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, decay=decay)
+    def __init__(self, model: nn.Module, decay: float, *, warmup: bool = False) -> None:
+        super().__init__(model, decay=decay, use_warmup=warmup)
         self.module.requires_grad_(False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -19,7 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from livetrain.config import LossConfig, ModelConfig
 from livetrain.errors import UserError
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
+from livetrain.model.noise import KeyedDropout, SampleKeys, with_keys
 from livetrain.model.pooling import build_pool
+
+HEAD = 10_000  # the noise layer's number of the head; those of the backbone are below
 
 
 class LivenessModel(nn.Module):
@@ -27,7 +31,8 @@ class LivenessModel(nn.Module):
 
     In training, with num_attack_types, also logits [B, 1 + num_attack_types] of live and each of them.
     mean, std: what the clips must be normalised with, on the scale 0 to 1. A frozen backbone stays in evaluation mode
-    (its batch statistics and drop path too) and keeps no activations.
+    (its batch statistics and drop path too) and keeps no activations. noise.clips: see livetrain.model.noise; who
+    trains sets it for each micro-batch.
     """
 
     def __init__(
@@ -49,7 +54,9 @@ class LivenessModel(nn.Module):
         dim = num_features(backbone)
         self.backbone = backbone
         self.pool = build_pool(pool, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.noise = SampleKeys()
+        with_keys(backbone, self.noise)
+        self.dropout = KeyedDropout(dropout, self.noise, HEAD)
         self.head = nn.Linear(dim, num_outputs)
         self.attack_head = nn.Linear(dim, 1 + num_attack_types) if num_attack_types else None
         self.frozen, self.channels_last, self.mean, self.std = frozen, channels_last, mean, std
@@ -148,6 +155,8 @@ def prepare_model(
     """
     if cfg.sync_bn and not cfg.freeze_backbone:
         _synchronise_batch_norm(model, cfg, device, num_processes)
+    if cfg.grad_checkpointing and not cfg.freeze_backbone:
+        _count_batches_once(model)
     if cfg.compile:
         if backend == "inductor" and not _has_compiler(device):
             raise UserError("model.compile=true needs a C/C++ compiler (Debian: apt-get install g++), found none")
@@ -177,6 +186,28 @@ def _synchronise_batch_norm(model: LivenessModel, cfg: ModelConfig, device: torc
         )
     # timm's, not torch's: torch's would lose the activation that timm's batch norm layers hold
     model.backbone = convert_sync_batchnorm(model.backbone)
+
+
+def _count_batches_once(model: nn.Module) -> None:
+    """Have batch norm leave its running statistics alone while activations are recomputed in the backward pass: they
+    have seen the batch already."""
+
+    kept: dict[nn.Module, tuple[float, torch.Tensor]] = {}  # of those that are recomputing
+
+    def before(module: Any, _: Any) -> None:
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass, as torch.utils.checkpoint asks
+            kept[module] = module.momentum, module.num_batches_tracked.clone()
+            module.momentum = 0.0
+
+    def after(module: Any, *_: Any) -> None:
+        if module in kept:
+            module.momentum, num_batches = kept.pop(module)
+            module.num_batches_tracked.copy_(num_batches)
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is not None:
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after, always_call=True)
 
 
 def _has_compiler(device: torch.device) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -57,16 +59,35 @@ def build_optimizer(model: LivenessModel, cfg: OptimConfig) -> Optimizer:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a `state_dict()` of it, each tensor laid out in memory as its parameter.
+    """Load a `state_dict()` of it, each tensor laid out in memory as its parameter. Options stay those it was built
+    with (learning rate, weight decay, betas): the state has those of when it was saved.
 
     Checkpoints hold dense tensors. Fused kernels walk through a parameter and its moments in the order of memory, so
     beside channels_last weights, moments in another layout would be those of other weights (torch 2.14 checks nothing).
     """
-    optimizer.load_state_dict(state)
+    with keeping_options(optimizer):
+        optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+@contextlib.contextmanager
+def keeping_options(optimizer: Optimizer) -> Iterator[None]:
+    """Give its groups back, after the block, the options that they had before."""
+    before = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    yield
+    for group, options in zip(optimizer.param_groups, before, strict=True):
+        group.update(options)
+
+
+def fits(optimizer: Optimizer, state: dict[str, Any]) -> bool:
+    """Whether a `state_dict()` is of an optimizer of this kind over parameters in these groups."""
+    own = optimizer.state_dict()["param_groups"]
+    return [(len(group["params"]), set(group)) for group in own] == [
+        (len(group["params"]), set(group)) for group in state["param_groups"]
+    ]
 
 
 def num_states(cfg: OptimConfig) -> float:

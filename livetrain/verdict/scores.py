@@ -75,6 +75,10 @@ class Scores:
         """The rows that a mask (bool [n]) or numbers (int [m], in that order) name."""
         return Scores(*(getattr(self, name)[rows] for name in COLUMNS))
 
+    def followed_by(self, other: Scores) -> Scores:
+        """The rows of both."""
+        return Scores(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS))
+
     @property
     def scored(self) -> NDArray[np.bool_]:
         """Rows that have a score."""

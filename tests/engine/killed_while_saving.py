@@ -62,8 +62,8 @@ def main(folder: Path, num_kills: int) -> None:
         assert (found.step if found else 0) >= announced, f"announced {announced}, found {found and found.step}"
         if found:
             assert {float(tensor[0]) for tensor in found.part("model").values()} == {float(found.step)}
-            best = checkpoint.load_best(folder)
-            assert best is None or best[1]["step"] % 3 == 0
+            best = checkpoint.best_folder(folder)
+            assert best is None or checkpoint.load_weights(best, averaged=False)[1]["step"] % 3 == 0
     print(num_kills, hit)
 
 

@@ -89,7 +89,7 @@ def test_damaged_newest_is_passed_over_with_a_warning(damage: str, tmp_path: Pat
 
 def test_none_where_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "nowhere", print) is None
-    assert checkpoint.load_best(tmp_path) is None
+    assert checkpoint.best_folder(tmp_path) is None
 
 
 @pytest.mark.parametrize("writes", [(torch, "save"), (safetensors.torch, "save")])
@@ -125,8 +125,8 @@ def test_best_replaces_best(tmp_path: Path) -> None:
     checkpoint.save_best(tmp_path, 5, {"w": torch.zeros(2)}, {"dev": {"eer": 0.5}})
     checkpoint.save_best(tmp_path, 9, {"w": torch.ones(2)}, {"dev": {"eer": 0.1}})
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-00000009"]
-    best = checkpoint.load_best(tmp_path)
-    assert best is not None and best[1]["dev"] == {"eer": 0.1} and torch.equal(best[0]["w"], torch.ones(2))
+    weights, manifest = checkpoint.load_weights(tmp_path / "best-00000009", averaged=False)
+    assert manifest["dev"] == {"eer": 0.1} and torch.equal(weights["w"], torch.ones(2))
     with pytest.raises(UserError, match="choose a step"):
         checkpoint.load(tmp_path / "best-00000009")
 

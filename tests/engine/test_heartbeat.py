@@ -53,6 +53,49 @@ def test_no_progress_ends_the_run_and_names_the_rank_behind(tmp_path: Path, capf
     assert "test_no_progress_ends_the_run" in said, "where this process's threads stand"
 
 
+def test_what_takes_long_by_nature_has_more_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict of millions of videos, a checkpoint on a slow disk: no hang, until their own limit."""
+    monkeypatch.setitem(heartbeat.PATIENCE, "verdict", 8.0)
+    codes: list[int] = []
+    gave_up = threading.Event()
+    with Heartbeat(tmp_path, 0, 0.2, give_up=lambda code: (codes.append(code), gave_up.set())) as pulse:  # type: ignore[func-returns-value]
+        pulse.beat(5, "verdict")
+        assert not gave_up.wait(0.8)
+        assert gave_up.wait(30)
+    assert codes == [EXIT_HANG]
+
+
+def test_a_disk_that_does_not_answer_blinds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Writing hangs, and so does reading what others wrote; a clock that is set back does not help either."""
+    hung, gave_up = threading.Event(), threading.Event()
+    monkeypatch.setattr(heartbeat, "READ_SECONDS", 0.2)
+    pulse = Heartbeat(tmp_path, 0, 0.2, give_up=lambda code: gave_up.set())
+    with pulse:
+
+        def hang(*_: object) -> list[Beat]:
+            hung.wait(30)
+            return []
+
+        monkeypatch.setattr(heartbeat, "write_json", hang)
+        monkeypatch.setattr(heartbeat, "read", hang)
+        monkeypatch.setattr(heartbeat.time, "time", lambda: 0.0)
+        pulse.beat(1, "training")
+        assert gave_up.wait(20)
+        hung.set()
+        monkeypatch.undo()
+    assert f"{tmp_path / heartbeat.FOLDER} does not answer" in capfd.readouterr().err
+
+
+def test_files_of_an_attempt_with_more_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / heartbeat.FOLDER).mkdir()
+    for rank in range(4):
+        (tmp_path / heartbeat.FOLDER / f"rank-{rank:05d}.json").write_text(json.dumps(beat(rank, 3).__dict__))
+    with Heartbeat(tmp_path, 0, 1000.0, world=2):
+        assert [b.rank for b in read(tmp_path / heartbeat.FOLDER)] == [0, 1]
+
+
 def test_progress_keeps_the_watchdog_quiet(tmp_path: Path) -> None:
     """Beats come faster than the timeout, until far more time than that has gone by."""
     gave_up = threading.Event()

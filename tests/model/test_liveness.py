@@ -410,3 +410,20 @@ def test_scores_of_frames_add_up_to_the_clips(pool: str, loss: str) -> None:
     if pool != "max":
         mean = (shares * live_logit(of_frames, 2)).sum(dim=1)
         assert torch.allclose(mean, live_logit(logits, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "resnet18"])
+def test_recomputed_activations_count_a_batch_once(name: str) -> None:
+    """Batch norm's running statistics are those of training without recomputation."""
+    clips, found = torch.randn(2, 2, 3, 64, 64), []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        cfg = ModelConfig(backbone=name, grad_checkpointing=recompute, dropout=0.0)
+        model = build_model(cfg, LossConfig(), 64)
+        prepare_model(model, cfg, torch.device("cpu"), 1)
+        for _ in range(2):
+            model(clips).sum().backward()
+        found.append({key: value.clone() for key, value in model.named_buffers()})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 10
+    for key, value in found[0].items():
+        assert torch.allclose(value.double(), found[1][key].double(), atol=1e-6), key
