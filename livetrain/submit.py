@@ -22,6 +22,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -40,7 +41,7 @@ from livetrain.config import Config, load_config, to_yaml
 from livetrain.engine import entry
 from livetrain.engine.run import refuse_another
 from livetrain.errors import UserError, first_line
-from livetrain.fileio import write_text
+from livetrain.fileio import is_url, write_text
 
 REPO = Path(__file__).resolve().parent.parent
 SNAPSHOT = ("livetrain", "shards", "slurm", "launch", "configs", "pyproject.toml")
@@ -79,13 +80,29 @@ class Array:
 
 @dataclass(frozen=True)
 class Job:
-    """A call of sbatch: its arguments and the variables its script reads."""
+    """A call of sbatch: its arguments, the variables its script reads, and the cluster's own options among the
+    arguments."""
 
     command: list[str]
     variables: dict[str, str]
+    more: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return " \\\n  ".join([*(f"{k}={shlex.quote(v)}" for k, v in self.variables.items()), shlex.join(self.command)])
+
+
+def seconds_of(limit: str) -> float:
+    """SLURM's time limit: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]. Raises
+    UserError."""
+    if limit.upper() in ("0", "INFINITE", "UNLIMITED"):
+        return math.inf
+    days, dash, rest = limit.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdecimal() for part in parts) or (dash and not days.isdecimal()) or len(parts) > 3:
+        raise UserError(f"--time {limit}: write hours:minutes:seconds, or days-hours:minutes:seconds")
+    numbers = [int(part) for part in parts]
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return 86400 * int(days or 0) + sum(number * unit for number, unit in zip(numbers, units, strict=False))
 
 
 def load_cluster(path: Path | None) -> Cluster:
@@ -106,13 +123,18 @@ def load_cluster(path: Path | None) -> Cluster:
 def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, array: Array | None) -> Job:
     """The job that trains `config`, whose paths are absolute."""
     run_dir = Path(config.run_dir)
-    seconds = cluster.stop_seconds_before_limit
+    seconds, limit = cluster.stop_seconds_before_limit, options.time or cluster.time
+    if seconds >= seconds_of(limit):
+        raise UserError(
+            f"--time {limit} is no longer than stop_seconds_before_limit={seconds}: the run would be told to stop as "
+            "it starts, again and again; give more time, or a shorter lead in the cluster file"
+        )
     sbatch = [
         "sbatch",
         "--parsable",
         f"--job-name={config.name}",
         f"--nodes={options.nodes}",
-        f"--time={options.time or cluster.time}",
+        f"--time={limit}",
         f"--signal=B:USR1@{seconds}",
         f"--chdir={run_dir}",
         f"--output={run_dir / ('job-%a.log' if array else LOG)}",
@@ -132,33 +154,41 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, 
         sbatch.append(f"--array=0-{len(array.lines) - 1}")
         variables["LIVETRAIN_ARRAY"] = str(run_dir / "array.txt")
     script = [str(run_dir / CODE / "slurm" / "train.sbatch"), str(run_dir / SUBMITTED)]
-    return Job([*sbatch, *script], {name: value for name, value in variables.items() if value})
+    return Job([*sbatch, *script], {name: value for name, value in variables.items() if value}, cluster.sbatch_options)
 
 
-def evaluation_job(config: Config, training: Job, after: str, shards: Path) -> Job:
-    """The job that scores the finished run on other shards, into run_dir/on-<name of the shard folder>."""
-    name = f"on-{shards.name}"
+def evaluation_job(config: Config, training: Job, after: str, shards: str) -> Job:
+    """The job that scores the finished run on other shards, into run_dir/on-<name of the shard folder>. As long as
+    training may take, on one GPU."""
+    name = f"on-{shards.rstrip('/').rpartition('/')[2]}"
     what = ["evaluate", config.run_dir, f"data.shards={shards}", f"run_dir={Path(config.run_dir) / name}"]
     what += ["data.sources=[]"] if config.data.sources else []
-    return following_job(config, training, name, f"afterok:{after}", what)
+    own = [item for item in training.command if item.startswith(("--time=", "--cpus-per-task="))]
+    if any(item.startswith("--gpus-per-node=") for item in training.command):
+        own.append("--gpus-per-node=1")
+    return following_job(config, training, name, f"afterok:{after}", what, own)
 
 
 def joining_job(config: Config, training: Job, after: str, array: Array) -> Job:
     """The job that makes one table, or one verdict, of the runs of an array."""
-    return following_job(config, training, "joined", f"{array.condition}:{after}", array.joined_by)
+    return following_job(config, training, "joined", f"{array.condition}:{after}", array.joined_by, ["--time=01:00:00"])
 
 
-def following_job(config: Config, training: Job, name: str, dependency: str, arguments: Sequence[str]) -> Job:
-    """A job of one node that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log."""
+def following_job(
+    config: Config, training: Job, name: str, dependency: str, arguments: Sequence[str], resources: Sequence[str]
+) -> Job:
+    """A job of one process that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log. Where what it
+    depends on has failed it ends, in place of waiting for ever."""
     run_dir = Path(config.run_dir)
-    kept = ("--time", "--partition", "--account", "--qos", "--constraint", "--gpus", "--cpus")
-    sbatch = ["sbatch", "--parsable", f"--job-name={config.name}-{name}", "--nodes=1"]
+    kept = ("--partition=", "--account=", "--qos=", "--constraint=")
+    sbatch = ["sbatch", "--parsable", f"--job-name={config.name}-{name}", "--nodes=1", *resources]
     sbatch += [item for item in training.command if item.startswith(kept)]
-    sbatch += [f"--dependency={dependency}", f"--chdir={run_dir}", f"--output={run_dir / f'{name}.log'}"]
-    python = [training.variables["LIVETRAIN_PYTHON"], "-m", "livetrain.cli", *arguments]
-    what = [*shlex.split(training.variables.get("LIVETRAIN_CONTAINER", "")), *python]
-    lines = [training.variables.get("LIVETRAIN_SETUP", ""), f"cd {shlex.quote(str(run_dir / CODE))}", shlex.join(what)]
-    return Job([*sbatch, "--wrap", "\n".join(line for line in lines if line)], {})
+    sbatch += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
+    sbatch += [f"--chdir={run_dir}", f"--output={run_dir / f'{name}.log'}", *training.more]
+    trainings_alone = ("LIVETRAIN_PROCESSES_PER_NODE", "LIVETRAIN_ARRAY")
+    variables = {name: value for name, value in training.variables.items() if name not in trainings_alone}
+    script = str(run_dir / CODE / "slurm" / "verb.sbatch")
+    return Job([*sbatch, script, *arguments], variables, training.more)
 
 
 def make_array(config: Config, options: argparse.Namespace) -> Array | None:
@@ -236,9 +266,7 @@ def num_folds(config: Config) -> int:
 def with_absolute_paths(config: Config) -> Config:
     """`config` with the paths it reads and writes made absolute: the job runs in another folder."""
 
-    def absolute(path: str) -> str:
-        return str(Path(path).resolve()) if path and "://" not in path else path
-
+    absolute = _absolute
     resume = config.resume if config.resume in ("auto", "never") else absolute(config.resume)
     return dataclasses.replace(
         config,
@@ -252,6 +280,11 @@ def with_absolute_paths(config: Config) -> Config:
         ),
         model=dataclasses.replace(config.model, weights=absolute(config.model.weights)),
     )
+
+
+def _absolute(path: str) -> str:
+    """A path of this machine made absolute; a URL as it is."""
+    return str(Path(path).resolve()) if path and not is_url(path) else path
 
 
 def write_run_directory(config: Config, array: Array | None) -> None:
@@ -320,7 +353,7 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
         if array:
             print(joining_job(config, job, "<job>", array))
         if options.evaluate_on:
-            print(evaluation_job(config, job, "<job>", options.evaluate_on.resolve()))
+            print(evaluation_job(config, job, "<job>", _absolute(options.evaluate_on)))
         return 0
     write_run_directory(config, array)
     number = sbatch(job)
@@ -329,7 +362,7 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
         after = sbatch(joining_job(config, job, number, array))
         print(f"job {after}, after its {len(array.lines)} runs: joins them")
     if options.evaluate_on:
-        after = sbatch(evaluation_job(config, job, number, options.evaluate_on.resolve()))
+        after = sbatch(evaluation_job(config, job, number, _absolute(options.evaluate_on)))
         print(f"job {after}, after it: scores on {options.evaluate_on}")
     return 0
 
@@ -347,7 +380,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", type=Path)
     parser.add_argument("--array", default="")
     parser.add_argument("--folds", action="store_true")
-    parser.add_argument("--evaluate-on", type=Path)
+    parser.add_argument("--evaluate-on", default="")
     parser.add_argument("--dry-run", action="store_true")
     return parser
 

@@ -74,6 +74,7 @@ def test_a_run_goes_on_with_shards_or_without(two: Path, demo_shards: Path, tmp_
     [
         ("train.ema_decay=0.9", "train.ema_decay is not kept with FSDP2"),
         ("optim.name=lamb", "optim.name=lamb is not tried"),
+        ("optim.clip_agc=0.01", "optim.clip_agc needs whole weights"),
     ],
 )
 def test_what_would_not_be_right_is_refused(

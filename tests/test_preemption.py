@@ -5,6 +5,7 @@ tests/test_resume.py does it in seconds and more often, without the launcher.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from livetrain.engine import heartbeat
@@ -115,3 +117,35 @@ def test_two_kills_at_random_steps_change_nothing(
     last = tmp_path / "last"
     finish(start(demo_shards, run, *options, log=last), last)
     same_run(whole, run)
+
+
+def test_ctrl_c_stops_all_processes_once(demo_shards: Path, tmp_path: Path) -> None:
+    """As a terminal does it: SIGINT to the launcher and all of its children, which it passes on as well."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start(demo_shards, run, "train.max_steps=10000", log=log)
+    wait_for(lambda: steps_done(run) >= 3, process, log)
+    children = psutil.Process(process.pid).children(recursive=True)
+    for one in [process, *children]:
+        with contextlib.suppress(psutil.Error):
+            one.send_signal(signal.SIGINT)
+    assert "stopped by SIGINT after" in finish(process, log, EXIT_STOPPED)
+    assert list((run / "checkpoints").glob("step-*")) and not [one for one in children if one.is_running()]
+    # The same command again has the folder to itself.
+    again = start(demo_shards, run, "train.max_steps=10000", log=log)
+    wait_for(lambda: (run / "owner.json").exists(), again, log)
+    second = start(demo_shards, run, "train.max_steps=10000", log=tmp_path / "second")
+    assert second.wait(WAIT_SECONDS) == 2 and "is being written by process" in (tmp_path / "second").read_text()
+    again.send_signal(signal.SIGINT)
+    assert again.wait(WAIT_SECONDS) == EXIT_STOPPED
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_do_not_outlive_a_launcher_that_is_killed(processes: int, demo_shards: Path, tmp_path: Path) -> None:
+    """They stop, saved: nobody would tell them to later."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start(demo_shards, run, "train.max_steps=10000", log=log, processes=processes)
+    wait_for(lambda: steps_done(run) >= 3, process, log)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive and list((run / "checkpoints").glob("step-*")), log.read_text()

@@ -520,3 +520,13 @@ def test_an_average_warms_up(demo_shards: Path, tmp_path: Path) -> None:
         model, average = weights(run), weights(run, "ema")
         distances[warmup] = sum(float((model[name] - average[name]).abs().sum()) for name in model)
     assert distances["true"] < 0.5 * distances["false"]
+
+
+def test_one_frame_at_once(demo_shards: Path, tmp_path: Path) -> None:
+    """Batch norm over a single value is refused with what to set; what needs none trains."""
+    single = ("train.global_batch=1", "data.num_frames=1", "train.max_steps=2")
+    train_here(small_config(demo_shards, tmp_path / "vit", *single))
+    options = ("model.backbone=resnet18", "data.image_size=32")
+    with pytest.raises(UserError, match="model.backbone=resnet18 cannot train on one frame at once .*data.num_frames"):
+        train_here(small_config(demo_shards, tmp_path / "bn", *single, *options))
+    train_here(small_config(demo_shards, tmp_path / "two", *single, *options, "data.num_frames=2"))

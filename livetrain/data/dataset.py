@@ -40,6 +40,9 @@ from shards import sidecar
 from shards.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
+MOST_IN_BETWEEN = (
+    2  # frames that lie apart are read at once, with what is between them, up to so many times their bytes
+)
 
 
 class FetchError(Exception):
@@ -272,7 +275,7 @@ class Dataset:
 
     def video_bytes(self, row: int) -> bytes:
         """The bytes of a video sample, as stored. Raises FetchError; UserError when the shard cache is full."""
-        return self._read(row, 0, int(self.column("offset")[row]), int(self.column("size")[row]))
+        return self._read(row, [(0, int(self.column("offset")[row]), int(self.column("size")[row]))])[0]
 
     def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
         """Frames (indices) of a video sample on the CPU, each cut by `box` (see crop.CropAndResize) and resized: uint8
@@ -288,7 +291,12 @@ class Dataset:
         # Payloads are padded to whole blocks and each next one has a header block of its own before it.
         strides = -(-sizes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
         offsets = int(self.column("offset")[row]) + np.concatenate([[0], np.cumsum(strides)[:-1]])
-        return [self._read(row, int(frame), int(offsets[frame]), int(sizes[frame])) for frame in frames]
+        members = [(int(frame), int(offsets[frame]), int(sizes[frame])) for frame in frames]
+        first, last = int(frames.min()), int(frames.max())
+        span = int(offsets[last] + sizes[last] - offsets[first])
+        if span <= MOST_IN_BETWEEN * int(sizes[np.unique(frames)].sum()):
+            return self._read(row, members)
+        return [payload for member in members for payload in self._read(row, [member])]
 
     def row_of(self, key: str) -> int | None:
         """The row of a sample's key, None when there is none. A search of the whole column: for a few keys."""
@@ -337,23 +345,31 @@ class Dataset:
         for source in self.sources:
             source.store.close()
 
-    def _read(self, row: int, member: int, offset: int, size: int) -> bytes:
-        """The payload of a sample's media member. Its checksum keeps damage away from decoders, which hide or crash on
-        it (DALI 2.4.0's CPU JPEG decoder segfaults on two damaged pictures in a batch)."""
+    def _read(self, row: int, members: Sequence[tuple[int, int, int]]) -> list[bytes]:
+        """The payloads of some of a sample's media members, (number, offset, size), by one read. Their checksums keep
+        damage away from decoders, which hide or crash on it (DALI 2.4.0's CPU JPEG decoder segfaults on two damaged
+        pictures in a batch)."""
         source = self.source_of(row)
         shard = _shard_name(source, int(self.column("shard")[row]))
+        start = min(offset for _, offset, _ in members)
+        num_bytes = max(offset + size for _, offset, size in members) - start
+        sums = self.columns["crc32"][row].values.to_pylist()
         while True:
             generation = source.store.generation(shard)
             try:
-                payload = source.store.read(shard, offset, size)
+                data = source.store.read(shard, start, num_bytes)
             except OSError as error:
                 raise FetchError(f"{error.strerror or error}") from error
-            if len(payload) == size and zlib.crc32(payload) == self.columns["crc32"][row][member].as_py():
-                return payload
+            found = [data[offset - start : offset - start + size] for _, offset, size in members]
+            if all(
+                len(payload) == size and zlib.crc32(payload) == sums[number]
+                for payload, (number, _, size) in zip(found, members, strict=True)
+            ):
+                return found
             if not source.store.distrust(shard, generation):
                 break
-        if len(payload) < size:
-            raise FetchError(f"the tar ends {size - len(payload)} bytes early")
+        if len(data) < num_bytes:
+            raise FetchError(f"the tar ends {num_bytes - len(data)} bytes early")
         raise FetchError("its checksum is not the one of when it was stored")
 
     @property

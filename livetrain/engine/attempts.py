@@ -23,6 +23,7 @@ from livetrain.errors import EXIT_USER_ERROR, UserError
 
 FILE_NAME = "attempts.jsonl"
 MAX_WITHOUT_PROGRESS = 3
+MAX_STOPS_WITHOUT_PROGRESS = 5  # preemptions may come close upon each other
 
 # It would end the same way again.
 HOPELESS = {EXIT_USER_ERROR: "a mistake in what was asked", 3: "a loss that is no number"}
@@ -46,6 +47,12 @@ def decide(attempts: Sequence[Attempt]) -> tuple[bool, str]:
     if last.exit_code in HOPELESS:
         return False, f"exit code {last.exit_code} means {HOPELESS[last.exit_code]}; another attempt would end so too"
     if last.exit_code == EXIT_STOPPED:
+        last_ones = attempts[-MAX_STOPS_WITHOUT_PROGRESS:]
+        if len(last_ones) == MAX_STOPS_WITHOUT_PROGRESS and len({(one.exit_code, one.step) for one in last_ones}) == 1:
+            return False, (
+                f"{MAX_STOPS_WITHOUT_PROGRESS} stops in a row at {last.step} updates: a job has less time than "
+                "an update and a checkpoint take; give it more, or a shorter lead"
+            )
         return True, f"the run was stopped on request after {last.step} updates"
     faults = [attempt for attempt in attempts if attempt.exit_code != EXIT_STOPPED]
     recent = faults[-MAX_WITHOUT_PROGRESS:]

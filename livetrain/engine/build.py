@@ -29,6 +29,7 @@ from livetrain.model import (
     build_model,
     build_optimizer,
     build_schedule,
+    check_single_frame,
     count_training_flops,
     fits,
     keeping_options,
@@ -131,7 +132,10 @@ def make_parts(
     start: Saved | None,
 ) -> Parts:
     """Everything else, set to where `start` left off."""
-    micro_batch_size(config, accelerator.num_processes)  # tells a batch that does not divide before anything costs time
+    # What cannot work is told before anything costs time.
+    at_once = micro_batch_size(config, accelerator.num_processes) * config.data.num_frames
+    if at_once == 1 and not config.model.freeze_backbone:
+        check_single_frame(config.model.backbone, model.backbone, config.data.image_size)
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
     if start is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 from livetrain.errors import UserError
 
+EXIT_INTERRUPTED = 130  # as shells count SIGINT
+
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(YAML files, `key=value` overrides) of a command line, in order."""
@@ -32,6 +34,9 @@ def run(main: Callable[[], int]) -> int:
     except Stopped as stopped:
         _tell_once(str(stopped))
         return EXIT_STOPPED
+    except KeyboardInterrupt:
+        _tell_once("interrupted")
+        return EXIT_INTERRUPTED
 
 
 def _tell_once(line: str) -> None:

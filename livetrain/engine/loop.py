@@ -33,7 +33,7 @@ from livetrain.engine.profile import recording
 from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
 from livetrain.engine.stop import Stopped, StopRequest
 from livetrain.engine.team import Team
-from livetrain.engine.tracking import MetricsLog, Wandb, warn_stderr
+from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, warn_stderr
 from livetrain.engine.writer import CheckpointWriter
 from livetrain.errors import MachineFault
 from livetrain.fileio import file_sha256, write_json
@@ -105,6 +105,8 @@ class Loop:
             )
             self.log = MetricsLog(self.run_dir / run.METRICS, start_anew=start is None)
             self.wandb = Wandb(config, self.run_dir, warn)
+            if start is not None:
+                self.wandb.send_missing(read_metrics(self.run_dir / run.METRICS))
         self.meter = Meter(
             clips_per_step=config.train.global_batch,
             frames_per_clip=config.data.num_frames,
@@ -394,6 +396,8 @@ class Loop:
         self.writer.wait()
         names = gather_object([self.stop.name])
         why = ", ".join(sorted({name for name in names if name}))
+        if self.wandb:
+            self.wandb.mark_preempting()
         return Stopped(f"stopped by {why} after {done} updates; the same command goes on from there")
 
     def _save(self, done: int) -> None:

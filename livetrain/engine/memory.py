@@ -25,7 +25,7 @@ def told_to_the_user(what: str, advice: str) -> Iterator[None]:
 def advice_for_training(config: Config) -> str:
     """What makes an update smaller without changing what is learned, before what does."""
     accumulation = config.train.accumulation
-    ways = [f"train.accumulation={2 * accumulation} halves it for the same update"]
+    ways = [f"train.accumulation={2 * accumulation} halves it for the same update, batch norm aside"]
     if not config.model.grad_checkpointing:
         ways.append("model.grad_checkpointing=true keeps less of it")
     if config.train.precision == "fp32":

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -39,6 +39,8 @@ def plugin(config: Config) -> FullyShardedDataParallelPlugin | None:
         raise UserError("train.ema_decay is not kept with FSDP2: set it to 0, or launch without FSDP")
     if config.model.compile:
         raise UserError("model.compile=true is not tried with FSDP2: set it to false, or launch without FSDP")
+    if config.optim.clip_agc:
+        raise UserError("optim.clip_agc needs whole weights: set it to 0, or launch without FSDP")
     if config.optim.name.lower() not in OPTIMIZERS:
         raise UserError(f"optim.name={config.optim.name} is not tried with FSDP2; choose of {', '.join(OPTIMIZERS)}")
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
@@ -49,6 +51,8 @@ def make_it_so(accelerator: Accelerator, chosen: FullyShardedDataParallelPlugin 
     if chosen is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = chosen
+        # As it does itself at the end for GPUs: every later look at its state copies from here.
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -163,10 +163,11 @@ class Updater:
     def _clip(self) -> torch.Tensor:
         """Clip the gradient; its norm before. Without clipping there is a norm and no second pass over gradients."""
         options = self.config.optim
+        # Not Accelerate's clip_grad_norm_: over shards with frozen parameters it unscales fp16's gradients twice.
+        self.accelerator.unscale_gradients()
         if options.clip_grad_norm:
-            norm = self.accelerator.clip_grad_norm_(self.parameters, options.clip_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip_grad_norm)
         else:
-            self.accelerator.unscale_gradients()
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if options.clip_grad_value:
             torch.nn.utils.clip_grad_value_(self.parameters, options.clip_grad_value)

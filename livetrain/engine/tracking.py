@@ -135,6 +135,27 @@ class Wandb:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
+    def send_missing(self, records: Sequence[dict[str, Any]]) -> None:
+        """Log what W&B does not have of a run that goes on: lines are lost there with a node that dies before they are
+        sent. Online alone: offline, each attempt is a run of its own."""
+        if self._run is None or getattr(self._run, "offline", True):
+            return
+
+        def send() -> None:
+            last = self._run.summary.get("step")
+            missing = [record for record in records if last is None or record["step"] > last]
+            for record in missing:
+                self.log(record)
+            if missing:
+                self._warn(f"{len(missing)} lines of before were not in W&B: they are sent again")
+
+        self._try(send)
+
+    def mark_preempting(self) -> None:
+        """Have W&B show the run as preempted, not as crashed, when this process ends."""
+        if self._run is not None:
+            self._try(lambda: self._run.mark_preempting())
+
     def log(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl, as `kind/figure` over `step`."""
         if self._run is None:

@@ -1,5 +1,6 @@
 """The model: a timm backbone by name, pooling of a clip's frames, a head; its loss, optimizer, schedule and cost."""
 
+from livetrain.model.backbone import check_single_frame
 from livetrain.model.cost import count_flops, count_parameters, count_training_flops, estimate_memory_bytes
 from livetrain.model.ema import Ema
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
@@ -14,6 +15,7 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_schedule",
+    "check_single_frame",
     "count_flops",
     "count_parameters",
     "count_training_flops",

@@ -140,6 +140,17 @@ def _check_size(name: str, backbone: nn.Module, image_size: int | None) -> None:
         )
 
 
+def check_single_frame(name: str, backbone: nn.Module, image_size: int) -> None:
+    """Raises UserError for a backbone that cannot train on one frame of one clip: batch norm over a single value."""
+    try:
+        fake_forward(backbone, (1, 3, image_size, image_size))
+    except ValueError as error:
+        raise UserError(
+            f"model.backbone={name} cannot train on one frame at once ({first_line(error)}): give each process two by "
+            "data.num_frames, train.global_batch or a smaller train.accumulation"
+        ) from None
+
+
 def _size_error(name: str, image_size: int | None, error: Exception) -> UserError:
     own = timm.get_pretrained_cfg(name)
     native = f"; it was made for {own.input_size[-1]}" if own and own.input_size else ""

@@ -120,3 +120,26 @@ def test_disabled_starts_nothing(tmp_path: Path) -> None:
     tracker = Wandb(config, tmp_path, print)
     tracker.log(record(1))
     assert not list(tmp_path.iterdir())
+
+
+class Remote:
+    """A W&B run that is online and has lines up to a step."""
+
+    offline = False
+
+    def __init__(self, last: int | None) -> None:
+        self.summary = {} if last is None else {"step": last}
+        self.lines: list[int] = []
+
+    def log(self, figures: dict) -> None:
+        self.lines.append(figures["step"])
+
+
+@pytest.mark.parametrize(("last", "sent"), [(None, [10, 20, 30]), (20, [30]), (30, [])])
+def test_lines_that_a_dead_node_did_not_send_are_sent_again(last: int | None, sent: list[int], tmp_path: Path) -> None:
+    config = Config()
+    config.tracking.wandb = "disabled"
+    wandb = Wandb(config, tmp_path, lambda line: None)
+    wandb._run = Remote(last)
+    wandb.send_missing([record(step, loss=1.0) for step in (10, 20, 30)])
+    assert wandb._run.lines == sent

@@ -407,7 +407,7 @@ def test_unwritable_output(corpus: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_ends_with_code_2_and_leaves_finished_shards(
+def test_a_full_disk_ends_with_code_74_and_leaves_finished_shards(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     disk = tmp_path / "disk"
@@ -416,7 +416,7 @@ def test_a_full_disk_ends_with_code_2_and_leaves_finished_shards(
     if mounted.returncode:
         pytest.skip("cannot mount a small tmpfs (not root?)")
     try:
-        assert clips.build(corpus, disk / "s", *SMALL_SHARDS, "--workers", workers) == 2
+        assert clips.build(corpus, disk / "s", *SMALL_SHARDS, "--workers", workers) == 74
         message = capsys.readouterr().err
         assert "No space left on device; free some space" in message and "Traceback" not in message
         done = list((disk / "s").glob("shard-*.tar"))
@@ -438,7 +438,7 @@ def test_a_full_disk_without_root(
 
     with monkeypatch.context() as patch:
         patch.setattr("shards.tar.SampleWriter.write", full)
-        assert clips.build(corpus, tmp_path / "s") == 2
+        assert clips.build(corpus, tmp_path / "s") == 74
     assert "No space left on device" in capsys.readouterr().err
     assert not list((tmp_path / "s").glob("*.tar")) and not list((tmp_path / "s").glob(".*.tmp"))
 

@@ -55,6 +55,55 @@ def test_the_cluster_file_says_the_rest(tmp_path: Path, capsys: pytest.CaptureFi
     assert "module load cuda/13\nexport NCCL_DEBUG=INFO" in said and "--qos" not in said and "--gpus" not in said
 
 
+def test_what_follows_runs_in_the_same_environment_with_resources_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options of the container go along; a leaderboard asks for no GPU, an evaluation for one; none waits for ever."""
+    (tmp_path / "site.yaml").write_text(
+        "partition: gpu\ncpus_per_task: 32\nsetup: [module load cuda]\nsrun_options: [--container-image=a.sqsh]\n"
+        "sbatch_options: [--exclude=n7]\n"
+    )
+    asked = [
+        "configs/base.yaml",
+        f"run_dir={tmp_path}/a run",
+        "--cluster",
+        tmp_path / "site.yaml",
+        "--gpus-per-node",
+        8,
+    ]
+    for more, what, gpus in (
+        (["--array", "seed=0..1"], "leaderboard", ""),
+        (["--evaluate-on", "s3://bucket/other"], "evaluate", "--gpus-per-node=1"),
+    ):
+        second = dry_run(capsys, *asked, "--nodes", 2, *more).split("sbatch --parsable")[2]
+        first = dry_run(capsys, *asked, "--nodes", 2, *more)
+        assert "--gpus-per-node=8" in first and first.count("LIVETRAIN_SRUN=--container-image=a.sqsh") == 2
+        for part in (
+            "--nodes=1",
+            "--partition=gpu",
+            "--exclude=n7",
+            "--kill-on-invalid-dep=yes",
+            f"verb.sbatch' {what} ",
+        ):
+            assert part in second, part
+        assert ("--gpus" in second) == bool(gpus) and gpus in second and "--wrap" not in second
+    assert "data.shards=s3://bucket/other" in second and "on-other" in second
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("30", 1800), ("10:30", 630), ("1:00:00", 3600), ("2-0", 172800), ("1-12:30", 131400), ("0", float("inf"))],
+)
+def test_time_limits(limit: str, seconds: float) -> None:
+    assert submit.seconds_of(limit) == seconds
+
+
+def test_a_lead_as_long_as_the_job_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", "data.shards=x", "--time", "00:03:00", "--dry-run"]) == 2
+    assert "--time 00:03:00 is no longer than stop_seconds_before_limit=180" in capsys.readouterr().err
+    assert cli.main(["submit", "data.shards=x", "--time", "soon", "--dry-run"]) == 2
+
+
 def test_the_shipped_cluster_file_has_every_key() -> None:
     assert submit.load_cluster(REPO / "slurm" / "cluster.yaml") == submit.Cluster()
 
@@ -131,7 +180,7 @@ def test_an_array_has_a_run_for_each_line(
     assert "--array=0-1" in first and first.startswith(f"{tmp_path}/run/array.txt ")
     assert (
         "--dependency=afterany:1" in second
-        and f"-m livetrain.cli leaderboard {tmp_path}/run" in fake_sbatch.read_text()
+        and f"code/slurm/verb.sbatch leaderboard {tmp_path}/run" in fake_sbatch.read_text()
     )
     assert (tmp_path / "run" / "array.txt").read_text().splitlines() == [
         f"optim.lr=1e-3 run_dir={tmp_path}/run/task-0",
@@ -173,7 +222,7 @@ def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Pat
     assert cli.main(["submit", *asked]) == 0
     called = fake_sbatch.read_text()
     assert "--array=0-2" in called and "--dependency=afterok:1" in called
-    assert f"-m livetrain.cli cv {tmp_path}/run/submitted.yaml" in called
+    assert f"code/slurm/verb.sbatch cv {tmp_path}/run/submitted.yaml" in called
     lines = (tmp_path / "run" / "array.txt").read_text().splitlines()
     assert lines[1] == f"data.fold=1/3 name=run-fold-1 run_dir={tmp_path}/run/fold-1"
     dataset = Dataset.open(tmp_path / "folds")
