@@ -141,7 +141,10 @@ class _Passing:
 
 
 def follow_launcher() -> None:
-    """Have this process asked to stop (SIGTERM) when the launcher that started it is gone, however it went. Linux."""
+    """Have this process asked to stop (SIGTERM) when the launcher that started it is gone, however it went. Linux.
+
+    One process saves before it ends. Several cannot: the store that they report through is the launcher's.
+    """
     launcher = os.environ.get(LAUNCHER, "")
     if launcher != str(os.getppid()):
         return  # started by hand, or by something between
