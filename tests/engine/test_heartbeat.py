@@ -71,7 +71,7 @@ def test_a_disk_that_does_not_answer_blinds_nobody(
     """Writing hangs, and so does reading what others wrote; a clock that is set back does not help either."""
     hung, gave_up = threading.Event(), threading.Event()
     monkeypatch.setattr(heartbeat, "READ_SECONDS", 0.2)
-    pulse = Heartbeat(tmp_path, 0, 0.2, give_up=lambda code: gave_up.set())
+    pulse = Heartbeat(tmp_path, 0, 3.0, give_up=lambda code: gave_up.set())
     with pulse:
 
         def hang(*_: object) -> list[Beat]:
