@@ -126,7 +126,7 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, 
     seconds, limit = cluster.stop_seconds_before_limit, options.time or cluster.time
     if seconds >= seconds_of(limit):
         raise UserError(
-            f"--time {limit} is no longer than stop_seconds_before_limit={seconds}: the run would be told to stop as "
+            f"--time {limit} is no longer than stop_seconds_before_limit={seconds}: the run would be asked to stop as "
             "it starts, again and again; give more time, or a shorter lead in the cluster file"
         )
     sbatch = [

@@ -4,15 +4,16 @@
     accelerate launch --config_file launch/eight_gpus.yaml livetrain/train.py configs/base.yaml data.shards=DIR
     accelerate launch livetrain/train.py configs/nuaa.yaml dry_run=true
 
-The same script for one process and for many. Exit codes: 0 done; 2 a mistake in what was asked (told in one line); 3
-the loss stopped being a number (told with the step and the clips); 74 a fault of the machine (disk, memory, network);
+The same script for one process and for many. Exit codes: 0 done; 2 a mistake in what was asked (one line says which); 3
+the loss stopped being a number (with the step and the clips); 74 a fault of the machine (disk, memory, network);
 75 stopped by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, saved, to be started again; 76 no progress for
-train.hang_timeout_seconds (told with the rank). `livetrain train …` takes the same arguments, passes the signals on to
+train.hang_timeout_seconds (with the rank). `livetrain train …` takes the same arguments, passes the signals on to
 the processes, and ends as the script did, without the launcher's own traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from livetrain.engine.stop import StopRequest
 def train(config: Config, stop: StopRequest) -> None:
     """One run, from its configuration to its report. Every process calls it."""
     from livetrain import data
-    from livetrain.engine import build, dry_run, run
+    from livetrain.engine import agree, build, dry_run, run
     from livetrain.engine.conclude import conclude
     from livetrain.engine.loop import Loop
     from livetrain.engine.owner import Ownership
@@ -48,7 +49,12 @@ def train(config: Config, stop: StopRequest) -> None:
             print(dry_run.describe(config, dataset, model, loss, accelerator))
         return
 
-    with Ownership(Path(config.run_dir), wanted=accelerator.is_main_process):
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            held.callback(Ownership(Path(config.run_dir)).take().release)
+
+        agree.first_decides(take)
         start = run.find_start(config, dataset, warn)
         parts = build.make_parts(config, accelerator, dataset, model, loss, start)
         with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:

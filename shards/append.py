@@ -57,7 +57,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
     if bool(labels.group_column) != bool(content["group_column"]):
         has, lacks = (labels_file, out) if labels.group_column else (out, labels_file)
-        raise UserError(f"{has} names people and {lacks} does not: who is in which split could not be told")
+        raise UserError(f"{has} names people and {lacks} does not: nobody could know who is in which split")
     known = {row["video"]: row for row in old}
     _refuse_changes([row for row in labels.rows if row.video in known], known, videos, num_workers)
     new = [row for row in labels.rows if row.video not in known]
@@ -131,8 +131,8 @@ def _refuse_other_options(content: Row, options: Options) -> None:
     names = [*asdict(options.media), "fractions", "folds", "protocol", "seed", "check"]
     changed = [name for name in names if options.decisive().get(name) != before.get(name)]
     if changed:
-        told = ", ".join(f"{name}={before.get(name)!r}" for name in changed)
-        raise UserError(f"--append: the folder was built with {told}; give the same options")
+        listed = ", ".join(f"{name}={before.get(name)!r}" for name in changed)
+        raise UserError(f"--append: the folder was built with {listed}; give the same options")
 
 
 def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Path, num_workers: int) -> None:

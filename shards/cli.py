@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
         "label file with a column split",
     )  # fmt: skip
     build.add_argument(
-        "--reassign", action="store_true", help="split all anew, also over a folder that has splits (default: kept)"
+        "--reassign",
+        action="store_true",
+        help="split everyone again, also over a folder that has splits (default: kept)",
     )
     build.add_argument(
         "--append", action="store_true", help="add the videos that --out does not have yet, as new shards; what is "

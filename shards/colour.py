@@ -12,6 +12,7 @@ levels on average, 99 % within 1, at most 15 (measured with DALI 2.4 on an H100)
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,7 @@ class ToRgb:
         (height, width), (top, left, bottom, right) = area, box
         # Whatever the stream says of its colours is overruled: libswscale refuses what it does not know.
         steps = [("setparams", colours.parameters)]
-        across, down = _subsampling(frame.format)
+        across, down = _subsampling(frame.format.name)
         if area == (frame.height, frame.width) and _has_planes(frame.format) and max(across, down) < 2:
             above, height = _around(top, bottom, height)
             before, width = _around(left, right, width)
@@ -163,7 +164,7 @@ def _around(first: int, last: int, side: int) -> tuple[int, int]:
 def _padded(frame: Any) -> Any:
     """The frame, its last rows and columns repeated until chroma is half of luma exactly and no side too short: else
     libswscale 9.5 does not interpolate in the middle (up to 200 levels off)."""
-    across, down = _subsampling(frame.format)
+    across, down = _subsampling(frame.format.name)
     if not (across or down) or not _has_planes(frame.format):
         return frame
     height, width = (-(-max(side, SHORTEST) >> by) << by for side, by in ((frame.height, down), (frame.width, across)))
@@ -213,9 +214,10 @@ def _has_planes(pixel_format: Any) -> bool:
     return bool(pixel_format.is_planar and not pixel_format.has_palette)
 
 
-def _subsampling(pixel_format: Any) -> tuple[int, int]:
-    """By how many halvings chroma is narrower and lower than luma."""
-    parts = av.VideoFormat(pixel_format.name, 64, 64).components
+@functools.lru_cache(maxsize=64)  # asked for every frame
+def _subsampling(pixel_format: str) -> tuple[int, int]:
+    """By how many halvings chroma is narrower and lower than luma; of FFmpeg's name of a format."""
+    parts = av.VideoFormat(pixel_format, 64, 64).components
     if len(parts) < 3:
         return 0, 0
     return (64 // parts[1].width).bit_length() - 1, (64 // parts[1].height).bit_length() - 1

@@ -56,6 +56,7 @@ def units(labels: Labels) -> list[str]:
 
     def root(name: str) -> str:
         while (above := parent.get(name, name)) != name:
+            parent[name] = parent.get(above, above)  # half of the way for the next time
             name = above
         return name
 
@@ -87,8 +88,9 @@ def assign(
             _refuse_leaks(labels)
         return [row.split for row in rows]
     names = units(labels)
-    if kept is not None and any(split is not None for split in kept.of(labels)):
-        return _assign_new(labels, names, fractions, seed, kept, protocol)
+    had = kept.of(labels) if kept is not None else []
+    if kept is not None and any(split is not None for split in had):
+        return _assign_new(labels, names, had, fractions, seed, kept.source, protocol)
     if protocol == HASH:
         return [by_hash(name, fractions, seed) for name in names]
     num_units = len(set(names))
@@ -130,14 +132,20 @@ def _strata(rows: Sequence[Label]) -> np.ndarray:
 
 
 def _assign_new(
-    labels: Labels, names: Sequence[str], fractions: dict[str, float], seed: int, kept: Kept, protocol: str
+    labels: Labels,
+    names: Sequence[str],
+    had: Sequence[str | None],
+    fractions: dict[str, float],
+    seed: int,
+    source: str,
+    protocol: str,
 ) -> list[str]:
-    """The splits that rows had, of units that had one the same, and of new units what the splits lack."""
-    had = kept.of(labels)
+    """The splits that rows had, of units that had one the same, and of new units what the splits lack. source: where
+    they had them."""
     if strange := sorted({split for split in had if split is not None} - {*fractions, UNUSED}):
         raise UserError(
-            f"{kept.source} has a split {strange[0]!r}, and this command makes {', '.join(fractions)}: give --reassign "
-            "to split all anew, or the options of before"
+            f"{source} has a split {strange[0]!r}, and this command makes {', '.join(fractions)}: give --reassign "
+            "to split everyone again, or the options of before"
         )
     split_of: dict[str, str] = {}
     example: dict[str, str] = {}
@@ -146,8 +154,8 @@ def _assign_new(
             continue
         if split_of.setdefault(name, split) != split:
             raise UserError(
-                f"{example[name]} was in {split_of[name]} and {row.video} in {split} ({kept.source}), but now they "
-                "are of one person or share a file: move one away, or give --reassign to split all anew"
+                f"{example[name]} was in {split_of[name]} and {row.video} in {split} ({source}), but now they "
+                "are of one person or share a file: move one away, or give --reassign to split everyone again"
             )
         example.setdefault(name, row.video)
     strata = _strata(labels.rows)

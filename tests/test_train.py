@@ -530,3 +530,23 @@ def test_one_frame_at_once(demo_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model.backbone=resnet18 cannot train on one frame at once .*data.num_frames"):
         train_here(small_config(demo_shards, tmp_path / "bn", *single, *options))
     train_here(small_config(demo_shards, tmp_path / "two", *single, *options, "data.num_frames=2"))
+
+
+def test_arithmetic_is_as_the_configuration_says(demo_shards: Path, tmp_path: Path) -> None:
+    """Each key reaches torch, and the defaults take it back."""
+    from livetrain.engine.build import _set_arithmetic
+
+    def state() -> tuple[object, ...]:
+        cudnn = torch.backends.cudnn
+        determinism = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic
+        return (*determinism, cudnn.benchmark, torch.get_float32_matmul_precision())
+
+    keys = ("train.deterministic=true", "train.tf32=true", "train.cudnn_benchmark=true")
+    expected = [(True, True, False, "highest"), (False, False, False, "high"), (False, False, True, "highest")]
+    try:
+        for key, wanted in zip(keys, expected, strict=True):
+            _set_arithmetic(small_config(demo_shards, tmp_path, key))
+            assert state() == wanted, key
+    finally:
+        _set_arithmetic(small_config(demo_shards, tmp_path))
+    assert state() == (False, False, False, "highest")

@@ -40,9 +40,7 @@ from shards import sidecar
 from shards.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
-MOST_IN_BETWEEN = (
-    2  # frames that lie apart are read at once, with what is between them, up to so many times their bytes
-)
+MOST_IN_BETWEEN = 2  # frames are read at once, with what lies between them, up to so many times their bytes
 
 
 class FetchError(Exception):

@@ -58,8 +58,8 @@ class Store(Protocol):
         """Which copy of a shard is read now."""
 
     def distrust(self, shard: str, generation: int) -> bool:
-        """Told that bytes of a shard are wrong, of the copy `generation`: whether reading them again may help, from
-        another copy."""
+        """Report that bytes of a shard are wrong, in the copy `generation`; returns whether another copy may be read
+        now."""
 
     def prefetch(self, shards: Sequence[str], share: float) -> None:
         """Have `shards`, in the order of need, at hand soon, in place of those of the last call. `share`: of the cache

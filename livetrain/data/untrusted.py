@@ -78,7 +78,3 @@ class Workers:
             raise DecodeError(f"the decoder {found.reason}")
         pictures: NDArray[np.uint8] = found
         return pictures
-
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.close()

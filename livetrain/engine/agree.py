@@ -33,8 +33,12 @@ def is_first() -> bool:
 
 
 def first_decides(decide: Callable[[], Decision]) -> Decision:
-    """What `decide()` returns on the first process, on all of them; a UserError that it raises there, too. What it
-    returns is to be picklable. All processes call it; `decide` runs on the first one alone."""
+    """What `decide()` returns on the first process, on all of them. All processes call it; `decide` runs on the first
+    one alone and returns what can be pickled.
+
+    A UserError that it raises is raised on all of them; after any other exception the others end with RuntimeError, in
+    place of waiting for an answer.
+    """
     if is_alone():
         return decide()
     answer: list[Any] = [None, None]
@@ -43,6 +47,9 @@ def first_decides(decide: Callable[[], Decision]) -> Decision:
             answer[0] = decide()
         except UserError as error:
             answer[1] = error
+        except Exception as error:
+            broadcast_object_list([None, RuntimeError(f"the first process failed: {type(error).__name__}: {error}")])
+            raise
     broadcast_object_list(answer)
     if answer[1] is not None:
         raise answer[1]
@@ -75,7 +82,7 @@ def give_to_all(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
         return
     with torch.no_grad():
         for tensor in tensors:
-            moved = tensor.detach().to(device, memory_format=torch.contiguous_format)
+            moved = tensor.detach().to(device).contiguous()
             distributed.broadcast(moved, 0)
-            if moved.data_ptr() != tensor.data_ptr() or not tensor.is_contiguous():
+            if moved.data_ptr() != tensor.data_ptr():
                 tensor.copy_(moved)

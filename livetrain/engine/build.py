@@ -79,7 +79,7 @@ def make_accelerator(config: Config) -> Accelerator:
 
 
 def _set_arithmetic(config: Config) -> None:
-    """How CUDA does what it may do in several ways. Deterministic kernels need cuBLAS to be told before it starts."""
+    """How CUDA does what it may do in several ways. cuBLAS reads its variable when it starts."""
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.train.deterministic)
@@ -132,7 +132,7 @@ def make_parts(
     start: Saved | None,
 ) -> Parts:
     """Everything else, set to where `start` left off."""
-    # What cannot work is told before anything costs time.
+    # What cannot work is refused before anything costs time.
     at_once = micro_batch_size(config, accelerator.num_processes) * config.data.num_frames
     if at_once == 1 and not config.model.freeze_backbone:
         check_single_frame(config.model.backbone, model.backbone, config.data.image_size)

@@ -104,8 +104,8 @@ def _flags() -> set[str]:
 
 
 class _Passing:
-    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any. A process is told
-    whose it is, so that it stops when this one is gone (`follow_launcher`)."""
+    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any. A process
+    learns whose it is, so that it stops when this one is gone (`follow_launcher`)."""
 
     def __init__(self, script: str) -> None:
         self.script = script

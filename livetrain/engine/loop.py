@@ -44,9 +44,8 @@ from livetrain.verdict import metrics
 @dataclass
 class Carry:
     """Loss sum and clips since the last log line, clips skipped so far, updates left out so far and in a row, the best
-    dev figure (lower is better), whether the dev evaluation of this step is still to be done, evaluations since
-    the best one, and clips that failed
-    when they were last wanted (see LostClips.state)."""
+    dev figure (lower is better), whether the dev evaluation of this step is still to be done, evaluations since then
+    that were no better, and clips that failed when they were last wanted (see LostClips.state)."""
 
     window_loss: float = 0.0
     window_clips: float = 0.0

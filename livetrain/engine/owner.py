@@ -26,33 +26,39 @@ BEAT_SECONDS = 5.0
 
 
 class Ownership:
-    """Holds a run directory while it is used as a context manager; entering it raises UserError where another one
-    does. Only the first process of a run takes it (`wanted`)."""
+    """Holds a run directory from `take` to `release`, or as a context manager. Only the first process of a run takes
+    it."""
 
-    def __init__(self, run_dir: Path, *, wanted: bool = True, beat_seconds: float = BEAT_SECONDS) -> None:
-        self.run_dir, self.wanted, self._beat_seconds = run_dir, wanted, beat_seconds
+    def __init__(self, run_dir: Path, *, beat_seconds: float = BEAT_SECONDS) -> None:
+        self.run_dir, self._beat_seconds = run_dir, beat_seconds
         self._own = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%F %T %z")}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._descriptor = -1
 
     def __enter__(self) -> Ownership:
-        if self.wanted:
-            self._take()
-            self._thread = threading.Thread(target=self._keep_telling, name="livetrain-owner", daemon=True)
-            self._thread.start()
-        return self
+        return self.take()
 
     def __exit__(self, *_: object) -> None:
-        if self._thread is None:
-            return
+        self.release()
+
+    def take(self) -> Ownership:
+        """Raises UserError, naming the owner, where another process holds the directory."""
+        self._lock()
+        self._thread = threading.Thread(target=self._keep_beating, name="livetrain-owner", daemon=True)
+        self._thread.start()
+        return self
+
+    def release(self) -> None:
+        """Let go of the directory."""
+        assert self._thread is not None, "take it first"
         self._stop.set()
         self._thread.join(2 * self._beat_seconds)
         with contextlib.suppress(OSError):
             (self.run_dir / FILE_NAME).unlink(missing_ok=True)
         os.close(self._descriptor)
 
-    def _take(self) -> None:
+    def _lock(self) -> None:
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.run_dir / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -78,16 +84,16 @@ class Ownership:
                 f"{self.run_dir} is being written by process {who['pid']} on {who['host']}, since {who['started']}: "
                 "wait for it, end it (it saves on SIGTERM), or choose another name or run_dir"
             )
-        self._tell(0)
+        self._write(0)
 
-    def _keep_telling(self) -> None:
+    def _keep_beating(self) -> None:
         beat = 0
         while not self._stop.wait(self._beat_seconds):
             beat += 1
             with contextlib.suppress(UserError, OSError):  # a full disk must not end a run that could go on
-                self._tell(beat)
+                self._write(beat)
 
-    def _tell(self, beat: int) -> None:
+    def _write(self, beat: int) -> None:
         write_json(self.run_dir / FILE_NAME, self._own | {"beat": beat})
 
     def _read(self) -> dict[str, Any] | None:

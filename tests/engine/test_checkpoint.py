@@ -235,3 +235,27 @@ def test_batch_statistics_are_the_first_processs(tmp_path: Path) -> None:
     found = checkpoint.load(saved[0].result()).part("model")
     assert all(bool((found[name.removeprefix("model/")] == 0).all()) for name in own if name.startswith("model/"))
     assert all(torch.equal(found[name], parameter) for name, parameter in model.named_parameters())
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is in use on NFS: it is told, and the next save removes it."""
+    import errno
+
+    def save(step: int) -> list[str]:
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, None, {}), keep_last=1)
+        return [path.name[-2:] for path in checkpoint.list_steps(tmp_path)]
+
+    save(1)
+    with monkeypatch.context() as patch:
+
+        def busy(self: Path, target: Path) -> None:
+            if target.name.endswith(".gone"):
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            usual(self, target)
+
+        usual = Path.rename
+        patch.setattr(Path, "rename", busy)
+        assert save(2) == ["01", "02"]
+    assert "cannot remove" in capsys.readouterr().err and save(3) == ["03"]

@@ -143,3 +143,14 @@ def test_lines_that_a_dead_node_did_not_send_are_sent_again(last: int | None, se
     wandb._run = Remote(last)
     wandb.send_missing([record(step, loss=1.0) for step in (10, 20, 30)])
     assert wandb._run.lines == sent
+
+
+def test_a_run_that_is_stopped_is_shown_as_preempted(tmp_path: Path) -> None:
+    config, marked = Config(), []
+    config.tracking.wandb = "disabled"
+    wandb = Wandb(config, tmp_path, lambda line: None)
+    wandb.mark_preempting()  # without a W&B run, nothing
+    wandb._run = Remote(None)
+    wandb._run.mark_preempting = lambda: marked.append(True)
+    wandb.mark_preempting()
+    assert marked == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from livetrain import cli
 from livetrain.data import Dataset
 from livetrain.planner.rates import RATES, frames_per_second
 from livetrain.planner.shards import ways
+from shards import sidecar
 from tests.shards import clips
 from tests.shards.kinds import KINDS
 
@@ -56,6 +58,18 @@ def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "16 frames of each" in told and "ms of a GPU" in told and "ms of a core" in told
     assert cli.main(["plan", str(folder)]) == 2
     assert "holds no finished shards" in capsys.readouterr().err
+
+
+def test_wide_colours_are_counted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder / "original", tmp_path / "s")
+    rows = sidecar.read(tmp_path / "s" / "index.arrow").to_pylist()
+    assert cli.main(["plan", str(tmp_path / "s")]) == 0 and "tone-mapped" not in capsys.readouterr().out
+    for row, transfer in zip(rows, ("hlg", "pq", "hlg"), strict=False):
+        row |= {"matrix": "bt2020", "transfer": transfer}
+    sidecar.write(tmp_path / "s" / "index.arrow", rows)
+    clips.note_changes(tmp_path / "s")
+    assert cli.main(["plan", str(tmp_path / "s")]) == 0
+    assert "3 clips are BT.2020, 1 clips are PQ, 2 clips are HLG: not tone-mapped" in capsys.readouterr().out
 
 
 def test_measured_sizes_cost_what_was_measured() -> None:

@@ -13,6 +13,7 @@ from livetrain.data import Dataset
 from livetrain.errors import UserError
 from shards import cli, sidecar, split
 from shards.labels import Label, Labels
+from shards.split import by_hash
 from shards.verify import verify
 from tests.shards import clips
 
@@ -69,6 +70,15 @@ def test_folds_replace_the_splits_and_nothing_else(
     changed = {name for name, digest in clips.digests(shards).items() if clips.digests(built)[name] != digest}
     assert changed == {"index.arrow", "index.parquet", "dataset.json", "rejected.csv"}
     assert "fold0" in capsys.readouterr().out
+
+
+def test_a_hash_splits_each_by_their_own_name(shards: Path) -> None:
+    """As the builder's does, whoever else is there."""
+    assert run(shards, "--protocol", "hash", "--fractions", "0.5,0,0.5", "--seed", "3") == 0
+    after = rows(shards)
+    for row in after:
+        assert row["split"] == by_hash(f"{row['domain']}\n{row['group']}", {"train": 0.5, "test": 0.5}, 3)
+    assert {row["split"] for row in after} == {"train", "test"}
 
 
 def test_the_same_request_gives_the_same_bytes_and_the_build_says_what_changed(shards: Path) -> None:

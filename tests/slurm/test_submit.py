@@ -255,3 +255,65 @@ def test_the_batch_script_outside_of_a_job() -> None:
 def test_why_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.shutil, "which", lambda name, path=None: None)
     assert "apt-get install slurm-wlm" in slurm.missing()
+
+
+STAND_INS = {
+    # srun gives the options away and runs the command, as on a node; its Python is not the batch host's.
+    "srun": '#!/bin/bash\necho "srun $SRUN_CPUS_PER_TASK $*" >>"$CALLS"\nwhile [[ "$1" == -* ]]; do shift; done\n'
+    'PATH="$NODE:$PATH" exec "$@"\n',
+    "scontrol": '#!/bin/bash\ncase "$1 $2" in\n"show hostnames") echo n0 ;;\n'
+    '"show node") echo "NodeName=n0 NodeAddr=10.0.0.1 X=1" ;;\n*) echo "scontrol $*" >>"$CALLS" ;;\nesac\n',
+    "sandboxed": '#!/bin/bash\n[[ "$PATH" == "$NODE:"* ]] || exit 126\nexec "$@"\n',
+    "python": '#!/bin/bash\necho "python $SET_UP $*" >>"$CALLS"\n'
+    '[[ "$2" == livetrain.cli ]] && exit "$TRAINED"\nexit "$AGAIN"\n',
+}
+
+
+def run_batch(script: str, arguments: list[str], folder: Path, **variables: str) -> tuple[int, list[str]]:
+    """(exit code, calls) of a batch script with stand-ins for SLURM, and a Python that works inside of srun alone."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in STAND_INS.items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    calls = folder / "calls"
+    calls.write_text("")
+    environment = {
+        "PATH": f"{folder / 'bin'}:/usr/bin:/bin", "CALLS": str(calls), "NODE": str(folder / "node"),
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n0", "SLURM_NNODES": "1", "SLURM_NODEID": "0",
+        "SLURM_CPUS_PER_TASK": "12", "LIVETRAIN_CODE": str(folder), "LIVETRAIN_PYTHON": str(folder / "bin" / "python"),
+        "LIVETRAIN_CONTAINER": "sandboxed", "LIVETRAIN_SETUP": "export SET_UP=yes", "LIVETRAIN_SRUN": "--image=a.sqsh",
+        "TRAINED": "0", "AGAIN": "1",
+    }  # fmt: skip
+    command = ["bash", str(REPO / "slurm" / script), *arguments]
+    done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=50)
+    return done.returncode, calls.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("trained", "again", "requeued"),
+    [("75", "0", True), ("137", "1", False), ("75", "127", True), ("2", "127", False), ("0", "1", False)],
+)
+def test_whether_to_go_on_is_decided_where_the_run_was(
+    trained: str, again: str, requeued: bool, tmp_path: Path
+) -> None:
+    """In its container, with its modules and image; where that cannot be asked, the exit code decides."""
+    code, calls = run_batch("train.sbatch", ["a.yaml", "name=b c"], tmp_path, TRAINED=trained, AGAIN=again)
+    assert code == int(trained)
+    assert ("scontrol requeue 7" in calls) == requeued
+    steps = [call for call in calls if call.startswith("srun 12 ")]
+    assert len(steps) == 2 and all("--image=a.sqsh" in step for step in steps), "cores and image reach both"
+    train, decided = (call for call in calls if call.startswith("python yes -m livetrain."))
+    assert (
+        "livetrain.cli train" in train
+        and decided == f"python yes -m livetrain.engine.attempts {trained} a.yaml name=b c"
+    )
+
+
+def test_other_verbs_run_in_the_same_environment(tmp_path: Path) -> None:
+    code, calls = run_batch("verb.sbatch", ["evaluate", "a run", "data.shards=s3://b"], tmp_path, TRAINED="3")
+    assert code == 3 and calls[0].startswith("srun 12 --ntasks=1 --unbuffered --image=a.sqsh bash -c")
+    assert calls[-1] == "python yes -m livetrain.cli evaluate a run data.shards=s3://b"
+    outside = subprocess.run(
+        ["bash", str(REPO / "slurm" / "verb.sbatch")], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+    )
+    assert outside.returncode == 2 and "this is a batch script" in outside.stderr
