@@ -350,6 +350,16 @@ class DdpConfig:
 
 
 @dataclass
+class FsdpConfig:
+    """What travels between processes where weights are in shards (launch/fsdp2.yaml, launch/hsdp.yaml)."""
+
+    param_dtype: str = _choice("fp32", "bf16")
+    """Weights are gathered so: bf16 halves the traffic and the gathered weights; shards and moments stay float32."""
+    reduce_dtype: str = _choice("fp32", "bf16")
+    """Gradients are averaged so: bf16 halves the traffic, and rounds."""
+
+
+@dataclass
 class EvalConfig:
     """How a split is scored."""
 
@@ -445,6 +455,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ddp: DdpConfig = field(default_factory=DdpConfig)
+    fsdp: FsdpConfig = field(default_factory=FsdpConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
@@ -620,6 +631,10 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
         not any(map(is_url, places)),
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )
+    in_shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    yield ["fsdp.param_dtype", "fsdp.reduce_dtype"], not in_shards, "weights that are not in shards"
+    ddp = [f"ddp.{item.name}" for item in dataclasses.fields(DdpConfig)]
+    yield ddp, in_shards, "weights in shards (FSDP2)"
     yield ["data.nvdec_lanes"], config.data.decoder == "cpu", "data.decoder=cpu"
     yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
     yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"

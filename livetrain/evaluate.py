@@ -65,7 +65,7 @@ def evaluate(
     record: where a threshold goes that was chosen; None: beside the weights.
     """
     from livetrain.data import Dataset, leaks
-    from livetrain.engine import agree, build, checkpoint, run
+    from livetrain.engine import agree, build, checkpoint, run, sharded
     from livetrain.engine.conclude import conclude
     from livetrain.verdict import threshold
 
@@ -74,11 +74,10 @@ def evaluate(
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
     model, loss = build.make_model(config, accelerator, with_weights=False)
-
-    def read() -> dict[str, Any]:
-        return checkpoint.read_weights(checkpoint_folder, manifest, averaged=config.eval.use_ema)[0]
-
-    build.load_for_all(model, read, str(checkpoint_folder))
+    if accelerator.is_fsdp2:
+        sharded.to_meta(model)
+        sharded.shard(model, accelerator, config)
+    build.load_checked(model, checkpoint_folder, manifest, averaged=config.eval.use_ema, what=str(checkpoint_folder))
     if accelerator.is_main_process:
         run.write_config(config)
     run_dir, trained = run_dir or Path(config.run_dir), trained or config

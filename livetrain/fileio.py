@@ -106,10 +106,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def save_tensors(tensors: Mapping[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file that whoever may read files here may read: the library's own are for their owner alone."""
+    """A safetensors file that whoever may read files here may read: the library's own are for their owner alone.
+
+    Tensors that share memory (a layer in two places) are stored once for each name, which loads as it was.
+    """
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path, metadata=metadata)
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        apart[name] = tensor.clone() if tensor.numel() and tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    save_file(apart, path, metadata=metadata)
     path.chmod(0o666 & ~_umask())
 
 

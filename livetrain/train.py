@@ -46,7 +46,7 @@ def train(config: Config, stop: StopRequest) -> None:
 
     if config.dry_run:
         if accelerator.is_main_process:
-            print(dry_run.describe(config, dataset, model, loss, accelerator))
+            print(dry_run.describe(config, dataset, model.to(accelerator.device), loss, accelerator))
         return
 
     with contextlib.ExitStack() as held:

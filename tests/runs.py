@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -67,10 +67,16 @@ def without_report() -> Iterator[None]:
 
 
 def launch(
-    shards: Path, run_dir: Path, *overrides: str, processes: int = 1, threads: int = 0, file: str = ""
+    shards: Path,
+    run_dir: Path,
+    *overrides: str,
+    processes: int = 1,
+    threads: int = 0,
+    file: str = "",
+    extra: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """The script through `accelerate launch` on `processes` CPU processes of `threads` threads (0: as this one), with
-    the launcher's configuration `file` of launch/."""
+    the launcher's configuration `file` of launch/ and `extra` options."""
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "1",
         "OMP_NUM_THREADS": str(threads or torch.get_num_threads()),
@@ -78,6 +84,7 @@ def launch(
     file = file or ("one_cpu.yaml" if processes == 1 else "two_cpus.yaml")
     options = ["--config_file", str(REPO / "launch" / file)]
     options += ["--num_processes", str(processes), "--main_process_port", "0"] if processes > 1 else []
+    options += ["--num_machines", "1", "--machine_rank", "0", *extra] if extra else []
     arguments = [f"data.shards={shards}", f"run_dir={run_dir}", *SMALL, *overrides]
     accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     command = [*accelerate, *options, str(REPO / "livetrain" / "train.py"), *arguments]

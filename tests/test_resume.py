@@ -44,7 +44,16 @@ def steps_done(run_dir: Path) -> int:
 
 def same_run(a: Path, b: Path) -> None:
     """The same figures at every step, and the same final weights, to the bit."""
-    timing = ("time", "samples_per_second", "frames_per_second", "data_wait", "step_seconds", "num_skipped", "slowest")
+    timing = (
+        "time",
+        "samples_per_second",
+        "frames_per_second",
+        "data_wait",
+        "step_seconds",
+        "num_skipped",
+        "slowest",
+        "loader_",
+    )
     for kind in ("train", "dev"):
         first, second = (
             [{k: v for k, v in record.items() if not k.startswith(timing)} for record in records(run, kind)]

@@ -43,6 +43,9 @@ def test_run_directory_is_complete(plain: Path, demo_shards: Path) -> None:
     assert all(
         0 <= record["data_wait_percent"] <= 100 < record["samples_per_second"] * 1e6 for record in records(plain)
     )
+    for name in ("prepare_seconds", "graph_seconds", "ready"):  # a line has none where all was done before
+        found = [record[f"loader_{name}"] for record in records(plain) if f"loader_{name}" in record]
+        assert found and all(0 <= value < 60 for value in found), name
     assert [record["step"] for record in records(plain, "dev")] == [6]
     dataset = Dataset.open(demo_shards)
     for split in ("dev", "test"):
@@ -83,9 +86,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
             train_here(small_config(demo_shards, stopped, *common))
     assert [path.name for path in (stopped / "checkpoints").glob("step-*")] == ["step-00000003"]
     train_here(small_config(demo_shards, stopped, *common))
-    timing = ("time", "samples_per_second", "frames_per_second", "data_wait_percent", "step_seconds")
+    timing = ("time", "samples_per_second", "frames_per_second", "data_wait_percent", "step_seconds", "loader_")
     for kind in ("train", "dev"):
-        a, b = ([{k: v for k, v in r.items() if k not in timing} for r in records(d, kind)] for d in (whole, stopped))
+        a, b = (
+            [{k: v for k, v in r.items() if not k.startswith(timing)} for r in records(d, kind)]
+            for d in (whole, stopped)
+        )
         assert a == b and len(a) >= 2
     assert same_weights(weights(whole), weights(stopped))
     if "train.ema_decay=0.9" in options:
@@ -271,12 +277,17 @@ def test_memory_that_does_not_suffice_says_what_to_change(
         return real(self, clips, per_frame)
 
     monkeypatch.setattr(LivenessModel, "forward", forward)
+    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: Path(path).write_bytes(b"blocks"))
     for mode, advice in (
-        ("train", r"step 0: out of memory \(CUDA out of memory.*train.accumulation=2 halves it for the same update"),
+        (
+            "train",
+            r"step 0: out of memory \(CUDA out of memory.*train.accumulation=2 halves it.*out-of-memory-0.pickle",
+        ),
         ("eval", r"scoring dev: out of memory .*set eval.batch_size below 8"),
     ):
         with pytest.raises(UserError, match=advice):
             train_here(small_config(demo_shards, tmp_path / mode, "eval.aggregate=mean"))
+    assert (tmp_path / "train" / "out-of-memory-0.pickle").read_bytes() == b"blocks"
 
 
 def test_damaged_clips_are_skipped_and_counted(

@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from livetrain.bench.group import Group
@@ -47,13 +46,12 @@ SIDES: dict[str, tuple[str, ...]] = {
 }
 QUICK_SIDES = (ALONE, ONE_BUCKET, DEFAULT, "ddp.compression=bf16")
 BACKBONE, IMAGE_SIZE, NUM_FRAMES = "resnet18", 96, 2
-MEMORY_BACKBONE = "vit_base_patch16_224"
 WARM_UP, UPDATES = 2, 6  # DDP builds its buckets anew after the first update
 SMALL_BYTES = 4096
 
 
 def run(options: Options) -> Report:
-    """A table for each number of processes; memory; what the planner is checked against."""
+    """A table for each number of processes; what the planner is checked against."""
     names = QUICK_SIDES if options.quick else tuple(SIDES)
     worlds = (2,) if options.quick else (2, 4)
     ratios: dict[str, float] = {}
@@ -77,8 +75,6 @@ def run(options: Options) -> Report:
             f"{1 / ratio(found[DEFAULT], found[ALONE]):.2f} x as long as without it, of which "
             f"{_hidden(found, DEFAULT):.0%} is hidden behind the backward pass."
         )
-    if not options.quick:
-        tables.append(_memory())
     note = (
         f"{BACKBONE}, {NUM_FRAMES} frames of {IMAGE_SIZE} x {IMAGE_SIZE} a process and micro-batch, AdamW, one thread "
         f"a process on {num_cores()} cores: more processes than cores take turns. Updates in seconds, "
@@ -150,21 +146,6 @@ def _measurements(world: int, found: dict[str, Measured], network: dict[str, flo
     ]
 
 
-def _memory() -> Table:
-    """Peak of a process's resident memory, above what it had before it made a model. Each pair of processes is new."""
-    table = Table(
-        f"Memory of one of two processes, {MEMORY_BACKBONE}: the most it had at a time (VmHWM) and what it has after "
-        "two updates (VmRSS), less what it had before the model was made. With FSDP2 too the model is made whole "
-        "first.",
-        ("side", "most, MiB", "afterwards, MiB"),
-    )
-    for name in (DEFAULT, "ddp.bucket_view=false", FSDP):
-        with Group(2, measure_memory) as group:
-            facts = group.call(name)
-            table.rows.append((name, facts["most"] / 2**20, facts["afterwards"] / 2**20))
-    return table
-
-
 # --- in the processes -------------------------------------------------------------------------------------------------
 
 
@@ -220,21 +201,6 @@ def _network(parameters: list[Any]) -> dict[str, float]:
     }
 
 
-def measure_memory(name: str) -> dict[str, Any]:
-    """Bytes of memory that the large network takes, at most and after two updates."""
-    before = _status("VmRSS")
-    with updater(name, MEMORY_BACKBONE, 224) as (_, parts, batches):
-        before = max(before, parts.before)
-        for step in range(2):
-            parts.update(step, batches)
-        return {"most": _status("VmHWM") - before, "afterwards": _status("VmRSS") - before}
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
 @contextmanager
 def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
     """(accelerator, Updater of the side, its micro-batches), the process group kept from pass to pass."""
@@ -262,16 +228,20 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         ]  # fmt: skip
         config = load_config([], [*keys, *options], warn=lambda line: None)
         accelerator = build.make_accelerator(config)
-        before = _status("VmRSS")
         model, loss = build.make_model(config, accelerator)
-        optimizer = build_optimizer(model, config.optim)
+        if name == FSDP:
+            numbers = sharded.to_meta(model)
+            sharded.shard(model, accelerator, config)
+            sharded.spread(model, numbers)
+            del numbers
+        optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 1000)
         wrapped: Any = model
-        if name not in (ALONE, "network"):
-            sharded.before_prepare(accelerator, model, model.backbone)
+        if name == FSDP:
+            optimizer = accelerator.prepare_optimizer(optimizer)
+        elif name not in (ALONE, "network"):
             wrapped, optimizer = accelerator.prepare(model, optimizer)
-        parts: Any = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
-        parts.before = before
+        parts = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
         batch = Batch(
             torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),
             torch.ones(1, dtype=torch.bool), np.zeros(1, dtype=np.int64), np.zeros((1, NUM_FRAMES), dtype=np.int64),

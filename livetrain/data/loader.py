@@ -32,6 +32,7 @@ from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.lanes import Source, colours_of, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
+from livetrain.data.stages import Stages
 from livetrain.errors import MachineFault, UserError
 from livetrain.machine import num_cores
 from shards.colour import RGB, Colours
@@ -214,6 +215,7 @@ class Loader:
         patience: float = MAX_FAILURES_IN_A_ROW,
     ) -> None:
         self.wait_seconds = 0.0
+        self.stages = Stages()
         self.failures: list[Failure] = []
         self.refused: set[int] = set()  # rows that the GPU's decoder does not take, against what the index says
         if config.data.decoder == "gpu" and device.type != "cuda":
@@ -250,6 +252,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches that have not been handed out yet, once: nothing after the last, or after `close`."""
         while not self._ended:
+            self.stages.add("ready", self._queue.qsize())
             started = time.perf_counter()
             item = self._queue.get()
             self.wait_seconds += time.perf_counter() - started
@@ -335,9 +338,10 @@ class Loader:
         if row == PADDING or self._stop.is_set():
             return None
         source = self._source(row)
-        if source == "jpeg":
-            return source, self._dataset.jpeg_bytes(row, item.frames[index])
-        return source, self._dataset.video_bytes(row) if source == "video" else self._decode(item, index)
+        with self.stages.timed("prepare_seconds"):
+            if source == "jpeg":
+                return source, self._dataset.jpeg_bytes(row, item.frames[index])
+            return source, self._dataset.video_bytes(row) if source == "video" else self._decode(item, index)
 
     def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
@@ -385,7 +389,8 @@ class Loader:
         clips: torch.Tensor | None = None
         for lane, (positions, _) in prepared.parts.items():
             try:
-                part = self._graph(lane).pull()
+                with self.stages.timed("graph_seconds"):
+                    part = self._graph(lane).pull()
             except GraphError:
                 part = self._one_by_one(prepared, lane)
             if len(positions) == size:

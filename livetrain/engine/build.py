@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -11,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, init_empty_weights
 from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from livetrain.config import Config
 from livetrain.data import Dataset, num_train_steps
 from livetrain.data.plan import micro_batch_size
-from livetrain.engine import agree, heartbeat, sharded
+from livetrain.engine import agree, checkpoint, heartbeat, sharded
 from livetrain.engine.checkpoint import Saved
 from livetrain.engine.step import Updater, seed_torch
 from livetrain.engine.tracking import warn_stderr
@@ -73,8 +74,9 @@ def make_accelerator(config: Config) -> Accelerator:
     precision = "no" if config.train.precision == "fp32" else config.train.precision
     shards = sharded.plugin(config)
     handlers = [patience, _ddp_options(config)]
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers, fsdp_plugin=shards)
-    sharded.make_it_so(accelerator, shards)
+    with sharded.hidden_from_accelerate():
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=handlers, fsdp_plugin=shards)
+    sharded.enable(accelerator, shards)
     return accelerator
 
 
@@ -115,12 +117,18 @@ def _keep_flight_records(run_dir: Path) -> None:
 def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool = True) -> tuple[LivenessModel, Loss]:
     """The model on the device, with the seed's initial weights, and the loss of a clip.
 
-    with_weights=False leaves out pretrained backbone weights, for a model whose own are about to be loaded.
+    with_weights=False leaves out pretrained backbone weights, for a model whose own are about to be loaded. Where
+    weights will be in shards the first process has the model on the CPU, and the others one without numbers; without
+    weights none has them.
     """
     seed_torch(config.seed, 0, 0)
-    wanted = config.model if with_weights else dataclasses.replace(config.model, weights="", pretrained=False)
-    model = build_model(wanted, config.loss, config.data.image_size).to(accelerator.device)
-    return model, build_loss(config.loss)
+    in_shards = accelerator.is_fsdp2
+    has_numbers = not in_shards or (with_weights and accelerator.is_main_process)
+    reads = with_weights and has_numbers
+    wanted = config.model if reads else dataclasses.replace(config.model, weights="", pretrained=False)
+    with contextlib.nullcontext() if has_numbers else init_empty_weights(include_buffers=False):
+        model = build_model(wanted, config.loss, config.data.image_size)
+    return model if in_shards else model.to(accelerator.device), build_loss(config.loss)
 
 
 def make_parts(
@@ -138,23 +146,37 @@ def make_parts(
         check_single_frame(config.model.backbone, model.backbone, config.data.image_size)
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
-    if start is not None:
+    if start is not None and config.train.ema_decay and start.outline["ema"] is None:
+        raise UserError("train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew")
+    if start is not None and not accelerator.is_fsdp2:
         load_for_all(model, lambda: start.part("model"), "the checkpoint")
     side = config.data.image_size
     on_cuda = accelerator.device.type == "cuda"
     flops_per_clip = count_training_flops(model, (config.data.num_frames, 3, side, side), config) if on_cuda else 0
-    prepare_model(model, config.model, accelerator.device, accelerator.num_processes)
+    blocks = sharded.units(model.backbone) if accelerator.is_fsdp2 else None
+    prepare_model(model, config.model, accelerator.device, accelerator.num_processes, blocks=blocks)
+    numbers = sharded.to_meta(model) if accelerator.is_fsdp2 else {}
     ema = Ema(model, config.train.ema_decay, warmup=config.train.ema_warmup) if config.train.ema_decay else None
+    averaged = [] if ema is None else [(ema.module, "ema", "the checkpoint's moving average")]
+    if accelerator.is_fsdp2:
+        for module, field, what in [(model, "model", "the checkpoint"), *averaged]:
+            sharded.shard(module, accelerator, config)
+            if start is None:
+                sharded.spread(module, numbers)
+            else:
+                sharded.read(module, start.stored, f"{field}/", what)
+        del numbers
+    elif start is not None:
+        for module, field, what in averaged:
+            load_for_all(module, lambda: start.part(field), what)  # noqa: B023
     optimizer = build_optimizer(model, config.optim)
     schedule = build_schedule(optimizer, config.optim, num_steps)
-    if start is not None and ema is not None:
-        if start.outline["ema"] is None:
-            raise UserError(
-                "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew"
-            )
-        load_for_all(ema.module, lambda: start.part("ema"), "the checkpoint's moving average")
-    sharded.before_prepare(accelerator, model, model.backbone)
-    wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
+    if (
+        accelerator.is_fsdp2
+    ):  # in shards already: Accelerate would look for the weights by addresses, and shards have none
+        wrapped, prepared_optimizer = model, accelerator.prepare_optimizer(optimizer)
+    else:
+        wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
     if start is not None:
         if not fits(optimizer, start.outline["state"]["optimizer"]):
             if not config.run.fork:
@@ -182,7 +204,8 @@ def make_parts(
 
 
 def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tensor]], what: str) -> None:
-    """`load_weights` of what `read()` gives on the first process, for all of them. The model is not in shards."""
+    """`load_weights` of what `read()` gives on the first process, for all of them. The model is not in shards (see
+    sharded.read)."""
 
     def load() -> None:
         load_weights(model, read(), what)
@@ -192,10 +215,20 @@ def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tens
     agree.give_to_all(model.state_dict().values(), device)
 
 
+def load_checked(model: torch.nn.Module, folder: Path, manifest: dict[str, Any], *, averaged: bool, what: str) -> None:
+    """Load the weights of a checkpoint's folder of either kind, whose manifest was checked, on all processes. averaged:
+    the moving average, where there is one beside them."""
+    if sharded.is_sharded(model):
+        stored, prefix = checkpoint.stored_weights(folder, manifest, averaged=averaged)
+        sharded.read(model, stored, prefix, what)
+    else:
+        load_for_all(model, lambda: checkpoint.read_weights(folder, manifest, averaged=averaged)[0], what)
+
+
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], what: str) -> None:
     """Load `weights` into `model`. Raises UserError when they are of another model."""
     try:
-        model.load_state_dict(sharded.shard_weights(model, weights) if sharded.is_sharded(model) else weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise UserError(f"{what} does not fit the model ({first}); use the options it was trained with") from None

@@ -91,8 +91,18 @@ def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -
         if not isinstance(tensor, DTensor)
     }
     mine = pieces.share(num_bytes, [name for name in num_bytes if not alike(name)], team.world)[team.rank]
-    share = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, DTensor) or name in mine}
+    share = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if (_is_first_copy(tensor) if isinstance(tensor, DTensor) else name in mine)
+    }
     return Checkpoint(checkpoint.step, **outline), share
+
+
+def _is_first_copy(tensor: DTensor) -> bool:
+    """Whether of the processes with this shard (HSDP has several) this one is the first."""
+    place = tensor.device_mesh.get_coordinate() or ()
+    return all(at == 0 for at, placement in zip(place, tensor.placements, strict=True) if placement.is_replicate())
 
 
 def save(
@@ -188,6 +198,15 @@ def read_weights(
         return load_file(path / MODEL), manifest
     saved = _open(path, manifest)
     return saved.part("ema" if averaged and saved.outline["ema"] is not None else "model"), manifest
+
+
+def stored_weights(path: Path, manifest: dict[str, Any], *, averaged: bool) -> tuple[pieces.Stored, str]:
+    """(the tensors of a folder whose manifest was checked, what the names of the weights begin with there): what
+    `read_weights` reads, unread."""
+    if (path / MODEL).exists():
+        return pieces.Stored(path), ""
+    saved = _open(path, manifest)
+    return saved.stored, "ema/" if averaged and saved.outline["ema"] is not None else "model/"
 
 
 def best_folder(folder: Path) -> Path | None:

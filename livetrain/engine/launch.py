@@ -65,10 +65,12 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
         except subprocess.CalledProcessError as error:
             returncode = error.returncode
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
+            rank, failure = min(error.failures.items(), key=lambda item: _when(item[1]))
             returncode = failure.exitcode
             if returncode < 0 and -returncode not in passing.passed:
                 _tell_of_death(rank, returncode, scripts)
+            elif len(error.failures) > 1:
+                _tell_of_the_first(rank, failure)
         except (DistError, ConnectionError) as error:  # the second is Accelerate's, of a port that is taken
             # No mistake in what was asked, for which a cluster would not start the job again: nodes die, and come late.
             print(f"error: {_not_met(options, error)}", file=sys.stderr, flush=True)
@@ -78,6 +80,23 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
     if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
         return EXIT_STOPPED
     return returncode if returncode >= 0 else 128 - returncode  # as shells count deaths by signals
+
+
+def _when(failure: Any) -> int:
+    """Nanoseconds since 1970 at which a process failed, by what it left (entry.run), or when its end was seen."""
+    return int(_left_by(failure).get("exact", 0)) or (failure.timestamp + 1) * 10**9  # whole seconds, cut off
+
+
+def _left_by(failure: Any) -> dict[str, Any]:
+    message = failure.error_file_data.get("message")
+    return message["extraInfo"] if isinstance(message, dict) else {}
+
+
+def _tell_of_the_first(rank: int, failure: Any) -> None:
+    """Of several processes that failed, most because another one did, print how the first one came to it."""
+    callstack = _left_by(failure).get("py_callstack")
+    if callstack:
+        print(f"error: rank {rank} failed first, the others after it:\n{callstack}", file=sys.stderr, flush=True)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:

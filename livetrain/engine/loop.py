@@ -22,8 +22,9 @@ from accelerate.utils import gather_object
 
 from livetrain.config import Config
 from livetrain.data import Dataset, epoch_of_step, train_loader
+from livetrain.data.stages import Stages
 from livetrain.engine import agree, checkpoint, environment, garbage, memory, run, sharded
-from livetrain.engine.build import Parts, load_for_all, load_weights
+from livetrain.engine.build import Parts, load_checked
 from livetrain.engine.checkpoint import Checkpoint, Saved
 from livetrain.engine.evaluate import evaluate, local_world
 from livetrain.engine.heartbeat import Heartbeat
@@ -115,6 +116,7 @@ class Loop:
             world=accelerator.num_processes,
         )
         self.window_loss = self.window_clips = 0.0  # since the last look at them
+        self.stages: Stages | None = None  # of the loader, once there is one
         self.saved_at, self.save_due = time.monotonic(), False
 
     def __enter__(self) -> Loop:
@@ -158,6 +160,7 @@ class Loop:
             start_step=self.start_step,
             num_steps=parts.num_steps,
         )
+        self.stages = loader.stages
         title = f"training {config.name}"
         bar = progress(title, parts.num_steps, "steps", start=self.start_step, enabled=accelerator.is_main_process)
         profiler = recording(config.profile, self.run_dir, accelerator.process_index, self.warn)
@@ -167,7 +170,7 @@ class Loop:
             num_failures = 0
             for step in range(self.start_step, parts.num_steps):
                 micro_batches = list(itertools.islice(batches, config.train.accumulation))
-                with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config)):
+                with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config), self.run_dir):
                     result = parts.updater.update(
                         step, micro_batches, stop=self.stop.requested, save=self._wants_save()
                     )
@@ -223,15 +226,7 @@ class Loop:
         self.accelerator.wait_for_everyone()
         folder, manifest, sha256 = agree.first_decides(self._find_best)
         agree.await_manifest(folder, sha256)
-        model = self.parts.model
-
-        def read() -> dict[str, torch.Tensor]:
-            return checkpoint.read_weights(folder, manifest, averaged=False)[0]
-
-        if sharded.is_sharded(model):
-            load_weights(model, read(), "the best checkpoint")
-        else:
-            load_for_all(model, read, "the best checkpoint")
+        load_checked(self.parts.model, folder, manifest, averaged=False, what="the best checkpoint")
         self.heartbeat.beat(self.heartbeat.step, "evaluating")
         return folder
 
@@ -337,6 +332,7 @@ class Loop:
                 "num_refused": refused,
                 "num_left_out": self.carry.num_left_out,
                 **over_processes(self.meter.read(), self.accelerator),
+                **(self.stages.read() if self.stages else {}),
                 "time": time.time(),
             }
             self._write(record)

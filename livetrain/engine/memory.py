@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -12,14 +14,26 @@ from livetrain.errors import MachineFault, first_line
 
 
 @contextlib.contextmanager
-def told_to_the_user(what: str, advice: str) -> Iterator[None]:
-    """Raises MachineFault with `advice` where the block runs out of memory, of a GPU or of the machine."""
+def told_to_the_user(what: str, advice: str, folder: Path | None = None) -> Iterator[None]:
+    """Raises MachineFault with `advice` where the block runs out of memory, of a GPU or of the machine; of a GPU, with
+    what lay in its memory in `folder`."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no class of its own
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        raise MachineFault(f"{what}: out of memory ({first_line(error)}); {advice}") from error
+        kept = _keep_snapshot(folder) if folder and isinstance(error, torch.OutOfMemoryError) else ""
+        raise MachineFault(f"{what}: out of memory ({first_line(error)}); {advice}{kept}") from error
+
+
+def _keep_snapshot(folder: Path) -> str:
+    """Write what lies in the GPU's memory, for https://pytorch.org/memory_viz. Returns a clause that says where."""
+    path = folder / f"out-of-memory-{os.environ.get('RANK', '0')}.pickle"
+    try:
+        torch.cuda.memory._dump_snapshot(str(path))
+    except (RuntimeError, OSError):  # a disk that is full too is no reason to hide the advice
+        return ""
+    return f". What lay in it: {path} (open it at https://pytorch.org/memory_viz)"
 
 
 def advice_for_training(config: Config) -> str:

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from timm.utils.agc import adaptive_clip_grad
 from torch.distributed.tensor import DTensor
 
 from livetrain.config import Config
 from livetrain.data import Batch
+from livetrain.engine import sharded
+from livetrain.model import clip_by_unit
 from livetrain.model.losses import kind_cross_entropy
 from livetrain.model.noise import batch_keys
 
@@ -109,12 +110,13 @@ class Updater:
         losses = []
         before = [buffer.clone() for buffer in self.buffers]
         for micro, batch in enumerate(batches):
-            last = micro == len(batches) - 1
+            # Shards are added up shard by shard: kept for the last micro-batch, gradients would be whole.
+            averages = micro == len(batches) - 1 or sharded.is_sharded(self.model)
             chunk = micro * accelerator.num_processes + accelerator.process_index
             seed_torch(config.seed, step, chunk)  # whatever draws beside the noise layers
             positions = chunk * len(batch.rows) + torch.arange(len(batch.rows), device=batch.clips.device)
             self.noise.clips = batch_keys(config.seed, step, positions)
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+            with contextlib.nullcontext() if averages else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     outputs = self.model(batch.clips)
                 # where, not a product: a NaN of a masked clip must not spread
@@ -172,7 +174,7 @@ class Updater:
         if options.clip_grad_value:
             torch.nn.utils.clip_grad_value_(self.parameters, options.clip_grad_value)
         if options.clip_agc:
-            adaptive_clip_grad(self.clipped_by_unit, options.clip_agc)
+            clip_by_unit(self.clipped_by_unit, options.clip_agc)
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
     def _has_bad_numbers(self, figures: Figures) -> bool:

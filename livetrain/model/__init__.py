@@ -5,7 +5,16 @@ from livetrain.model.cost import count_flops, count_parameters, count_training_f
 from livetrain.model.ema import Ema
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.losses import build_loss
-from livetrain.model.optim import build_optimizer, build_schedule, fits, keeping_options, load_optimizer, param_groups
+from livetrain.model.optim import (
+    build_optimizer,
+    build_schedule,
+    fits,
+    is_element_wise,
+    keeping_options,
+    load_optimizer,
+    param_groups,
+)
+from livetrain.model.shards import clip_by_unit
 from livetrain.model.weights import load_backbone_weights
 
 __all__ = [
@@ -16,11 +25,13 @@ __all__ = [
     "build_optimizer",
     "build_schedule",
     "check_single_frame",
+    "clip_by_unit",
     "count_flops",
     "count_parameters",
     "count_training_flops",
     "estimate_memory_bytes",
     "fits",
+    "is_element_wise",
     "keeping_options",
     "live_logit",
     "load_backbone_weights",

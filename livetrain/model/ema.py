@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+
+from livetrain.model.shards import local
 
 
 class Ema(ModelEmaV3):
@@ -18,5 +23,10 @@ class Ema(ModelEmaV3):
     """
 
     def __init__(self, model: nn.Module, decay: float, *, warmup: bool = False) -> None:
-        super().__init__(model, decay=decay, use_warmup=warmup)
-        self.module.requires_grad_(False)
+        # timm asks for the device of the weights, which a model that is to be cut into shards has not got yet.
+        super().__init__(nn.Linear(1, 1), decay=decay, use_warmup=warmup)
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def _foreach_lerp_(self, ema_values: list[torch.Tensor], model_values: list[torch.Tensor], weight: float) -> None:
+        # Number by number, so shards are averaged as the whole would be; torch refuses lists of shards and buffers.
+        super()._foreach_lerp_([local(v) for v in ema_values], [local(v) for v in model_values], weight)

@@ -28,6 +28,7 @@ def fake_forward(model: nn.Module, shape: Sequence[int], weights: dict[str, Tens
             stand_ins[name] = fake.requires_grad_(tensor.requires_grad)
         compiled, model._compiled_call_impl = model._compiled_call_impl, None
         try:
-            return functional_call(model, stand_ins, (torch.empty(tuple(shape)),))
+            # Tied: torch would put the stand-in back where one layer is in two places (CoaT).
+            return functional_call(model, stand_ins, (torch.empty(tuple(shape)),), tie_weights=False)
         finally:
             model._compiled_call_impl = compiled

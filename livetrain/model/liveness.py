@@ -64,7 +64,7 @@ class LivenessModel(nn.Module):
             backbone.requires_grad_(False).eval()
         self.frozen_modules = _freeze(backbone, frozen_parts)
         if channels_last:
-            self.to(memory_format=torch.channels_last)
+            _to_channels_last(self)
 
     def train(self, mode: bool = True) -> LivenessModel:
         super().train(mode)
@@ -145,13 +145,20 @@ def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:
 
 
 def prepare_model(
-    model: LivenessModel, cfg: ModelConfig, device: torch.device, num_processes: int, *, backend: str = "inductor"
+    model: LivenessModel,
+    cfg: ModelConfig,
+    device: torch.device,
+    num_processes: int,
+    *,
+    backend: str = "inductor",
+    blocks: Sequence[nn.Module] | None = None,
 ) -> None:
     """What training adds, in place: synchronised batch norm and torch.compile. Names in the state dict stay.
 
     Call it before the optimizer and DDP. Batch norm over one process is synchronised by nature, and a frozen backbone
     has no batch statistics: then nothing is converted. Raises UserError for sync_bn over CPU processes (torch's
-    SyncBatchNorm has no CPU implementation) or without any batch norm, and for compile without a C++ compiler.
+    SyncBatchNorm has no CPU implementation) or without any batch norm, and for compile without a C++ compiler. blocks:
+    what is compiled one by one in place of the whole (FSDP2 gathers their weights in between).
     """
     if cfg.sync_bn and not cfg.freeze_backbone:
         _synchronise_batch_norm(model, cfg, device, num_processes)
@@ -160,7 +167,8 @@ def prepare_model(
     if cfg.compile:
         if backend == "inductor" and not _has_compiler(device):
             raise UserError("model.compile=true needs a C/C++ compiler (Debian: apt-get install g++), found none")
-        model.compile(backend=backend)
+        for module in (model,) if blocks is None else blocks:
+            module.compile(backend=backend)
 
 
 def p_live(logits: Tensor) -> Tensor:
@@ -208,6 +216,30 @@ def _count_batches_once(model: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is not None:
             module.register_forward_pre_hook(before)
             module.register_forward_hook(after, always_call=True)
+
+
+def _to_channels_last(model: nn.Module) -> None:
+    """Lay out the model's weights channels last, in place. Not `Module.to`, which refuses weights that two layers share
+    (CoaT).
+
+    torch 2.14 writes beyond its memory in the backward pass of a strided 1x1 convolution over fewer than 16 channels
+    with channels last on the CPU (FastViT's stem; a segmentation fault sooner or later): such a layer keeps its layout.
+    """
+    spared = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _overruns(module)]
+    weights = {id(module.weight) for module in spared}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.ndim == 4 and id(tensor) not in weights:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    for module in spared:
+        module.register_forward_pre_hook(_dense_on_cpu)
+
+
+def _overruns(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.groups == 1 and conv.in_channels < 16
+
+
+def _dense_on_cpu(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(item.contiguous() if item.device.type == "cpu" else item for item in inputs)
 
 
 def _has_compiler(device: torch.device) -> bool:

@@ -19,12 +19,15 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from livetrain.config import OptimConfig
 from livetrain.errors import UserError
 from livetrain.model.liveness import LivenessModel
 
+# Of torch's optimizers with one kernel for all tensors, those whose kernel takes DTensors (torch 2.14).
+FUSED_IN_SHARDS = (torch.optim.Adam, torch.optim.AdamW)
 SCHEDULES = ("cosine", "constant", "tanh", "step", "multistep", "poly", "wsd", "rsqrt")
 
 
@@ -90,6 +93,28 @@ def fits(optimizer: Optimizer, state: dict[str, Any]) -> bool:
     ]
 
 
+def is_element_wise(cfg: OptimConfig) -> bool:
+    """Whether the optimizer goes number by number: three updates of a matrix are those of its two parts but for
+    rounding. Raises UserError as `build_optimizer` does."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.linspace(0.1, 10.0, 96)[:, None]  # so that norms of the parts are not those of the whole
+    start, *gradients = (scale * torch.randn(96, 64, generator=generator) for _ in range(4))
+    unit = torch.nn.functional.normalize(start[40:], dim=1)
+    for gradient in gradients:  # across the weights of one part alone, for those that look at such angles (AdamP)
+        gradient[40:] -= (gradient[40:] * unit).sum(dim=1, keepdim=True) * unit
+
+    def updated(rows: slice) -> torch.Tensor:
+        part = nn.Parameter(start[rows].clone())
+        optimizer = _create([{"params": [part]}], cfg)
+        for gradient in gradients:
+            part.grad = gradient[rows].clone()
+            optimizer.step()
+        return part.detach() - start[rows]
+
+    whole, parts = updated(slice(0, 96)), torch.cat([updated(slice(0, 40)), updated(slice(40, 96))])
+    return bool((whole - parts).norm() < 1e-4 * whole.norm())
+
+
 def num_states(cfg: OptimConfig) -> float:
     """Numbers that the optimizer keeps for each parameter, found by one step on a small matrix (AdamW: 2)."""
     matrix = nn.Parameter(torch.zeros(128, 128))
@@ -112,7 +137,9 @@ def _create(groups: list[dict[str, Any]], cfg: OptimConfig) -> Optimizer:
     if info.second_order:
         raise UserError(f"optim.name={cfg.name} needs second derivatives, which training does not make; choose another")
     extra: dict[str, Any] = {"betas": (cfg.beta1, cfg.beta2)} if info.has_betas and info.num_betas == 2 else {}
-    if callable(info.opt_class) and "fused" in inspect.signature(info.opt_class).parameters:
+    takes_fused = callable(info.opt_class) and "fused" in inspect.signature(info.opt_class).parameters
+    in_shards = any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"])
+    if takes_fused and (not in_shards or info.opt_class in FUSED_IN_SHARDS):
         extra["fused"] = (
             True  # one kernel for all tensors: AdamW of 5.7 M parameters on two cores, 15 ms instead of 117
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from livetrain import fileio
-from livetrain.engine import entry
+from livetrain.engine import entry, launch
 from livetrain.engine.attempts import Attempt, decide
 from livetrain.engine.step import NonFiniteLoss
 from livetrain.engine.stop import Stopped
@@ -49,3 +51,32 @@ def test_a_full_disk_is_no_mistake_of_the_users(
     with pytest.raises(UserError) as raised:
         fileio.write_text(tmp_path / "a", "b")
     assert type(raised.value) is kind
+
+
+def test_the_process_that_failed_first_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 1 fails, rank 0 a moment later because of it; torchrun knows whole seconds alone."""
+
+    def first() -> int:
+        raise ZeroDivisionError("the cause")
+
+    def second() -> int:
+        raise MachineFault("lost the others")
+
+    failures = {}
+    for rank, main in ((1, first), (0, second)):
+        path = tmp_path / f"{rank}.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+        with contextlib.suppress(ZeroDivisionError):
+            entry.run(main)
+        failures[rank] = ProcessFailure(local_rank=rank, pid=1, exitcode=1, error_file=str(path))
+    failures = dict(sorted(failures.items()))
+    capsys.readouterr()
+    rank, failure = min(failures.items(), key=lambda item: launch._when(item[1]))
+    assert rank == 1
+    launch._tell_of_the_first(rank, failure)
+    told = capsys.readouterr().err
+    assert told.startswith("error: rank 1 failed first") and told.rstrip().endswith("ZeroDivisionError: the cause")
+    silent = ProcessFailure(local_rank=2, pid=1, exitcode=1, error_file=str(tmp_path / "none"))
+    assert launch._when(silent) > launch._when(failures[0]), "one that left nothing comes last"

@@ -427,3 +427,32 @@ def test_recomputed_activations_count_a_batch_once(name: str) -> None:
     assert found[0].keys() == found[1].keys() and len(found[0]) > 10
     for key, value in found[0].items():
         assert torch.allclose(value.double(), found[1][key].double(), atol=1e-6), key
+
+
+def test_layers_in_two_places(tmp_path: Path) -> None:
+    """CoaT has some: weights are laid out, checked on fake tensors and saved all the same."""
+    from livetrain.config import config_from
+    from livetrain.package import Trained, load, write
+
+    config = config_from({"data": {"image_size": 32}, "model": {"backbone": "coat_tiny"}}, "test", [])
+    model = build_model(config.model, config.loss, 32)
+    assert all(type(tensor) in (torch.Tensor, nn.Parameter) for tensor in model.state_dict().values())
+    packaged = load(write(Trained(tmp_path, config, model, 0.5), tmp_path / "package"))
+    clips = torch.randn(1, 1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(clips), packaged.model.eval()(clips))
+
+
+def test_a_convolution_that_overruns_its_memory_keeps_its_layout() -> None:
+    """FastViT's stem: a strided 1x1 convolution over 3 channels. With channels last its backward pass on the CPU ended
+    the process (torch 2.14)."""
+    model = build_model(ModelConfig(backbone="fastvit_t8"), LossConfig(), 64)
+    spared = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.in_channels == 3]
+    assert spared
+    seen = []
+    for module in spared:
+        module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].is_contiguous()))
+    model(torch.randn(2, 1, 3, 64, 64)).sum().backward()
+    assert seen == [True] * len(spared)
+    other = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.in_channels == 3]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in other)

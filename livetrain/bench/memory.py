@@ -1,0 +1,99 @@
+"""`livetrain bench memory`: what a process of a run holds at most, with whole weights (DDP) and in shards (FSDP2).
+
+Whole runs on CPU processes, where memory is what the kernel says it is: a first one that starts, trains two updates,
+keeps the moving average of the weights, evaluates and writes a checkpoint and the best weights; and one that goes on
+from that checkpoint. Pages that are shared with other processes (libraries) are in both. On a GPU the same tensors lie
+in its memory, but for the copy that a checkpoint is written from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from livetrain.bench.corpus import clip_sets, make_task
+from livetrain.bench.group import Group
+from livetrain.bench.options import Options
+from livetrain.bench.report import Report, Table
+from livetrain.config import load_config
+from livetrain.progress import progress
+
+BASE, LARGE, QUICK_BACKBONE = "vit_base_patch16_224", "vit_large_patch16_224", "vit_tiny_patch16_224"
+# (backbone, processes with whole weights, processes with shards): four of the large one with whole weights take 27 GB.
+RUNS, QUICK = ((BASE, 4, 4), (LARGE, 2, 4)), ((QUICK_BACKBONE, 2, 2),)
+STAGES = ("start", "resume")
+
+
+def run(options: Options) -> Report:
+    """A table with a row for each backbone, kind and stage."""
+    shards = make_task(clip_sets(options)[0], options, "decode").shards
+    table = Table(
+        "Resident memory of the first process, which holds most, at most (VmHWM), and that above what it has before it "
+        "makes the model; MiB. share: of what DDP takes above it.",
+        ("backbone", "weights", "processes", "stage", "most", "above", "share"),
+    )
+    ratios: dict[str, float] = {}
+    wanted = QUICK if options.quick else RUNS
+    with progress("memory", len(wanted) * 4, "runs") as advance:
+        for backbone, num_whole, num_sharded in wanted:
+            whole: dict[str, float] = {}
+            for kind, world in (("whole (DDP)", num_whole), ("shards (FSDP2)", num_sharded)):
+                with tempfile.TemporaryDirectory(prefix="livetrain-bench-") as folder:
+                    for stage in STAGES:
+                        with Group(world, measure) as group:
+                            facts = group.call(stage, kind != "whole (DDP)", backbone, str(shards), folder)
+                        above = facts["most"] - facts["before"]
+                        whole.setdefault(stage, above)
+                        share = above / whole[stage]
+                        table.rows.append(
+                            (backbone, kind, world, stage, facts["most"] / 2**20, above / 2**20, f"{share:.0%}")
+                        )
+                        if kind != "whole (DDP)":
+                            ratios[f"memory: DDP over FSDP2, {backbone}, {stage}"] = 1 / share
+                        advance(note=f"{backbone}, {kind}, {stage}")
+    lines = [f"- {name.removeprefix('memory: ')}: {value:.2f}" for name, value in ratios.items()]
+    return Report("Memory of a process", "\n".join(lines), [table], ratios, ("accelerate",))
+
+
+# --- in the processes -------------------------------------------------------------------------------------------------
+
+
+def measure(stage: str, in_shards: bool, backbone: str, shards: str, folder: str) -> dict[str, Any]:
+    """Bytes before the model is made and at most, of a whole run."""
+    import timm  # noqa: F401 - what every process imports is no part of the figure
+
+    from livetrain import train
+    from livetrain.engine import conclude, loop  # noqa: F401
+    from livetrain.engine.stop import StopRequest
+
+    os.environ |= {"ACCELERATE_USE_FSDP": str(in_shards).lower(), "FSDP_VERSION": "2"}
+    os.environ["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    world = int(os.environ["WORLD_SIZE"])
+    run_dir = Path(folder) / "run"
+    if stage == "resume" and os.environ["RANK"] == "0":
+        for name in ("step-00000002", "best-00000002"):
+            shutil.rmtree(run_dir / "checkpoints" / name, ignore_errors=True)
+    config = load_config(
+        [],
+        [
+            f"data.shards={shards}", f"run_dir={run_dir}", f"model.backbone={backbone}", "data.image_size=224",
+            "data.num_frames=1", "eval.num_frames=1", "eval.batch_size=1", f"train.global_batch={world}",
+            "train.max_steps=2", "train.save_every_steps=1", "train.ema_decay=0.9", "train.eval_every_epochs=0",
+            "optim.warmup_steps=0", "tracking.wandb=disabled", "train.keep_last=2", "train.precision=bf16",
+        ],
+        warn=lambda line: None,
+    )  # fmt: skip
+    before = _status("VmRSS")
+    with StopRequest() as stop, contextlib.redirect_stdout(io.StringIO()):
+        train.train(config, stop)
+    return {"before": before, "most": _status("VmHWM")}
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
