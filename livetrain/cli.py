@@ -25,6 +25,8 @@ HELP = """livetrain VERB …
   soup CHECKPOINT CHECKPOINT … --out DIR                   one model, the mean of their weights
   ablate RUN                                               accuracy against cost: frames, views, precision, members
   submit CONFIG.yaml … --nodes N --gpus-per-node G …       the same as a SLURM job that survives preemption
+  jobs [RUN …]                                             how submitted jobs go: state, attempts, last update
+  cancel RUN …                                             cancel them; a run saves first
   cv CONFIG.yaml … [key=value …]                           each fold tested by a run that has not seen its people
   sweep SWEEP.yaml CONFIG.yaml … [--count N]               many runs over some options, into one table
   report RUN                                               write RUN/report.html again, from what is in RUN
@@ -65,6 +67,8 @@ def _verb(verb: str) -> Callable[[list[str]], int]:
         "soup": _soup,
         "ablate": _ablate,
         "submit": _submit,
+        "jobs": _jobs,
+        "cancel": _cancel,
         "cv": _cv,
         "sweep": _sweep,
         "report": _report,
@@ -174,6 +178,18 @@ def _submit(arguments: list[str]) -> int:
     from livetrain import submit
 
     return submit.main(arguments)
+
+
+def _jobs(arguments: list[str]) -> int:
+    from livetrain.jobs import status
+
+    return status.jobs(arguments)
+
+
+def _cancel(arguments: list[str]) -> int:
+    from livetrain.jobs import status
+
+    return status.cancel(arguments)
 
 
 def _cv(arguments: list[str]) -> int:

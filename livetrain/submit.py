@@ -1,34 +1,38 @@
 """Submit a training run to SLURM, with the code and the configuration as they are now.
 
     livetrain submit CONFIG.yaml … [key=value …] --nodes N --gpus-per-node G [--time 24:00:00] [--cluster FILE]
-                     [--array FILE | --array KEYS | --folds] [--evaluate-on SHARDS] [--dry-run]
+                     [--array FILE | --array KEYS | --folds] [--at-once N] [--shards fsdp2|hsdp]
+                     [--evaluate-on SHARDS] [--dry-run]
 
   --cluster FILE        the cluster's partition, account, modules, container …; slurm/cluster.yaml lists all keys
   --array FILE          one job for each line of FILE, which holds more `key=value`; its run is run_dir/task-<n>
   --array KEYS          the same for each value of a key, seed=0..4 or optim.lr=1e-3,3e-3; of several, parted by blanks,
                         for each combination: --array "seed=0..2 model.pool=mean,attention"
+  --at-once N           of an array, so many at a time
+  --shards fsdp2|hsdp   weights in shards over all processes, or over those of each node (launch/fsdp2.yaml, hsdp.yaml)
   --folds               a job for each fold of shards that were built with --folds K, run_dir/fold-<n>, as data.fold=n/K
   --evaluate-on SHARDS  a job that starts when this one is finished and scores the best checkpoint on other shards
   --dry-run             print what would be run, and write nothing
 
-The run directory gets code/ (the packages), submitted.yaml (the whole configuration) and job.log: what is queued does
-not change when the working tree does. Submitting the same command again goes on with the run. When the jobs of an array
-are done, one more makes run_dir/leaderboard.csv and .html of them, or joins folds into one verdict (`livetrain cv`).
+The run directory gets code-<digest>/ (the packages, and what differed from their commit), submitted-<digest>.yaml (the
+whole configuration), jobs.jsonl and job.log: what is queued does not change when the working tree does, nor when other
+code or another configuration is submitted. Submitting the same command again goes on with the run, after the job that
+has it now. When the jobs of an array are done, one more makes run_dir/leaderboard.csv and .html of them, or joins folds
+into one verdict (`livetrain cv`). `livetrain jobs RUN` shows how they go, `livetrain cancel RUN` ends them.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
-import json
+import hashlib
 import math
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,13 +43,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from livetrain.config import Config, load_config, to_yaml
 from livetrain.engine import entry
+from livetrain.engine.environment import COMMIT
 from livetrain.engine.run import refuse_another
 from livetrain.errors import UserError, first_line
-from livetrain.fileio import is_url, write_text
+from livetrain.fileio import is_url
+from livetrain.jobs import array as arrays
+from livetrain.jobs import ledger, snapshot
+from livetrain.jobs.array import Array
+from livetrain.jobs.ledger import Submitted
 
 REPO = Path(__file__).resolve().parent.parent
-SNAPSHOT = ("livetrain", "shards", "slurm", "launch", "configs", "pyproject.toml")
-CODE, SUBMITTED, LOG = "code", "submitted.yaml", "job.log"
+LOG, ARRAY = "job.log", "array.txt"
+SHARDS = ("fsdp2", "hsdp")
 
 
 @dataclass
@@ -68,14 +77,18 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Array:
-    """The runs of a job array: the `key=value` that each adds to the configuration, its folder in run_dir, and what
-    joins them when they have ended: arguments of livetrain, and on what condition."""
+class Kept:
+    """Where a job finds its code, its configuration and its array; digests stand for what is not written yet."""
 
-    lines: list[str]
-    folders: list[str]
-    joined_by: list[str]
-    condition: str
+    code: Path
+    submitted: Path
+    array: Path
+
+    @classmethod
+    def planned(cls, run_dir: Path) -> Kept:
+        """Names, before anything is written (--dry-run)."""
+        names = ("code-DIGEST", "submitted-DIGEST.yaml", "array-DIGEST.txt")
+        return cls(*(run_dir / name for name in names))
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ def load_cluster(path: Path | None) -> Cluster:
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
-def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, array: Array | None) -> Job:
+def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, array: Array | None, kept: Kept) -> Job:
     """The job that trains `config`, whose paths are absolute."""
     run_dir = Path(config.run_dir)
     seconds, limit = cluster.stop_seconds_before_limit, options.time or cluster.time
@@ -132,7 +145,7 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, 
     sbatch = [
         "sbatch",
         "--parsable",
-        f"--job-name={config.name}",
+        f"--job-name={job_name(config)}",
         f"--nodes={options.nodes}",
         f"--time={limit}",
         f"--signal=B:USR1@{seconds}",
@@ -143,18 +156,27 @@ def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, 
         *cluster.sbatch_options,
     ]
     variables = {
-        "LIVETRAIN_CODE": str(run_dir / CODE),
+        "LIVETRAIN_CODE": str(kept.code),
         "LIVETRAIN_PYTHON": cluster.python or sys.executable,
         "LIVETRAIN_SETUP": "\n".join(cluster.setup),
         "LIVETRAIN_CONTAINER": cluster.container,
         "LIVETRAIN_SRUN": shlex.join(cluster.srun_options),
         "LIVETRAIN_PROCESSES_PER_NODE": str(cluster.processes_per_node or options.gpus_per_node or 1),
+        "LIVETRAIN_SHARDS": options.shards,
     }
     if array:
-        sbatch.append(f"--array=0-{len(array.lines) - 1}")
-        variables["LIVETRAIN_ARRAY"] = str(run_dir / "array.txt")
-    script = [str(run_dir / CODE / "slurm" / "train.sbatch"), str(run_dir / SUBMITTED)]
+        at_once = f"%{options.at_once}" if options.at_once else ""
+        sbatch.append(f"--array=0-{len(array.lines) - 1}{at_once}")
+        variables["LIVETRAIN_ARRAY"] = str(kept.array)
+    else:
+        sbatch.append("--dependency=singleton")  # after the job that has the run now; tasks of an array share a name
+    script = [str(kept.code / "slurm" / "train.sbatch"), str(kept.submitted)]
     return Job([*sbatch, *script], {name: value for name, value in variables.items() if value}, cluster.sbatch_options)
+
+
+def job_name(config: Config) -> str:
+    """Of the run, wherever it is submitted from: jobs of one name go one after the other."""
+    return f"{config.name}-{hashlib.sha256(config.run_dir.encode()).hexdigest()[:6]}"
 
 
 def evaluation_job(config: Config, training: Job, after: str, shards: str) -> Job:
@@ -181,86 +203,14 @@ def following_job(
     depends on has failed it ends, in place of waiting for ever."""
     run_dir = Path(config.run_dir)
     kept = ("--partition=", "--account=", "--qos=", "--constraint=")
-    sbatch = ["sbatch", "--parsable", f"--job-name={config.name}-{name}", "--nodes=1", *resources]
+    sbatch = ["sbatch", "--parsable", f"--job-name={job_name(config)}-{name}", "--nodes=1", *resources]
     sbatch += [item for item in training.command if item.startswith(kept)]
     sbatch += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
     sbatch += [f"--chdir={run_dir}", f"--output={run_dir / f'{name}.log'}", *training.more]
-    trainings_alone = ("LIVETRAIN_PROCESSES_PER_NODE", "LIVETRAIN_ARRAY")
+    trainings_alone = ("LIVETRAIN_PROCESSES_PER_NODE", "LIVETRAIN_ARRAY", "LIVETRAIN_SHARDS")
     variables = {name: value for name, value in training.variables.items() if name not in trainings_alone}
-    script = str(run_dir / CODE / "slurm" / "verb.sbatch")
+    script = str(Path(training.variables["LIVETRAIN_CODE"]) / "slurm" / "verb.sbatch")
     return Job([*sbatch, script, *arguments], variables, training.more)
-
-
-def make_array(config: Config, options: argparse.Namespace) -> Array | None:
-    """What --array or --folds ask for. Raises UserError."""
-    run_dir = config.run_dir
-    if options.folds:
-        count = num_folds(config)
-        names = [f"fold-{fold}" for fold in range(count)]
-        lines = [f"data.fold={fold}/{count} name={config.name}-{name}" for fold, name in enumerate(names)]
-        return Array(lines, names, ["cv", str(Path(run_dir) / SUBMITTED)], "afterok")
-    if not options.array:
-        return None
-    is_keys = "=" in options.array and not Path(options.array).exists()
-    lines = combinations(options.array) if is_keys else array_lines(Path(options.array))
-    return Array(lines, [f"task-{number}" for number in range(len(lines))], ["leaderboard", run_dir], "afterany")
-
-
-def combinations(text: str) -> list[str]:
-    """`seed=0..2 model.pool=mean,max` → a line of `key=value` for each combination, the last key changing first. A
-    range may stand within a value (data.fold=0..4/5), a comma within brackets does not part. Raises UserError."""
-    choices = []
-    for item in text.split():
-        key, equals, values = item.partition("=")
-        if not (key and equals and values):
-            raise UserError(f"--array {text!r}: {item!r} is not key=value,value or key=first..last")
-        found = [value for part in re.split(r",(?![^\[]*\])", values) for value in _range(part)]
-        choices.append([f"{key}={value}" for value in found])
-    return [" ".join(line) for line in itertools.product(*choices)]
-
-
-def _range(value: str) -> list[str]:
-    """`a2..4b` → a2b, a3b, a4b; what holds no range, as it is."""
-    match = re.fullmatch(r"(.*?)(\d+)\.\.(\d+)(.*)", value)
-    if not match:
-        return [value]
-    before, first, last, after = match.groups()
-    if int(last) < int(first):
-        raise UserError(f"--array: {value!r} ends before it begins")
-    return [f"{before}{number}{after}" for number in range(int(first), int(last) + 1)]
-
-
-def array_lines(path: Path) -> list[str]:
-    """The lines of an array file, each some `key=value`. Raises UserError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"--array {path}: {error.strerror or error}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            items = shlex.split(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
-        if not items or any("=" not in item for item in items):
-            raise UserError(
-                f"{path}, line {number}: must hold `key=value` for one run, blanks between; quote values with blanks"
-            )
-    if not lines:
-        raise UserError(f"{path} is empty; it holds a line of `key=value` for each run")
-    return lines
-
-
-def num_folds(config: Config) -> int:
-    """Folds of the shards, which must be here. Raises UserError without folds."""
-    manifest = Path(config.data.shards) / "dataset.json"
-    try:
-        splits = json.loads(manifest.read_text(encoding="utf-8"))["splits"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{manifest}: {error}; --folds needs shards in a local folder") from None
-    count = sum(name.startswith("fold") for name in splits)
-    if count < 3:
-        raise UserError(f"{config.data.shards} has the splits {', '.join(splits)}: build it with --folds K")
-    return count
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -287,27 +237,16 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if path and not is_url(path) else path
 
 
-def write_run_directory(config: Config, array: Array | None) -> None:
-    """Write code/, submitted.yaml and array.txt. Code that is there is replaced: a job reads it when it starts."""
+def write_run_directory(config: Config, array: Array | None) -> Kept:
+    """Keep what the job will read, beside what other jobs of the run read. Raises UserError."""
     run_dir = Path(config.run_dir)
-    write_text(run_dir / SUBMITTED, to_yaml(config))
-    if array:
-        tasks = zip(array.lines, array.folders, strict=True)
-        own = [f"{line} {shlex.quote(f'run_dir={run_dir / name}')}\n" for line, name in tasks]
-        write_text(run_dir / "array.txt", "".join(own))
-    fresh = run_dir / f".{CODE}.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-    for name in SNAPSHOT:
-        if (REPO / name).is_dir():
-            shutil.copytree(REPO / name, fresh / name, ignore=unwanted)
-        elif (REPO / name).exists():
-            shutil.copy2(REPO / name, fresh / name)
-    from livetrain.engine.environment import COMMIT, code_version
-
-    write_text(fresh / COMMIT, f"{code_version(REPO) or ''}\n")
-    shutil.rmtree(run_dir / CODE, ignore_errors=True)
-    fresh.rename(run_dir / CODE)
+    tasks = zip(array.lines, array.folders, strict=True) if array else ()
+    own = "".join(f"{line} {shlex.quote(f'run_dir={run_dir / name}')}\n" for line, name in tasks)
+    return Kept(
+        snapshot.keep_code(REPO, run_dir),
+        snapshot.keep_text(run_dir, snapshot.SUBMITTED, to_yaml(config)),
+        snapshot.keep_text(run_dir, ARRAY, own) if array else run_dir / ARRAY,
+    )
 
 
 def sbatch(job: Job) -> str:
@@ -338,16 +277,21 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
         raise UserError(f"{REPO} has no slurm/train.sbatch: submit from a checkout of livetrain, not a package")
     if options.folds and options.array:
         raise UserError("--folds is an array already; leave out --array")
-    array = make_array(config, options)
+    run_dir = Path(config.run_dir)
+    submitted = run_dir / snapshot.name_of(snapshot.SUBMITTED, to_yaml(config))
+    array = arrays.make(config, options.array, folds=options.folds, submitted=submitted)
     if array and joined_by:
         array = dataclasses.replace(array, joined_by=list(joined_by))
     if array and options.evaluate_on:
         raise UserError("--evaluate-on scores one run, --array makes many; submit the evaluations when they are done")
+    if options.at_once and not array:
+        raise UserError("--at-once is of an array; leave it out, or give --array or --folds")
     for line, folder in zip(array.lines, array.folders, strict=True) if array else ():
-        own = [*shlex.split(line), f"run_dir={Path(config.run_dir) / folder}"]
+        own = [*shlex.split(line), f"run_dir={run_dir / folder}"]
         paths, words = entry.split_arguments(rest)
         refuse_another(with_absolute_paths(load_config(paths, [*words, *own], warn=lambda line: None)))
-    job = training_job(config, load_cluster(options.cluster), options, array)
+    cluster = load_cluster(options.cluster)
+    job = training_job(config, cluster, options, array, Kept.planned(run_dir))
     if options.dry_run:
         print(job)
         if array:
@@ -355,16 +299,30 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
         if options.evaluate_on:
             print(evaluation_job(config, job, "<job>", _absolute(options.evaluate_on)))
         return 0
-    write_run_directory(config, array)
-    number = sbatch(job)
+    if array:
+        arrays.check_size(len(array.lines))
+    job = training_job(config, cluster, options, array, write_run_directory(config, array))
+    runs = [str(run_dir / name) for name in array.folders] if array else [str(run_dir)]
+    number = submit(job, run_dir, "train", runs)
     print(f"job {number}: {config.run_dir}")
     if array:
-        after = sbatch(joining_job(config, job, number, array))
+        after = submit(joining_job(config, job, number, array), run_dir, array.joined_by[0], [str(run_dir)])
         print(f"job {after}, after its {len(array.lines)} runs: joins them")
     if options.evaluate_on:
-        after = sbatch(evaluation_job(config, job, number, _absolute(options.evaluate_on)))
+        following = evaluation_job(config, job, number, _absolute(options.evaluate_on))
+        after = submit(following, run_dir, "evaluate", [str(run_dir)])
         print(f"job {after}, after it: scores on {options.evaluate_on}")
+    print(f"how they go: livetrain jobs {config.run_dir}")
     return 0
+
+
+def submit(job: Job, run_dir: Path, what: str, runs: list[str]) -> str:
+    """`sbatch`, noted in run_dir/jobs.jsonl with the code's commit and the time."""
+    number = sbatch(job)
+    code = Path(job.variables["LIVETRAIN_CODE"])
+    commit = (code / COMMIT).read_text(encoding="utf-8").strip()
+    ledger.note(run_dir, Submitted(number, what, runs, commit, str(code), job.command, time.time()))
+    return number
 
 
 class _Parser(argparse.ArgumentParser):
@@ -379,6 +337,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--time", default="")
     parser.add_argument("--cluster", type=Path)
     parser.add_argument("--array", default="")
+    parser.add_argument("--at-once", type=int, default=0)
+    parser.add_argument("--shards", choices=("", *SHARDS), default="")
     parser.add_argument("--folds", action="store_true")
     parser.add_argument("--evaluate-on", default="")
     parser.add_argument("--dry-run", action="store_true")

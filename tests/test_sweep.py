@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from livetrain import cli, submit, sweep, train
+from livetrain import cli, sweep, train
 from livetrain.config import load_config, to_yaml
 from livetrain.errors import UserError
+from livetrain.jobs import array
 from livetrain.search import grid, load_sweep, random_options
 from livetrain.study import Study
 
@@ -267,7 +268,7 @@ def test_lists_are_options(tmp_path: Path, trained: list[list[str]], monkeypatch
     assert cli.main(["sweep", str(path), "data.sources=[x]", f"run_dir={tmp_path / 'array'}", "--nodes", "2"]) == 0
     (arguments, joined_by) = calls[0]
     assert {"--nodes=2", "--array"} <= set(arguments) and joined_by == ["sweep", str(tmp_path / "array")]
-    lines = submit.array_lines(tmp_path / "array" / "trials.txt")
+    lines = array.lines_of(tmp_path / "array" / "trials.txt")
     assert len(lines) == 8
     read = load_config([], ["data.shards=", *shlex.split(lines[0])], warn=print)
     assert read.data.sources == ["a", "b c"] and read.optim.lr == 1e-4

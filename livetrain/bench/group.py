@@ -47,10 +47,13 @@ class Group:
 
     def call(self, *arguments: Any) -> dict[str, Any]:
         """What rank 0's `work(*arguments)` returned. Raises RuntimeError with the reason when a process fails."""
+        return self.call_all(*arguments)[0]
+
+    def call_all(self, *arguments: Any) -> list[dict[str, Any]]:
+        """`call`, with what all of them returned, by rank."""
         for _, pipe in self._members:
             pipe.send(arguments)
-        results = [self._receive(number) for number in range(self.world)]
-        return results[0]
+        return [self._receive(number) for number in range(self.world)]
 
     def _receive(self, number: int) -> dict[str, Any]:
         process, connection = self._members[number]

@@ -25,6 +25,7 @@ BENCHES = {
     "step": "training against a cached batch, a plain PyTorch loop and Lightning",
     "keys": "what options of training cost or save, in time and memory",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
+    "evaluation": "joining the scores of four processes, for a million videos",
     "memory": "what a process of a run holds at most, with whole weights and in shards (FSDP2)",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }

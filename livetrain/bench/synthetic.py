@@ -6,6 +6,7 @@ A sample of the large folder is one of the real folder under another key, so its
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 from livetrain.data import Dataset
 from livetrain.fileio import file_sha256
 from shards import manifest, sidecar
+from shards.build import REJECTED
 from shards.write import shard_name
 
 
@@ -40,6 +42,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
     content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
     content["num_samples"] = num_samples
     content["files"] = {sidecar.FILE_NAME: file_sha256(out / sidecar.FILE_NAME)}
+    shutil.copyfile(real / REJECTED, out / REJECTED)
     manifest.write(out, content)
     return out
 

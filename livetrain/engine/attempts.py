@@ -20,6 +20,7 @@ from livetrain.config import load_config
 from livetrain.engine import entry
 from livetrain.engine.stop import EXIT_STOPPED
 from livetrain.errors import EXIT_USER_ERROR, UserError
+from livetrain.jobs import ledger
 
 FILE_NAME = "attempts.jsonl"
 MAX_WITHOUT_PROGRESS = 3
@@ -66,10 +67,15 @@ def decide(attempts: Sequence[Attempt]) -> tuple[bool, str]:
     )
 
 
+def newest_step(run_dir: Path) -> int:
+    """Updates in the newest checkpoint; 0: there is none."""
+    steps = [int(path.name.rpartition("-")[2]) for path in (run_dir / "checkpoints").glob("step-*") if path.is_dir()]
+    return max(steps, default=0)
+
+
 def note(run_dir: Path, exit_code: int, now: float) -> list[Attempt]:
     """Append this end to run_dir/attempts.jsonl; returns all attempts so far. Raises UserError."""
-    steps = [int(path.name.rpartition("-")[2]) for path in (run_dir / "checkpoints").glob("step-*") if path.is_dir()]
-    attempt = Attempt(exit_code, max(steps, default=0), os.environ.get("SLURM_JOB_ID", ""), now)
+    attempt = Attempt(exit_code, newest_step(run_dir), os.environ.get("SLURM_JOB_ID", ""), now)
     path = run_dir / FILE_NAME
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -85,6 +91,8 @@ def main(arguments: list[str]) -> int:
     try:
         config = load_config(*entry.split_arguments(arguments[1:]), warn=lambda line: None)
         again, why = decide(note(Path(config.run_dir), int(arguments[0]), time.time()))
+        if ledger.is_cancelled(Path(config.run_dir)):
+            again, why = False, "it was cancelled"
     except UserError as error:
         again, why = False, str(error)
     print(f"attempts: {'starting again' if again else 'not starting again'}: {why}", flush=True)

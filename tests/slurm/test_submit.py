@@ -13,6 +13,7 @@ from livetrain import cli, submit
 from livetrain.config import load_config, to_yaml
 from livetrain.data import Dataset
 from livetrain.engine.environment import code_version
+from livetrain.jobs import array, ledger
 from shards import cli as shards_cli
 from tests.slurm import cluster as slurm
 
@@ -162,13 +163,55 @@ def test_the_run_directory_gets_code_and_configuration(
     run = tmp_path / "run"
     config = load_config([run / "submitted.yaml"], [], warn=print)
     assert (config.seed, config.data.shards, config.run_dir) == (7, f"{tmp_path}/shards", str(run))
+    (code,) = run.glob("code-*")
     for name in ("livetrain/train.py", "livetrain/verdict/report.html.j2", "shards/tar.py", "slurm/train.sbatch"):
-        assert (run / "code" / name).read_bytes() == (REPO / name).read_bytes()
-    assert os.access(run / "code" / "slurm" / "train.sbatch", os.X_OK)
-    assert code_version(run / "code") == code_version(REPO), "the commit at submission"
+        assert (code / name).read_bytes() == (REPO / name).read_bytes()
+    assert os.access(code / "slurm" / "train.sbatch", os.X_OK)
+    assert code_version(code) == code_version(REPO), "the commit at submission"
     first, second = fake_sbatch.read_text().split("\n", 1)
-    assert f"{run}/code/slurm/train.sbatch {run}/submitted.yaml" in first
+    (submitted,) = run.glob("submitted-*.yaml")
+    assert f"{code}/slurm/train.sbatch {submitted}" in first and "--dependency=singleton" in first
     assert "--dependency=afterok:1" in second and f"data.shards={tmp_path}/other run_dir={run}/on-other" in second
+    jobs = ledger.read(run)
+    assert [(job.job, job.what, job.runs) for job in jobs] == [
+        ("1", "train", [str(run)]),
+        ("2", "evaluate", [str(run)]),
+    ]
+    assert jobs[0].commit == code_version(REPO) and jobs[0].code == str(code) and jobs[0].command[0] == "sbatch"
+
+
+def test_what_is_queued_does_not_change(fake_sbatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another configuration, then other code, are submitted while the first job waits."""
+    repo = tmp_path / "repo"
+    for name in ("livetrain/train.py", "slurm/train.sbatch", "slurm/verb.sbatch", "configs/base.yaml"):
+        (repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo / name).write_text(f"{name}\n")
+    git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(submit, "REPO", repo)
+    asked = ["submit", "data.shards=x", f"run_dir={tmp_path}/run"]
+    assert cli.main(asked) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*-*") if path.is_file()}
+    assert cli.main(asked) == 0 and cli.main([*asked, "seed=3"]) == 0
+    assert len(list((tmp_path / "run").glob("code-*"))) == 1 and len(list((tmp_path / "run").glob("submitted-*"))) == 2
+    (repo / "livetrain" / "train.py").write_text("changed\n")
+    (repo / "livetrain" / "new.py").write_text("new\n")
+    (repo / "livetrain" / "__pycache__").mkdir()
+    (repo / "livetrain" / "__pycache__" / "a.pyc").write_text("")
+    assert cli.main(asked) == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    first, second = sorted((tmp_path / "run").glob("code-*"), key=lambda path: path.stat().st_mtime)
+    assert not (first / "CHANGES.patch").exists() and not list(second.rglob("*.pyc"))
+    patch = (second / "CHANGES.patch").read_text()
+    assert "+changed" in patch and "+new" in patch and (second / "livetrain" / "new.py").exists()
+    jobs = ledger.read(tmp_path / "run")
+    assert [job.code for job in jobs] == [str(first)] * 3 + [str(second)]
+    assert jobs[-1].commit == f"{jobs[0].commit}+changes"
+    names = {item for job in jobs for item in job.command if item.startswith("--job-name=")}
+    assert len(names) == 1, "one after the other"
+    assert cli.main(["submit", "data.shards=x", f"run_dir={tmp_path}/other"]) == 0
+    assert ledger.read(tmp_path / "other")[0].command[2] not in names, "another run of the same name does not wait"
 
 
 def test_an_array_has_a_run_for_each_line(
@@ -177,11 +220,13 @@ def test_an_array_has_a_run_for_each_line(
     (tmp_path / "a.txt").write_text("optim.lr=1e-3\noptim.lr=3e-3 seed=2\n")
     assert cli.main(["submit", "data.shards=x", f"run_dir={tmp_path}/run", "--array", str(tmp_path / "a.txt")]) == 0
     first, second, _ = fake_sbatch.read_text().split("\n", 2)
-    assert "--array=0-1" in first and first.startswith(f"{tmp_path}/run/array.txt ")
+    (kept,) = (tmp_path / "run").glob("array-*.txt")
+    assert "--array=0-1 " in first and first.startswith(f"{kept} ") and "singleton" not in first
     assert (
         "--dependency=afterany:1" in second
-        and f"code/slurm/verb.sbatch leaderboard {tmp_path}/run" in fake_sbatch.read_text()
+        and f"/slurm/verb.sbatch leaderboard {tmp_path}/run" in fake_sbatch.read_text()
     )
+    assert kept.read_text() == (tmp_path / "run" / "array.txt").read_text()
     assert (tmp_path / "run" / "array.txt").read_text().splitlines() == [
         f"optim.lr=1e-3 run_dir={tmp_path}/run/task-0",
         f"optim.lr=3e-3 seed=2 run_dir={tmp_path}/run/task-1",
@@ -207,12 +252,27 @@ def test_an_array_does_not_take_other_runs_for_its_own(
 
 
 def test_an_array_of_values_has_a_run_for_each_combination() -> None:
-    assert submit.combinations("seed=0..2") == ["seed=0", "seed=1", "seed=2"]
-    assert submit.combinations("data.fold=3..4/5") == ["data.fold=3/5", "data.fold=4/5"]
-    assert submit.combinations("seed=7 model.pool=mean,max optim.lr=1e-3") == [
+    assert array.combinations("seed=0..2") == ["seed=0", "seed=1", "seed=2"]
+    assert array.combinations("data.fold=3..4/5") == ["data.fold=3/5", "data.fold=4/5"]
+    assert array.combinations("seed=7 model.pool=mean,max optim.lr=1e-3") == [
         "seed=7 model.pool=mean optim.lr=1e-3", "seed=7 model.pool=max optim.lr=1e-3",
     ]  # fmt: skip
-    assert submit.combinations("data.sources=[a,b],[c]") == ["data.sources=[a,b]", "data.sources=[c]"]
+    assert array.combinations("data.sources=[a,b],[c]") == ["'data.sources=[a,b]'", "'data.sources=[c]'"]
+    assert array.combinations("data.weights=[1, 2],[2, 1]  seed=1,2")[3] == "'data.weights=[2, 1]' seed=2"
+
+
+def test_an_array_is_no_longer_than_the_cluster_takes_and_may_be_throttled(
+    fake_sbatch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scontrol = fake_sbatch.parent / "bin" / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho 'MaxArraySize            = 4'\n")
+    scontrol.chmod(0o755)
+    asked = ["submit", "data.shards=x", f"run_dir={tmp_path}/run", "--array"]
+    assert cli.main([*asked, "seed=0..3"]) == 2
+    assert "an array of 4 runs is more than this cluster takes (MaxArraySize=4)" in capsys.readouterr().err
+    assert cli.main([*asked, "seed=0..2", "--at-once", "2"]) == 0
+    assert "--array=0-2%2 " in fake_sbatch.read_text()
+    assert cli.main(["submit", "data.shards=x", f"run_dir={tmp_path}/b", "--at-once", "2"]) == 2
 
 
 def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Path) -> None:
@@ -222,7 +282,8 @@ def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Pat
     assert cli.main(["submit", *asked]) == 0
     called = fake_sbatch.read_text()
     assert "--array=0-2" in called and "--dependency=afterok:1" in called
-    assert f"code/slurm/verb.sbatch cv {tmp_path}/run/submitted.yaml" in called
+    (submitted,) = (tmp_path / "run").glob("submitted-*.yaml")
+    assert f"/slurm/verb.sbatch cv {submitted}" in called
     lines = (tmp_path / "run" / "array.txt").read_text().splitlines()
     assert lines[1] == f"data.fold=1/3 name=run-fold-1 run_dir={tmp_path}/run/fold-1"
     dataset = Dataset.open(tmp_path / "folds")
@@ -307,6 +368,26 @@ def test_whether_to_go_on_is_decided_where_the_run_was(
         "livetrain.cli train" in train
         and decided == f"python yes -m livetrain.engine.attempts {trained} a.yaml name=b c"
     )
+
+
+@pytest.mark.parametrize("shards", ["", "fsdp2", "hsdp"])
+def test_weights_in_shards(shards: str, tmp_path: Path) -> None:
+    """Accelerate's own parser takes what the batch script hands on."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    more = {"LIVETRAIN_PROCESSES_PER_NODE": "4", "SLURM_NNODES": "2", "LIVETRAIN_SHARDS": shards}
+    _, calls = run_batch("train.sbatch", ["a.yaml"], tmp_path, LIVETRAIN_CODE=str(REPO), **more)
+    call = next(call for call in calls if call.startswith("python yes -m livetrain.cli train"))
+    words = call.split("livetrain.cli train ")[1].removesuffix(" a.yaml").split()
+    options, _, _ = _validate_launch_command(launch_command_parser().parse_args([*words, "train.py"]))
+    assert (options.num_processes, options.num_machines, options.main_process_ip) == (8, 2, "10.0.0.1")
+    assert (bool(options.use_fsdp), options.multi_gpu) == (bool(shards), not shards)
+    assert bool(getattr(options, "use_parallelism_config", False)) == (shards == "hsdp")
+    if shards:
+        assert str(options.fsdp_version) == "2"
+    if shards == "hsdp":
+        sizes = options.parallelism_config_dp_replicate_size, options.parallelism_config_dp_shard_size
+        assert sizes == (2, 4)
 
 
 def test_other_verbs_run_in_the_same_environment(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""How submitted jobs go, and their end.
+
+    livetrain jobs [RUN …]     state, attempts, last update and reason of what was submitted (default: all of runs/)
+    livetrain cancel RUN …     cancel what is queued or running; a run saves first, and does not start again by itself
+
+A run that was cancelled goes on when it is submitted again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from livetrain.engine import attempts
+from livetrain.errors import UserError
+from livetrain.jobs import ledger
+from livetrain.jobs.ledger import Submitted
+
+QUEUED = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD")
+
+
+@dataclass(frozen=True)
+class State:
+    """What SLURM says of a job, or of a task of an array: its state and why it is so."""
+
+    name: str
+    reason: str = ""
+
+
+def states(jobs: Sequence[str]) -> dict[str, State]:
+    """Job or array task (7_0) → its state: of those in the queue by squeue, of the others by sacct, where the cluster
+    keeps accounts. Raises UserError without SLURM."""
+    found: dict[str, State] = {}
+    if not jobs:
+        return found
+    history = _lines(["sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", "JobID,State,Reason"], optional=True)
+    queue = _lines(["squeue", "-h", "--me", "-r", "-t", "all", "-o", "%i|%T|%r"])
+    for line in [*history, *queue]:
+        job, name, reason = (*line.split("|"), "", "")[:3]
+        if job.partition("_")[0] in jobs:
+            found[job] = State(name.split()[0] if name else "", "" if reason in ("None", "") else reason)
+    return found
+
+
+def _lines(command: list[str], *, optional: bool = False) -> list[str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        if optional:
+            return []
+        raise UserError(f"{command[0]} is not on PATH: ask from a machine of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not answer within a minute; is the cluster's controller there?") from None
+    if done.returncode and not optional:
+        raise UserError(f"{command[0]}: {done.stderr.strip()}")
+    return [line for line in done.stdout.splitlines() if line] if not done.returncode else []
+
+
+def progress(run: Path) -> tuple[str, str, str]:
+    """(attempts, last update, how the last attempt ended) of a run, from its folder."""
+    path = run / attempts.FILE_NAME
+    ended = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    step = attempts.newest_step(run)
+    return str(len(ended)), str(step or ""), f"exit code {ended[-1]['exit_code']}" if ended else ""
+
+
+def _runs(folders: Sequence[str]) -> list[Path]:
+    found = [Path(folder) for folder in folders] or sorted(
+        path.parent for path in Path("runs").glob(f"*/{ledger.FILE_NAME}")
+    )
+    if not found:
+        raise UserError("runs/ has no run that was submitted; name run directories: livetrain jobs RUN …")
+    return found
+
+
+def table(folders: Sequence[Path]) -> Table:
+    """A row for each job, and for each task of an array."""
+    made = Table("run", "job", "what", "state", "reason", "attempts", "update", "last end", box=None, pad_edge=False)
+    submitted = {folder: ledger.read(folder) for folder in folders}
+    known = states([job.job for jobs in submitted.values() for job in jobs])
+    for jobs in submitted.values():
+        for job in jobs:
+            for number, run in enumerate(job.runs):
+                name = f"{job.job}_{number}" if len(job.runs) > 1 else job.job
+                state = known.get(name) or known.get(job.job) or State("gone")
+                made.add_row(run, name, job.what, state.name, state.reason, *progress(Path(run)))
+    return made
+
+
+def jobs(arguments: Sequence[str]) -> int:
+    """`livetrain jobs`. Returns the exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table(_runs(arguments)))
+    return 0
+
+
+def cancel(arguments: Sequence[str]) -> int:
+    """`livetrain cancel`. Returns the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0 if arguments else 2
+    submitted: list[tuple[Path, list[Submitted]]] = [(Path(name), ledger.read(Path(name))) for name in arguments]
+    for folder, found in submitted:
+        known = states([job.job for job in found])
+        wanted = sorted({job.partition("_")[0] for job, state in known.items() if state.name in QUEUED})
+        if not wanted:
+            print(f"{folder}: nothing of it is queued or running")
+            continue
+        for run in {str(folder), *(run for job in found for run in job.runs)}:
+            ledger.cancel(Path(run))
+        # The batch script hears it too: it passes the stop on, and a run saves.
+        _lines(["scancel", "--full", "--signal=TERM", *wanted])
+        _lines(["scancel", "--state=PENDING", *wanted])
+        print(f"{folder}: cancelled {', '.join(wanted)}; what runs saves first")
+    return 0
