@@ -13,7 +13,7 @@ from pathlib import Path
 
 from livetrain.engine import checkpoint, pieces
 from livetrain.errors import UserError
-from livetrain.fileio import atomic_write, save_tensors
+from livetrain.fileio import atomic_write
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,15 +39,14 @@ def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: 
         raise UserError(f"--out {out}: the name must end in .safetensors")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one of RUN/checkpoints")
-    if everything:
+    manifest = checkpoint.check(folder)
+    if everything or averaged:
         saved = checkpoint.load(folder)
-        tensors = saved.stored.read(pieces.names_in(saved.outline))
-    elif averaged:
-        saved = checkpoint.load(folder)
-        if saved.outline["ema"] is None:
+        if averaged and saved.outline["ema"] is None:
             raise UserError(f"{folder} has no moving average: the run had train.ema_decay=0")
-        tensors = saved.part("ema")
+        stored, prefix = saved.stored, "" if everything else "ema/"
     else:
-        tensors, _ = checkpoint.load_weights(folder, averaged=False)
+        stored, prefix = checkpoint.stored_weights(folder, manifest, averaged=False)
+    names = {name.removeprefix(prefix): name for name in stored.shapes if name.startswith(prefix)}
     with atomic_write(out) as temporary:
-        save_tensors(tensors, temporary, metadata={"format": "pt"})
+        pieces.join(stored, names, temporary, metadata={"format": "pt"})

@@ -99,6 +99,15 @@ def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -
     return Checkpoint(checkpoint.step, **outline), share
 
 
+def own_share(tensors: Mapping[str, torch.Tensor], team: Team) -> dict[str, torch.Tensor]:
+    """Of weights in shards, what this process is to write: its shards, and on the first one what is in none."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if (_is_first_copy(tensor) if isinstance(tensor, DTensor) else team.is_first)
+    }
+
+
 def _is_first_copy(tensor: DTensor) -> bool:
     """Whether of the processes with this shard (HSDP has several) this one is the first."""
     place = tensor.device_mesh.get_coordinate() or ()
@@ -141,20 +150,35 @@ def save(
     return target
 
 
-def save_best(folder: Path, step: int, model: dict[str, torch.Tensor], figures: dict[str, Any]) -> Path:
+def save_best(
+    folder: Path, step: int, model: Mapping[str, torch.Tensor], figures: dict[str, Any], team: Team | None = None
+) -> Path:
     """Write `folder`/best-NNNNNNNN with the weights that were scored, then remove the best one before.
 
-    Call it on one process. Tensors and errors are as in `save`.
+    Call it on one process, or on every one of `team` with its share of the weights: the first one joins them, a tensor
+    at a time. Tensors and errors are as in `save`.
     """
+    team = team or Team()
 
     def write(temporary: Path) -> list[Path]:
-        save_tensors(model, temporary / MODEL)
+        if team.world == 1:
+            save_tensors(model, temporary / MODEL)
+            return [temporary / MODEL]
+        (temporary / TENSORS).mkdir(exist_ok=True)
+        return pieces.write(temporary / TENSORS, model, team.rank)
+
+    def join(temporary: Path) -> list[Path]:
+        stored = pieces.Stored(temporary / TENSORS)
+        pieces.join(stored, {name: name for name in sorted(stored.shapes)}, temporary / MODEL)
+        shutil.rmtree(temporary / TENSORS)
         return [temporary / MODEL]
 
-    target = _write_folder(folder / f"best-{step:08d}", step, figures, write, Team())
-    for old in folder.glob("best-*"):
-        if old != target:
-            _prune(old)
+    target = folder / f"best-{step:08d}"
+    _write_folder(target, step, figures, write, team, join if team.world > 1 else None)
+    if team.is_first:
+        for old in folder.glob("best-*"):
+            if old != target:
+                _prune(old)
     return target
 
 
@@ -271,9 +295,15 @@ def snapshot(value: Any, buffers: dict[str, torch.Tensor], path: str = "") -> An
 
 
 def _write_folder(
-    target: Path, step: int, figures: dict[str, Any], write: Callable[[Path], list[Path]], team: Team
+    target: Path,
+    step: int,
+    figures: dict[str, Any],
+    write: Callable[[Path], list[Path]],
+    team: Team,
+    join: Callable[[Path], list[Path]] | None = None,
 ) -> Path:
-    """`write(aside)`, which returns its files, on every process of the team; the first one then makes it `target`."""
+    """`write(aside)`, which returns its files, on every process of the team; the first one then makes it `target`.
+    join: what the first one makes of all files before, with its own in their place."""
     temporary = target.with_name(f".{target.name}.tmp")
     own = _write_part(temporary, write, team)
     if not team.is_first:
@@ -291,6 +321,8 @@ def _write_folder(
             raise OSError("; ".join(errors))
         sums = {name: digest for part in parts for name, digest in part["sha256"].items()}
         _keep_only(temporary, sums)
+        if join is not None:
+            sums = _sums_of(temporary, join(temporary))
         write_json(temporary / MANIFEST, {"step": step, "sha256": sums, **figures})
         if target.exists():
             _remove(target)  # a damaged one of the same step: a run goes on from the newest that is whole
@@ -308,15 +340,19 @@ def _write_part(temporary: Path, write: Callable[[Path], list[Path]], team: Team
         if team.world == 1:
             shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True, exist_ok=True)
-        files = write(temporary)
-        for path in files:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        for folder in {path.parent for path in files} - {temporary}:
-            fsync_folder(folder)
-        return {"sha256": {str(path.relative_to(temporary)): file_sha256(path) for path in files}}
+        return {"sha256": _sums_of(temporary, write(temporary))}
     except (OSError, RuntimeError) as error:  # torch.save and safetensors raise RuntimeError for a full disk
         return {"error": str(error) if team.world == 1 else f"rank {team.rank}: {error}"}
+
+
+def _sums_of(temporary: Path, files: list[Path]) -> dict[str, str]:
+    """SHA-256 of each file by its name in the folder, when they are on the disk."""
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    for folder in {path.parent for path in files} - {temporary}:
+        fsync_folder(folder)
+    return {str(path.relative_to(temporary)): file_sha256(path) for path in files}
 
 
 def _keep_only(folder: Path, names: Collection[str]) -> None:

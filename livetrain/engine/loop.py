@@ -382,9 +382,10 @@ class Loop:
         if (value, dev_loss) < (self.carry.best, self.carry.best_loss):
             self.carry.num_worse = 0
             self.carry.best, self.carry.best_loss = value, dev_loss
-            weights = sharded.whole(scored.state_dict(), keep=self.accelerator.is_main_process)
-            if self.accelerator.is_main_process:
-                self.writer.save_best(done, weights, {"dev": _finite(figures)})
+            in_shards = sharded.is_sharded(scored)
+            if in_shards or self.accelerator.is_main_process:
+                dev = {"dev": _finite(figures)}
+                self.writer.save_best(done, scored.state_dict(), dev, in_shards=in_shards)
 
     def _stopped(self, done: int) -> Stopped:
         self.heartbeat.beat(done, "saving")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import json
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -30,8 +31,12 @@ from torch.distributed.checkpoint import (
 )
 from torch.distributed.checkpoint.api import CheckpointException
 
-FILE_BYTES = 2**30  # a file is made in memory before it is written
+FILE_BYTES = 2**28  # a file is made in memory before it is written
 MARK = "tensor:"
+DTYPE_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 # What `no_dist` asks for.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -133,6 +138,31 @@ class Stored:
             except CheckpointException as error:
                 raise _first(error) from None
         return found
+
+
+def join(stored: Stored, names: Mapping[str, str], out: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as one safetensors file, with no more than FILE_BYTES of them in memory at a time, or one (the
+    library takes all at once). names: in the file → in `stored`. The layout: https://github.com/huggingface/safetensors#format."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    groups: list[list[str]] = [[]]
+    at = filled = 0
+    for name, source in names.items():
+        shape, dtype = stored.shapes[source], stored.dtypes[source]
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+        if filled and filled + size > FILE_BYTES:
+            groups, filled = [*groups, []], 0
+        groups[-1].append(source)
+        filled += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with out.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for group in groups:
+            found = stored.read(group)
+            for source in group:
+                file.write(found.pop(source).contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 class _Writer(HuggingFaceStorageWriter):

@@ -227,21 +227,6 @@ def _holds_list(module: nn.Module) -> bool:
     return False
 
 
-def whole(value: Any, *, keep: bool) -> Any:
-    """Nested dicts and lists with every shard gathered into a tensor on the CPU. All processes call it; without `keep`
-    a process helps to gather and has None in place of the tensors."""
-    if isinstance(value, DTensor):
-        full = value.full_tensor()
-        return full.cpu() if keep else None
-    if isinstance(value, torch.Tensor):
-        return value if keep else None
-    if isinstance(value, Mapping):
-        return {key: whole(item, keep=keep) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(whole(item, keep=keep) for item in value)
-    return value
-
-
 def read_optimizer_state(optimizer: torch.optim.Optimizer, saved: Saved) -> dict[str, Any]:
     """A checkpoint's optimizer state as the `load_state_dict` of one over shards takes it: each reads its own."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -9,7 +9,7 @@ the checkpoints before stay, and the run goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,18 @@ class CheckpointWriter:
 
         self._start("step", share, write)
 
-    def save_best(self, step: int, model: dict[str, torch.Tensor], figures: dict[str, Any]) -> None:
-        """Write the weights that dev chose; call it on one process."""
-        self._start("best", model, lambda copied: checkpoint.save_best(self.folder, step, copied, figures))
+    def save_best(
+        self, step: int, model: Mapping[str, torch.Tensor], figures: dict[str, Any], *, in_shards: bool = False
+    ) -> None:
+        """Write the weights that dev chose. Call it on one process; of weights in shards, on all: each copies and
+        writes its own, and none has them whole."""
+        team = self.team if in_shards else Team()
+        share = checkpoint.own_share(model, team) if in_shards else model
+
+        def write(copied: dict[str, torch.Tensor]) -> None:
+            checkpoint.save_best(self.folder, step, copied, figures, team)
+
+        self._start("best", share, write)
 
     def wait(self) -> None:
         """Return when everything asked for is on the disk, or told to have failed."""
