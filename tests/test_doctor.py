@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 
 from livetrain import cli, doctor
 from livetrain.doctor import Finding
@@ -107,8 +108,10 @@ def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wandb_never_shows_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    wandb.teardown()  # what it has read of this machine
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")

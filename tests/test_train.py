@@ -340,7 +340,7 @@ def test_clips_that_the_gpus_decoder_refuses_are_counted(
 ) -> None:
     """DALI's decoder on the CPU takes no H.264: it stands in for NVDEC and what that does not take."""
     train_here(small_config(demo_shards, tmp_path / "plain", "train.max_steps=3"))
-    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refused else "video")
+    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refusals.rows else "video")
     train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=3"))
     assert [record["num_refused"] for record in records(tmp_path / "plain")] == [0, 0, 0]
     counts = [record["num_refused"] for record in records(tmp_path / "run")]

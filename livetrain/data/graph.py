@@ -145,7 +145,8 @@ class Graph:
         dense = output.as_tensor()
         clips = torch.empty(dense.shape(), dtype=self.dtype, device=self.device)
         feed_ndarray(dense, clips, cuda_stream=torch.cuda.current_stream(self.device))
-        # The copy must be done before DALI may write the next batch into this buffer.
+        # The copy must be done before DALI may write the next batch into this buffer. The stream is the loader's own:
+        # it has no update of the trainer's to wait for.
         torch.cuda.current_stream(self.device).synchronize()
         return clips
 

@@ -15,6 +15,8 @@ Source = Literal["frames", "video", "jpeg"]
 # MPEG-4 was up to 5 away (another inverse transform). Of VP8 and VP9 it counts the hidden frames (libvpx's default) and
 # hands out wrong ones without a word; 10 bits and 4:2:2 depend on the chip. Codec → smallest width and height.
 NVDEC_SMALLEST = {"h264": (48, 16), "hevc": (144, 144)}
+# Largest width and height that every chip since Turing takes (support matrix of NVIDIA's Video Codec SDK); some more.
+NVDEC_LARGEST = {"h264": (4096, 4096), "hevc": (8192, 8192)}
 NVDEC_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 
 
@@ -80,4 +82,6 @@ def why_not_nvdec(
         return "its full range is stated by the container alone"
     if width < NVDEC_SMALLEST[codec][0] or height < NVDEC_SMALLEST[codec][1]:
         return "smaller than NVDEC takes"
+    if width > NVDEC_LARGEST[codec][0] or height > NVDEC_LARGEST[codec][1]:
+        return "larger than NVDEC takes"
     return "odd size" if width % 2 or height % 2 else ""

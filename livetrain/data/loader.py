@@ -32,7 +32,9 @@ from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.lanes import Source, colours_of, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
+from livetrain.data.refusals import Refusals, kind_of
 from livetrain.data.stages import Stages
+from livetrain.data.streams import SideStream
 from livetrain.errors import MachineFault, UserError
 from livetrain.machine import num_cores
 from shards.colour import RGB, Colours
@@ -217,13 +219,13 @@ class Loader:
         self.wait_seconds = 0.0
         self.stages = Stages()
         self.failures: list[Failure] = []
-        self.refused: set[int] = set()  # rows that the GPU's decoder does not take, against what the index says
+        self.refusals = Refusals()
         if config.data.decoder == "gpu" and device.type != "cuda":
             raise UserError("data.decoder=gpu needs a CUDA device; set data.decoder=auto or cpu")
         self._dataset, self._config, self._num_batches, self._plans = dataset, config, num_batches, plans
         if device.type == "cuda" and device.index is None:  # so Accelerate calls a machine's only GPU
             device = torch.device("cuda", torch.cuda.current_device())
-        self._device = device
+        self._device, self._side = device, SideStream(device)
         self._cache_share = 1 / local_world
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
         self._threads = config.data.threads or max(1, num_cores() // local_world)
@@ -240,7 +242,7 @@ class Loader:
         }
         self._example, self._augmentations = example, augmentations
         self._failures_in_a_row, self._patience = 0, patience
-        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=max(1, config.data.prefetch))
+        self._queue: queue.Queue[tuple[Batch, Any] | BaseException | None] = queue.Queue(max(1, config.data.prefetch))
         self._stop = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._produce, name="livetrain-loader", daemon=True)
@@ -262,8 +264,10 @@ class Loader:
             if isinstance(item, BaseException):
                 self.close()
                 raise item
-            self.failures += item.failures
-            yield item
+            batch, ready = item
+            self._side.hand_over(ready, (batch.clips, batch.labels, batch.kinds, batch.valid))
+            self.failures += batch.failures
+            yield batch
 
     def __enter__(self) -> Loader:
         return self
@@ -288,9 +292,10 @@ class Loader:
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="livetrain-decode") as pool:
+            decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="livetrain-decode")
+            with decoders as pool, self._side.current():
                 for batch in self._batches(pool):
-                    self._queue.put(batch)
+                    self._queue.put((batch, self._side.ready()))
                     if self._stop.is_set():
                         return
             self._queue.put(None)
@@ -329,7 +334,8 @@ class Loader:
 
     def _source(self, row: int) -> Source:
         """Which way a sample's frames enter the graph."""
-        return lane_of(self._dataset, row, on_gpu=self._decode_on_gpu and row not in self.refused)
+        on_gpu = self._decode_on_gpu and not self.refusals.covers(row, kind_of(self._dataset, row))
+        return lane_of(self._dataset, row, on_gpu=on_gpu)
 
     def _medium(self, item: ClipPlan, index: int) -> tuple[Source, Any] | None:
         """What the graph needs of one clip, and which; runs in the thread pool. Raises FetchError, DecodeError."""
@@ -429,7 +435,8 @@ class Loader:
                     prepared.failures[position] = str(worse)
                     continue
                 # Whole, but nothing for this GPU's decoder: by the CPU from now on.
-                self.refused.add(int(prepared.plan.rows[position]))
+                row = int(prepared.plan.rows[position])
+                self.refusals.note(row, kind_of(self._dataset, row))
                 second = second or self._make_graph("frames")
                 clips[slot] = second.run([pixels], prepared.plan.frames[[position]], params)[0]
         return clips
@@ -453,12 +460,12 @@ class Loader:
         named = [self._dataset.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
         targets = np.concatenate([labels[:, None], attack_types.one_hot(named, types)], axis=1)
         clips, targets = blend.apply(clips, targets, valid, prepared.plan.blend)
-        on_device = torch.from_numpy(targets).to(self._device)
+        on_device = self._side.upload(targets)
         return Batch(
             clips,
             on_device[:, 0],
             on_device[:, 1:],
-            torch.from_numpy(valid).to(self._device),
+            self._side.upload(valid),
             rows,
             prepared.plan.frames,
             keys,

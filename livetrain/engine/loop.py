@@ -167,7 +167,7 @@ class Loop:
         with loader, bar as advance, profiler as profiled, garbage.at_rest() as collect:
             batches = iter(loader)
             waited = 0.0
-            num_failures = 0
+            num_failures = num_notices = 0
             for step in range(self.start_step, parts.num_steps):
                 micro_batches = list(itertools.islice(batches, config.train.accumulation))
                 with memory.told_to_the_user(f"step {step}", memory.advice_for_training(config), self.run_dir):
@@ -182,7 +182,10 @@ class Loop:
                 for failure in loader.failures[num_failures:]:
                     warn_stderr(f"warning: skipped {failure.shard}, key {failure.key}: {failure.reason}")
                 num_failures = len(loader.failures)
-                counts = num_failures, len(loader.refused)
+                for notice in loader.refusals.notices[num_notices:]:
+                    warn_stderr(notice)
+                num_notices = len(loader.refusals.notices)
+                counts = num_failures, len(loader.refusals.rows)
                 advance(1, self._after(step + 1, result, counts, stopping))
                 profiled()
                 collect(step)

@@ -75,20 +75,27 @@ def _finite(value: Any) -> Any:
 
 
 def wandb_mode(setting: str) -> str:
-    """`tracking.wandb` with auto resolved: online where a key is found, else offline."""
+    """`tracking.wandb` with auto resolved as W&B resolves it (environment, its settings files, netrc): online where it
+    would be and has a key for its server, else offline; disabled where it or WANDB_DISABLED says so."""
     if setting != "auto":
         return setting
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return "online" if netrc.is_file() and wandb_host() in netrc.read_text(errors="replace") else "offline"
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):  # W&B 0.31 reads it no more
+        return "disabled"
+    import wandb
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    settings = wandb.setup().settings
+    if settings.mode not in ("online", "run"):
+        return "offline" if settings.mode == "dryrun" else str(settings.mode)
+    found = authenticate_session(host=settings.base_url, source="livetrain", prompt=False, update_session=False)
+    return "online" if found else "offline"
 
 
 def wandb_host() -> str:
-    """Host (and port) of the W&B server."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    """Host (and port) of the W&B server, as W&B resolves it."""
+    import wandb
+
+    return str(wandb.setup().settings.base_url).split("//")[-1].split("/")[0]
 
 
 def wandb_id(run_dir: Path, mode: str) -> str:

@@ -31,6 +31,8 @@ NOT_PREDICTED = {
     "checkpoint": "checkpoints are written beside training",
     "keys": "options are chosen, not predicted",
     "plan": "a start takes seconds of a run of days",
+    "memory": "of CPU processes; what is predicted is a GPU's",
+    "evaluation": "microseconds a video",
 }
 RATIOS = "ratios.json"  # of `make bench-quick`: no measurement of its own
 

@@ -18,6 +18,10 @@ PLAIN |= {"width": 320, "height": 240, "is_range_coded": True}
         ({"width": 48, "height": 16}, "video"),
         ({"width": 46}, "frames"),  # NVDEC refuses what is smaller
         ({"codec": "hevc", "height": 142}, "frames"),
+        ({"width": 4096, "height": 4096}, "video"),
+        ({"width": 4098}, "frames"),  # more than most chips take
+        ({"codec": "hevc", "width": 8192}, "video"),
+        ({"codec": "hevc", "height": 8194}, "frames"),
         ({"is_regular": False}, "frames"),  # an edit list: NVDEC's frame 0 is one that is never shown
         ({"is_range_coded": False}, "frames"),  # NVDEC does not read what the container adds
         ({"codec": "mpeg4"}, "frames"),  # another inverse transform: other pixels

@@ -265,11 +265,11 @@ def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DALI's decoder takes no H.264 on the CPU, as NVDEC takes no 4:2:2: the clips come all the same, and are told."""
-    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refused else "video")
+    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refusals.rows else "video")
     loader = make_loader(make_config(demo_shards))
     batches = read(loader)
     assert not any(batch.failures for batch in batches)
-    assert loader.refused == {int(row) for batch in batches for row in batch.rows}
+    assert loader.refusals.rows == {int(row) for batch in batches for row in batch.rows}
     assert_same_steps(reference, {batch.step: (batch.rows, batch.clips) for batch in batches})
 
 

@@ -148,4 +148,4 @@ def test_what_the_gpu_refuses_is_decoded_on_the_cpu(
     for batch, expected in zip(read(loader), right, strict=True):
         assert not batch.failures and torch.equal(batch.clips, expected.clips)
     dataset = Dataset.open(tmp_path / "shards")
-    assert {dataset.text("pixel_format", row) for row in loader.refused} == {"yuv422p"}
+    assert {dataset.text("pixel_format", row) for row in loader.refusals.rows} == {"yuv422p"}

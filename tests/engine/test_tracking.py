@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib.figure
 import pytest
+import wandb
 from PIL import Image
 
 from livetrain.config import Config
-from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, wandb_mode
+from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, wandb_host, wandb_mode
 
 
 def record(step: int, kind: str = "train", **figures: float) -> dict:
@@ -60,16 +63,46 @@ def test_figures_that_are_no_numbers_become_null(tmp_path: Path) -> None:
     assert read_metrics(path)[0]["loss"] is None and "NaN" not in path.read_text()
 
 
-def test_auto_is_online_with_a_key_and_offline_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def wandb_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """W&B without anything of this machine's; call it when what it reads has changed."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_mode("auto") == "offline" and wandb_mode("disabled") == "disabled"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert wandb_mode("auto") == "online"
-    (tmp_path / "netrc").unlink()
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert wandb_mode("auto") == "online" and wandb_mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield wandb.teardown
+    wandb.teardown()
+
+
+def test_auto_is_what_wandb_itself_makes_of_this_machine(
+    wandb_of_nobody: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mode(**environment: str) -> str:
+        wandb_of_nobody()
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return wandb_mode("auto")
+
+    key = "x" * 40
+    assert mode() == "offline" and wandb_mode("disabled") == "disabled"
+    assert mode(WANDB_API_KEY=key) == "online"
+    assert mode(WANDB_API_KEY=key, WANDB_MODE="offline") == "offline"
+    assert (
+        mode(WANDB_API_KEY=key, WANDB_MODE="disabled") == mode(WANDB_API_KEY=key, WANDB_DISABLED="true") == "disabled"
+    )
+    usual = wandb_host()
+    (tmp_path / "netrc").write_text(f"machine {usual} login user password {key}\n")
+    assert mode() == "online"
+    assert mode(WANDB_BASE_URL="https://wandb.example.com") == "offline", "the key is of another server"
+    # `wandb login --host https://wandb.example.com`
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "settings").write_text("[default]\nbase_url = https://wandb.example.com\n")
+    assert mode() == "offline" and wandb_host() == "wandb.example.com"
+    (tmp_path / "netrc").write_text(f"machine wandb.example.com login user password {key}\n")
+    assert mode() == "online"
 
 
 def pictures(key: str) -> list[bytes]:
