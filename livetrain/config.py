@@ -70,6 +70,8 @@ class DataConfig:
     """1: equally often; 0: as often as they are there; in between: in proportion to their number ^ (1 - this)."""
     nvdec_lanes: int = _number(4, 1, 16)
     """Pipelines that decode videos side by side on a GPU."""
+    decode_memory_mb: int = _number(4096, 1)
+    """Decoded pictures, before they are resized, take at most so much of the GPU (or of DALI on the CPU) at a time."""
     sampling: str = _choice("segments", "interval", "stride")
     """segments: a frame of each of num_frames equal parts. interval: a fixed time apart. stride: every n-th frame."""
     frame_stride: int = _number(1, 1)

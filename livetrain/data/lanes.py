@@ -44,6 +44,12 @@ def facts_of(rows: Rows, row: int) -> dict[str, Any]:
     return {name: rows.text(name, row) for name in ("store", "codec", "pixel_format")} | numbers | size
 
 
+def decoded_bytes(rows: Rows, row: int, num_frames: int) -> int:
+    """Memory that `num_frames` decoded pictures of the clip in a row of the index take: RGB, not resized yet."""
+    size = int(rows.column("coded_width")[row]) * int(rows.column("coded_height")[row])
+    return 3 * size * num_frames
+
+
 def source_of(store: str, *, on_gpu: bool, **facts: Any) -> Source:
     """`jpeg`: pictures that DALI decodes. `video`: a file that NVDEC decodes. `frames`: PyAV decodes on the CPU.
 

@@ -30,7 +30,7 @@ from livetrain.data import attack_types, augment, blend, perturb, plan
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
-from livetrain.data.lanes import Source, colours_of, lane_of
+from livetrain.data.lanes import Source, colours_of, decoded_bytes, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.data.refusals import Refusals, kind_of
 from livetrain.data.stages import Stages
@@ -40,6 +40,7 @@ from livetrain.machine import num_cores
 from shards.colour import RGB, Colours
 
 Lane = tuple[Source, int]  # one of the graphs of a source
+Parts = dict[Lane, tuple[list[int], list[Any]]]  # positions in a batch and their media
 
 # So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
@@ -101,13 +102,14 @@ class Batch:
 class _Prepared:
     """A planned micro-batch on its way through the graphs.
 
-    parts: for each lane the positions in the batch it decodes and their media. failures: positions that could not be
-    had.
+    rounds: one after the other, what each lane decodes; as many as data.decode_memory_mb makes necessary, at least one.
+    failures: positions that could not be had. clips: as far as they are there.
     """
 
     plan: ClipPlan
-    parts: dict[Lane, tuple[list[int], list[Any]]] = field(default_factory=dict)
+    rounds: list[Parts] = field(default_factory=lambda: [{}])
     failures: dict[int, str] = field(default_factory=dict)
+    clips: torch.Tensor | None = None
 
 
 def train_loader(
@@ -303,20 +305,28 @@ class Loader:
             self._queue.put(error)
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
-        """Batches in order. Two windows slide over the plans: media in preparation, and batches inside DALI."""
+        """Batches in order. Two windows slide over the plans: media in preparation, and rounds of them inside DALI."""
         plans = self._announced(self._plans()) if self._dataset.is_remote else self._plans()
         preparing: deque[tuple[ClipPlan, list[Future[Any]]]] = deque()
-        in_graph: deque[_Prepared] = deque()
+        ready: deque[tuple[_Prepared, Parts, bool]] = deque()  # of a batch a round, and whether it is the last one
+        in_graph: deque[tuple[_Prepared, Parts, bool]] = deque()
         while True:
             while len(preparing) <= self._config.data.prefetch and (item := next(plans, None)) is not None:
                 preparing.append((item, [pool.submit(self._medium, item, i) for i in range(len(item.rows))]))
-            if preparing and len(in_graph) < DEPTH:
+            if preparing and not ready and len(in_graph) < DEPTH:
                 prepared = self._collect(*preparing.popleft())
-                for lane in prepared.parts:
-                    self._push(prepared, lane)
-                in_graph.append(prepared)
+                last = len(prepared.rounds) - 1
+                ready += [(prepared, parts, number == last) for number, parts in enumerate(prepared.rounds)]
+            if ready and len(in_graph) < DEPTH:
+                prepared, parts, _ = ready[0]
+                for lane in parts:
+                    self._push(prepared, lane, parts[lane])
+                in_graph.append(ready.popleft())
             elif in_graph:
-                yield self._finish(in_graph.popleft())
+                prepared, parts, is_last = in_graph.popleft()
+                self._pull(prepared, parts)
+                if is_last:
+                    yield self._finish(prepared)
             else:
                 return
 
@@ -357,6 +367,8 @@ class Loader:
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)
         counts: Counter[Source] = Counter()
+        budget = self._config.data.decode_memory_mb * 1e6 / DEPTH  # so many rounds are in the graphs at once
+        used = 0
         for position, future in enumerate(media):
             try:
                 medium = future.result()
@@ -368,17 +380,29 @@ class Loader:
                 # In turn, whatever the lanes are at: which graph a clip takes changes none of its pixels.
                 lane = source, counts[source] % self._num_lanes(source)
                 counts[source] += 1
-                positions, ready = prepared.parts.setdefault(lane, ([], []))
+                needed = self._decoded_bytes(item, position, source)
+                if used and used + needed > budget:
+                    prepared.rounds.append({})
+                    used = 0
+                used += needed
+                positions, ready = prepared.rounds[-1].setdefault(lane, ([], []))
                 positions.append(position)
                 ready.append(content)
         return prepared
+
+    def _decoded_bytes(self, item: ClipPlan, position: int, source: Source) -> int:
+        """What a clip takes within DALI before it is resized; those of the CPU's decoder come resized."""
+        row, num_frames = int(item.rows[position]), item.frames.shape[1]
+        if source == "frames":
+            return 3 * int(self._graph_options["image_size"]) ** 2 * num_frames
+        return decoded_bytes(self._dataset, row, num_frames)
 
     def _num_lanes(self, source: Source) -> int:
         """Graphs of a source side by side: NVDEC waits for its pipeline's one CUDA stream at every frame wanted."""
         return self._config.data.nvdec_lanes if source == "video" else 1
 
-    def _push(self, prepared: _Prepared, lane: Lane) -> None:
-        positions, media = prepared.parts[lane]
+    def _push(self, prepared: _Prepared, lane: Lane, part: tuple[list[int], list[Any]]) -> None:
+        positions, media = part
         self._graph(lane).push(media, prepared.plan.frames[positions], self._params(prepared.plan, positions, lane[0]))
 
     def _params(self, item: ClipPlan, positions: list[int], source: Source) -> Params:
@@ -388,32 +412,33 @@ class Loader:
             params |= colour_params([colours_of(self._dataset, int(item.rows[position])) for position in positions])
         return params
 
-    def _finish(self, prepared: _Prepared) -> Batch:
-        """Pull a batch out of the graphs and join its parts."""
+    def _pull(self, prepared: _Prepared, parts: Parts) -> None:
+        """Pull a round of a batch out of the graphs, into its clips."""
         size = len(prepared.plan.rows)
-        options = self._graph_options
-        clips: torch.Tensor | None = None
-        for lane, (positions, _) in prepared.parts.items():
+        for lane, (positions, media) in parts.items():
             try:
                 with self.stages.timed("graph_seconds"):
                     part = self._graph(lane).pull()
             except GraphError:
-                part = self._one_by_one(prepared, lane)
+                part = self._one_by_one(prepared, lane, positions, media)
             if len(positions) == size:
-                clips = part
+                prepared.clips = part
             else:
-                if clips is None:
-                    clips = part.new_zeros(size, *part.shape[1:])
-                clips[positions] = part
+                if prepared.clips is None:
+                    prepared.clips = part.new_zeros(size, *part.shape[1:])
+                prepared.clips[positions] = part
+
+    def _finish(self, prepared: _Prepared) -> Batch:
+        """The batch, when all its rounds have been pulled; zeros where nothing came."""
+        options, clips = self._graph_options, prepared.clips
         if clips is None:
             side = options["image_size"]
-            shape = (size, prepared.plan.frames.shape[1], 3, side, side)
+            shape = (len(prepared.plan.rows), prepared.plan.frames.shape[1], 3, side, side)
             clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
         return self._batch(prepared, clips)
 
-    def _one_by_one(self, prepared: _Prepared, lane: Lane) -> torch.Tensor:
-        """A batch that DALI refused, clip by clip: what is whole comes through, what is damaged is known by name."""
-        positions, media = prepared.parts[lane]
+    def _one_by_one(self, prepared: _Prepared, lane: Lane, positions: list[int], media: list[Any]) -> torch.Tensor:
+        """A round that DALI refused, clip by clip: what is whole comes through, what is damaged is known by name."""
         source = lane[0]
         options = self._graph_options
         graph = self._make_graph(source)  # the usual one may hold the batches behind this

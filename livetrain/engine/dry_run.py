@@ -7,6 +7,7 @@ from accelerate import Accelerator
 
 from livetrain.config import Config
 from livetrain.data import Dataset, num_train_steps
+from livetrain.data.graph import DEPTH
 from livetrain.data.plan import micro_batch_size
 from livetrain.engine.build import Loss
 from livetrain.engine.evaluate import local_world
@@ -60,6 +61,7 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, loss: Loss,
             f"FLOPs        {flops / 1e9:.2f} G a clip forward, {3 * flops * num_clips:.3g} in all",
             f"memory       about {memory / 2**30:.2f} GiB a process (estimate)",
             f"lanes        {_lanes(config, dataset, on_gpu=device.type == 'cuda')}",
+            *_decoding(config, dataset, micro),
             *_speed(config, dataset, model, loss, accelerator, 3 * flops, num_clips),
         ]
     )
@@ -72,6 +74,19 @@ def _lanes(config: Config, dataset: Dataset, *, on_gpu: bool) -> str:
         because = f" ({way.why})" if way.why else ""
         parts.append(f"{way.lane} {way.num_clips / len(dataset):.0%}: {way.codec}{because}")
     return "; ".join(parts)
+
+
+def _decoding(config: Config, dataset: Dataset, micro: int) -> list[str]:
+    """Memory of pictures that DALI decodes, which is beside torch's: its pool keeps the most that it has needed."""
+    rows = dataset.rows(config.data.train_split)
+    pixels = (dataset.column("coded_width")[rows].astype(np.int64) * dataset.column("coded_height")[rows]).max()
+    needed = 3 * int(pixels) * config.data.num_frames * micro / 1e6
+    budget = config.data.decode_memory_mb
+    rounds = f": {-(-needed * DEPTH // budget):.0f} rounds a batch" if needed * DEPTH > budget else ""
+    return [
+        f"decoding     up to {needed:,.0f} MB a batch before its pictures are resized; "
+        f"data.decode_memory_mb={budget}{rounds}"
+    ]
 
 
 def _speed(

@@ -32,6 +32,7 @@ FREE_KEYS = (
     "data.download_ahead",
     "data.retries",
     "data.nvdec_lanes",
+    "data.decode_memory_mb",
     "eval.robustness",
     "ddp.bucket_mb",
     "ddp.bucket_view",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 from livetrain.config import Config
 from livetrain.data import PADDING, Batch, Dataset, Loader, blend, eval_loader, train_loader
+from livetrain.data.graph import DEPTH
+from livetrain.data.lanes import decoded_bytes
 from livetrain.errors import UserError
 from shards import cli
 from tests.shards import clips
@@ -271,6 +274,39 @@ def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     assert not any(batch.failures for batch in batches)
     assert loader.refusals.rows == {int(row) for batch in batches for row in batch.rows}
     assert_same_steps(reference, {batch.step: (batch.rows, batch.clips) for batch in batches})
+
+
+@pytest.mark.parametrize("kind", ["frames", "vp9"])
+def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
+    kind: str, frame_shards: Path, vp9_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same pixels, never more at a time than data.decode_memory_mb allows, or one clip."""
+    shards = frame_shards if kind == "frames" else vp9_shards
+    if kind == "vp9":  # what DALI decodes on the CPU
+        monkeypatch.setattr(Loader, "_source", lambda self, row: "video")
+    whole = read(make_loader(make_config(shards), steps=2))
+    rounds: list[tuple[int, int]] = []  # clips and bytes of each
+    collect = Loader._collect
+
+    def collected(self: Loader, item: Any, media: Any) -> Any:
+        prepared = collect(self, item, media)
+        for parts in prepared.rounds:
+            rows = [int(item.rows[position]) for positions, _ in parts.values() for position in positions]
+            rounds.append((len(rows), sum(decoded_bytes(self._dataset, row, item.frames.shape[1]) for row in rows)))
+        return prepared
+
+    monkeypatch.setattr(Loader, "_collect", collected)
+    largest = max(decoded_bytes(Dataset.open(shards), row, 3) for row in range(len(Dataset.open(shards))))
+    for budget in (5 * largest, 1):
+        rounds.clear()
+        config = make_config(shards)
+        monkeypatch.setattr(config.data, "decode_memory_mb", DEPTH * budget / 1e6)
+        again = read(make_loader(config, steps=2))
+        assert [batch.step for batch in again] == [batch.step for batch in whole]
+        assert all(torch.equal(one.clips, two.clips) for one, two in zip(whole, again, strict=True))
+        assert not any(batch.failures for batch in again)
+        assert sum(count for count, _ in rounds) == 24 and len(rounds) >= 4
+        assert all(size <= budget or count == 1 for count, size in rounds), rounds
 
 
 def test_frames_and_videos_show_the_same_pictures(demo_shards: Path, frame_shards: Path) -> None:
