@@ -6,7 +6,8 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch come: tests run side by side, one to a core
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -27,9 +28,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(1800))
         elif item.get_closest_marker("launch"):
             item.add_marker(pytest.mark.timeout(180))
+    usual_priority()
     modules = [getattr(item, "module", None) for item in items]
     if ranks := next((module.ranks for module in modules if hasattr(module, "ranks")), None):
         ranks.prepare()
+
+
+def usual_priority() -> None:
+    """Undo what SVT-AV1 (libsvtav1, which makes some clips) does to a thread of root's that encodes: it is left at
+    SCHED_FIFO 99, as are all processes it starts from then on, and four ranks that wait actively then hold two cores
+    against the two that they wait for."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.fixture(autouse=True)
+def _usual_priority() -> Iterator[None]:
+    usual_priority()
+    yield
+    usual_priority()
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -35,7 +35,7 @@ def test_a_script_hands_its_configuration_and_the_arguments_on(name: str, tmp_pa
 
 def test_every_configuration_has_a_script() -> None:
     scripts = {path.stem for path in (REPO / "launch").glob("*.sh")} - {"setup"}
-    configurations = {path.stem for path in (REPO / "launch").glob("*.yaml")} - {"fsdp2", "hsdp"}
+    configurations = {path.stem for path in (REPO / "launch").glob("*.yaml")} - {"fsdp2", "hsdp", "kubernetes"}
     assert scripts == configurations == {*WAYS, "many_nodes"}
 
 
@@ -49,3 +49,75 @@ def test_a_script_trains(name: str, demo_shards: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]
     assert f'"num_processes": {WAYS[name]}' in (tmp_path / "run" / "environment.json").read_text()
+
+
+# Fields of the published APIs that the manifest may use: JobSet v1alpha2 (jobset.sigs.k8s.io/docs/reference), batch/v1
+# and core/v1 (kubernetes.io/docs/reference). A value that is a set of words: one of them; {} under *: each of a map.
+POD = {
+    "restartPolicy": {"Never", "OnFailure"}, "terminationGracePeriodSeconds": int,
+    "containers": [{
+        "name": str, "image": str, "workingDir": str, "command": [str], "args": [str],
+        "env": [{"name": str, "value": str}], "resources": {"limits": {"*": int}},
+        "volumeMounts": [{"name": str, "mountPath": str}],
+    }],
+    "volumes": [{"name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": {"medium": {"Memory", ""}}}],
+}  # fmt: skip
+JOB = {
+    "parallelism": int, "completions": int, "completionMode": {"Indexed", "NonIndexed"}, "backoffLimit": int,
+    "podFailurePolicy": {"rules": [{
+        "action": {"FailJob", "Ignore", "Count", "FailIndex"},
+        "onExitCodes": {"containerName": str, "operator": {"In", "NotIn"}, "values": [int]},
+    }]},
+    "template": {"spec": POD},
+}  # fmt: skip
+JOBSET = {
+    "apiVersion": {"jobset.x-k8s.io/v1alpha2"}, "kind": {"JobSet"}, "metadata": {"name": str},
+    "spec": {
+        "network": {"enableDNSHostnames": bool},
+        "failurePolicy": {"maxRestarts": int, "rules": [{
+            "name": str, "action": {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"},
+            "onJobFailureReasons": [{"BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "PodFailurePolicy"}],
+        }]},
+        "replicatedJobs": [{"name": str, "replicas": int, "template": {"spec": JOB}}],
+    },
+}  # fmt: skip
+
+
+def fits(value: object, schema: object, at: str) -> None:
+    if isinstance(schema, dict):
+        assert isinstance(value, dict), at
+        for name, inner in value.items():
+            assert name in schema or "*" in schema, f"{at}.{name} is no field of the API"
+            fits(inner, schema.get(name, schema.get("*")), f"{at}.{name}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list) and value, at
+        for number, inner in enumerate(value):
+            fits(inner, schema[0], f"{at}[{number}]")
+    elif isinstance(schema, set):
+        assert value in schema, f"{at}: {value}"
+    else:
+        assert isinstance(value, schema) and not (schema is int and isinstance(value, bool)), f"{at}: {value!r}"
+
+
+def test_the_manifest_for_kubernetes(tmp_path: Path) -> None:
+    """It has fields of the APIs alone, agrees with itself, and its command starts the script as a node."""
+    manifest = yaml.safe_load((REPO / "launch" / "kubernetes.yaml").read_text())
+    fits(manifest, JOBSET, "manifest")
+    (nodes,) = manifest["spec"]["replicatedJobs"]
+    job = nodes["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    name = manifest["metadata"]["name"]
+    assert environment["HEAD"] == f"{name}-{nodes['name']}-0-0.{name}", "the first pod's name, under the set's"
+    assert job["parallelism"] == job["completions"] == int(environment["NODES"])
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    (tmp_path / "launch").mkdir()
+    script = tmp_path / "launch" / "many_nodes.sh"
+    script.write_text('#!/bin/sh\necho "$NODE of $NODES at $HEAD: $*"\n')
+    script.chmod(0o755)
+    said = subprocess.run(
+        [*container["command"], *container["args"]], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | environment | {"JOB_COMPLETION_INDEX": "1"},
+    ).stdout  # fmt: skip
+    assert said == f"1 of 2 at {environment['HEAD']}: {' '.join(container['args'])}\n"

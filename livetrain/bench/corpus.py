@@ -44,6 +44,14 @@ def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = Fal
     )  # fmt: skip
 
 
+def build_shards(options: Options, what: ClipSet, store: str) -> Path:
+    """Shards of the set's clips in another store, built where they are missing."""
+    home = options.data / what.name
+    make_clips(options.data, what)
+    _build(home, home / f"{store}-shards", Media(store))
+    return home / f"{store}-shards"
+
+
 def is_built(shards: Path) -> bool:
     """Whether there are shards of the format of this version: what an older one left is built again."""
     try:

@@ -20,8 +20,8 @@ Work = Callable[..., dict[str, Any]]
 class Group:
     """`world` processes of one thread each, as a context manager; `call` runs a pass on all of them."""
 
-    def __init__(self, world: int, work: Work) -> None:
-        self.world, self.work = world, work
+    def __init__(self, world: int, work: Work, *, on_cpu: bool = True) -> None:
+        self.world, self.work, self.on_cpu = world, work, on_cpu
         self._members: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> Group:
@@ -31,7 +31,9 @@ class Group:
             port = probe.getsockname()[1]
         for rank in range(self.world):
             here, there = context.Pipe()
-            process: Any = context.Process(target=_serve, args=(rank, self.world, port, self.work, there), daemon=True)
+            process: Any = context.Process(
+                target=_serve, args=(rank, self.world, port, self.work, there, self.on_cpu), daemon=True
+            )
             process.start()
             there.close()
             self._members.append((process, here))
@@ -67,13 +69,12 @@ class Group:
         return result
 
 
-def _serve(rank: int, world: int, port: int, work: Work, connection: Connection) -> None:
+def _serve(rank: int, world: int, port: int, work: Work, connection: Connection, on_cpu: bool) -> None:
     """A member: passes until the pipe is closed. A failure ends it, so that the others do not wait for it forever."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+    } | ({"ACCELERATE_USE_CPU": "1"} if on_cpu else {})  # fmt: skip
     import torch
 
     torch.set_num_threads(1)

@@ -27,9 +27,10 @@ BENCHES = {
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
     "evaluation": "joining the scores of four processes, for a million videos",
     "memory": "what a process of a run holds at most, with whole weights and in shards (FSDP2)",
+    "gpu": "decoding, training and shards on a GPU, in parts; also with --device cpu",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }
-QUICK = ("decode", "loader", "plan")  # what --quick measures when no name is given: under three minutes
+QUICK = ("decode", "loader", "gpu", "plan")  # what --quick measures when no name is given: under five minutes
 FALL = 0.5  # of a ratio, that is no noise
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -35,7 +36,8 @@ def run(main: Callable[[], int]) -> int:
         return main()
     except UserError as error:
         _leave_word(error)
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if _is_first_to_say(str(error)):
+            print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except NonFiniteLoss as error:
         _leave_word(error)
@@ -62,6 +64,21 @@ def _leave_word(error: Exception, callstack: str = "") -> None:
     with contextlib.suppress(OSError):
         message = {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}
         Path(path).write_text(json.dumps({"message": message}), encoding="utf-8")
+
+
+def _is_first_to_say(line: str) -> bool:
+    """Whether no other process of this node has said the same in this attempt: most mistakes all of them find."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return True
+    said = Path(path).parent.parent / f"said-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
+    try:
+        said.open("x").close()
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _tell_once(line: str) -> None:

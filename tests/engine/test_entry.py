@@ -80,3 +80,18 @@ def test_the_process_that_failed_first_is_named(
     assert told.startswith("error: rank 1 failed first") and told.rstrip().endswith("ZeroDivisionError: the cause")
     silent = ProcessFailure(local_rank=2, pid=1, exitcode=1, error_file=str(tmp_path / "none"))
     assert launch._when(silent) > launch._when(failures[0]), "one that left nothing comes last"
+
+
+def test_processes_say_the_same_mistake_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, message in enumerate(("no such folder", "no such folder", "rank 2 cannot read it", "no such folder")):
+        (tmp_path / str(rank)).mkdir()  # as torchrun's agent lays them out
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank) / "error.json"))
+
+        def main(message: str = message) -> int:
+            raise UserError(message)
+
+        assert entry.run(main) == 2
+        assert "no such" in (tmp_path / "0" / "error.json").read_text()
+    assert capsys.readouterr().err.splitlines() == ["error: no such folder", "error: rank 2 cannot read it"]

@@ -25,6 +25,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve() as found:
         for name, value in found.environment.items():
             monkeypatch.setenv(name, value)
+        wandb.teardown()  # it forgets its service, which it names in the environment too
         monkeypatch.delenv("WANDB_MODE", raising=False)
         monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
         wandb.teardown()

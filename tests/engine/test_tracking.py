@@ -66,6 +66,7 @@ def test_figures_that_are_no_numbers_become_null(tmp_path: Path) -> None:
 @pytest.fixture
 def wandb_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """W&B without anything of this machine's; call it when what it reads has changed."""
+    wandb.teardown()  # it forgets its service, which it names in the environment too
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -37,11 +37,15 @@ def test_what_is_checked_is_what_a_bench_writes(tmp_path: Path, capsys: pytest.C
         ("step", "both", 8.0), ("step", "cores", 100.0),
     ]  # fmt: skip
     assert cli.main(["plan", "--check", str(tmp_path)]) == 0
-    assert "2 of 2 within 30%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 1 predictions within 30%; 1 rows are derived from the measurement itself" in said
     rows[1]["measured"] = 160.0
     Report("T", "S", [table], measurements=rows).write(tmp_path / "step.md")
+    assert cli.main(["plan", "--check", str(tmp_path)]) == 0, "counts for nothing"
+    rows[0]["measured"] = 20.0
+    Report("T", "S", [table], measurements=rows).write(tmp_path / "step.md")
     assert cli.main(["plan", "--check", str(tmp_path)]) == 1
-    assert "1 of 2 within 30%" in capsys.readouterr().out
+    assert "0 of 1 predictions within 30%" in capsys.readouterr().out
 
 
 def test_nothing_is_passed_over_in_silence(tmp_path: Path) -> None:
