@@ -1,98 +1,219 @@
-"""`livetrain VERB`: one door to the programs; each verb imports only what it needs."""
+"""`livetrain VERB`: one door to the programs.
+
+A verb is a line of `VERBS`: the module whose docstring is its help, and the function that runs it. Nothing is imported
+before it is needed: torch takes seconds, and help takes none.
+"""
 
 from __future__ import annotations
 
+import ast
+import difflib
+import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from livetrain import __version__
 from livetrain.engine import entry
 from livetrain.errors import UserError
 
-HELP = """livetrain VERB …
 
-  train [accelerate options] CONFIG.yaml … [key=value …]   train; as `accelerate launch livetrain/train.py …`
-  evaluate RUN [checkpoint=DIR] [key=value …]              score a run's checkpoint on dev and test again
-  predict --checkpoint C --videos DIR --out FILE.csv       scores of raw videos, as submission.csv and its times
-  predict --checkpoint C VIDEO …                           the same of a few files, as JSON
-  package RUN [--out DIR]                                  a trained model as one folder that needs nothing else
-  consolidate CHECKPOINT --out FILE.safetensors            a checkpoint's weights as one file
-  export SOURCE --format onnx|torch|hub [--check DATA]     the same for other programs, compared with the model
-  plan CONFIG.yaml … [key=value …] --gpus N                clips/s, days and the bottleneck on N GPUs, predicted
-  plan DIR                                                 which way the clips of a shard folder take, and its cost
-  browse CONFIG.yaml … | DIR | RUN --step N                what the model sees at an update, as a page
-  ensemble RUN RUN … --out DIR                             several models as one, weights fitted on dev
-  soup CHECKPOINT CHECKPOINT … --out DIR                   one model, the mean of their weights
-  ablate RUN                                               accuracy against cost: frames, views, precision, members
-  submit CONFIG.yaml … --nodes N --gpus-per-node G …       the same as a SLURM job that survives preemption
-  jobs [RUN …]                                             how submitted jobs go: state, attempts, last update
-  cancel RUN …                                             cancel them; a run saves first
-  cv CONFIG.yaml … [key=value …]                           each fold tested by a run that has not seen its people
-  sweep SWEEP.yaml CONFIG.yaml … [--count N]               many runs over some options, into one table
-  report RUN                                               write RUN/report.html again, from what is in RUN
-  compare RUN RUN …                                        can the data tell runs apart?
-  leaderboard FOLDER                                       all its runs: what differs, cost, figures with intervals
-  saliency RUN [clips=8]                                   what the network saw in the worst clips, into the report
-  sync-check RUN                                           does W&B show what RUN/metrics.jsonl holds?
-  dashboard PROJECT [--entity TEAM]                        save a W&B workspace that shows its runs
-  doctor                                                   is this machine fit for a run?
-  bench [NAME …] [--quick] [--out DIR]                     livetrain against limits and other programs
-  demo DIR                                                 generate a small labelled corpus to try it all on
-  shards build|verify|…                                    make and check shards; as `python -m shards …`
+@dataclass(frozen=True)
+class Verb:
+    """runs: `module:function`, called with the arguments; it returns the exit code. help: the module whose docstring is
+    printed for --help; "": the function has a help of its own."""
 
-`livetrain VERB --help` says more."""
+    usage: str
+    summary: str
+    runs: str
+    help: str = ""
+
+
+GROUPS: dict[str, dict[str, Verb]] = {
+    "Data": {
+        "demo": Verb("DIR", "generate a small labelled corpus to try it all on", "livetrain.cli:_demo"),
+        "shards": Verb("build|verify|…", "make and check shards; as `python -m shards …`", "shards.cli:main"),
+        "browse": Verb(
+            "CONFIG.yaml … | DIR | RUN", "what the model sees at an update, as a page", "livetrain.browse:main"
+        ),
+    },
+    "Training": {
+        "train": Verb(
+            "[accelerate options] CONFIG.yaml … [key=value …]",
+            "train; as `accelerate launch livetrain/train.py …`",
+            "livetrain.cli:_train",
+        ),
+        "plan": Verb(
+            "CONFIG.yaml … --gpus N | DIR",
+            "clips/s, days and the bottleneck on N GPUs; the cost of a shard folder",
+            "livetrain.planner.main:main",
+        ),
+        "cv": Verb(
+            "CONFIG.yaml …",
+            "each fold tested by a run that has not seen its people",
+            "livetrain.cv:main",
+            "livetrain.cv",
+        ),
+        "sweep": Verb(
+            "SWEEP.yaml CONFIG.yaml …",
+            "many runs over some options, into one table",
+            "livetrain.sweep:main",
+            "livetrain.sweep",
+        ),
+    },
+    "Clusters": {
+        "submit": Verb(
+            "CONFIG.yaml … --nodes N …",
+            "train as a SLURM job that survives preemption",
+            "livetrain.submit:main",
+            "livetrain.submit",
+        ),
+        "jobs": Verb("[RUN …]", "how submitted jobs go", "livetrain.jobs.status:jobs", "livetrain.jobs.status"),
+        "cancel": Verb(
+            "RUN …", "cancel them; a run saves first", "livetrain.jobs.status:cancel", "livetrain.jobs.status"
+        ),
+        "doctor": Verb("", "is this machine fit for a run?", "livetrain.doctor:main", "livetrain.doctor"),
+    },
+    "Evaluation": {
+        "evaluate": Verb(
+            "RUN [checkpoint=DIR] [key=value …]",
+            "score a run's checkpoint on dev and test again",
+            "livetrain.cli:_evaluate",
+            "livetrain.evaluate",
+        ),
+        "report": Verb(
+            "RUN", "write RUN/report.html again, from what is in RUN", "livetrain.remake:report", "livetrain.remake"
+        ),
+        "compare": Verb("RUN RUN …", "can the data tell runs apart?", "livetrain.compare:main", "livetrain.compare"),
+        "leaderboard": Verb(
+            "FOLDER",
+            "all its runs: what differs, cost, figures with intervals",
+            "livetrain.compare:leaderboard",
+            "livetrain.compare",
+        ),
+        "saliency": Verb(
+            "RUN [clips=8]",
+            "what the network saw in the worst clips, into the report",
+            "livetrain.remake:saliency",
+            "livetrain.engine.saliency",
+        ),
+        "ablate": Verb(
+            "RUN",
+            "accuracy against cost: frames, views, precision, members",
+            "livetrain.ablate:main",
+            "livetrain.ablate",
+        ),
+        "sync-check": Verb(
+            "RUN",
+            "does W&B show what RUN/metrics.jsonl holds?",
+            "livetrain.remake:sync_check",
+            "livetrain.engine.sync_check",
+        ),
+        "dashboard": Verb("PROJECT", "save a W&B workspace that shows its runs", "livetrain.dashboard:main"),
+    },
+    "Use": {
+        "predict": Verb(
+            "--checkpoint C --videos DIR --out FILE.csv",
+            "scores of raw videos; of a few files, as JSON",
+            "livetrain.cli:_predict",
+            "livetrain.predict",
+        ),
+        "package": Verb(
+            "RUN [--out DIR]",
+            "a trained model as one folder that needs nothing else",
+            "livetrain.package:main",
+            "livetrain.package",
+        ),
+        "export": Verb(
+            "SOURCE --format onnx|torch|hub",
+            "the same for other programs, compared with the model",
+            "livetrain.export.main:main",
+            "livetrain.export.main",
+        ),
+        "ensemble": Verb(
+            "RUN RUN … --out DIR",
+            "several models as one, weights fitted on dev",
+            "livetrain.ensemble:main",
+            "livetrain.ensemble",
+        ),
+        "soup": Verb(
+            "CHECKPOINT CHECKPOINT … --out DIR",
+            "one model, the mean of their weights",
+            "livetrain.soup:main",
+            "livetrain.soup",
+        ),
+        "consolidate": Verb(
+            "CHECKPOINT --out FILE.safetensors", "a checkpoint's weights as one file", "livetrain.consolidate:main"
+        ),
+    },
+    "Development": {
+        "bench": Verb(
+            "[NAME …] [--quick] [--out DIR]", "livetrain against limits and other programs", "livetrain.bench.main:main"
+        ),
+    },
+}
+VERBS = {name: verb for verbs in GROUPS.values() for name, verb in verbs.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 0 done, 2 a mistake in what was asked, else the program's own."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(overview())
+            return 0
+        if arguments[0] in ("-V", "--version"):
+            print(f"livetrain {__version__}")
+            return 0
+        return entry.run(lambda: _run(arguments[0], arguments[1:]))
+    except BrokenPipeError:  # `livetrain … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    verb, rest = arguments[0], arguments[1:]
-    return entry.run(lambda: _verb(verb)(rest))
 
 
-def _verb(verb: str) -> Callable[[list[str]], int]:
-    verbs = {
-        "train": _train,
-        "evaluate": _evaluate,
-        "predict": _predict,
-        "package": _package,
-        "consolidate": _consolidate,
-        "export": _export,
-        "plan": _plan,
-        "browse": _browse,
-        "ensemble": _ensemble,
-        "soup": _soup,
-        "ablate": _ablate,
-        "submit": _submit,
-        "jobs": _jobs,
-        "cancel": _cancel,
-        "cv": _cv,
-        "sweep": _sweep,
-        "report": _report,
-        "compare": _compare,
-        "leaderboard": _leaderboard,
-        "saliency": _saliency,
-        "sync-check": _sync_check,
-        "dashboard": _dashboard,
-        "doctor": _doctor,
-        "bench": _bench,
-        "demo": lambda arguments: _shards(["demo", *arguments]),
-        "shards": _shards,
-    }
-    if verb not in verbs:
-        raise UserError(f"unknown verb {verb!r}; there are: {', '.join(verbs)}")
-    return verbs[verb]
+def overview() -> str:
+    """All verbs, a line each, in groups."""
+    lines = ["livetrain VERB …", ""]
+    for title, verbs in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [f"  {f'{name} {verb.usage}'.strip():<56} {verb.summary}" for name, verb in verbs.items()]
+        lines.append("")
+    return "\n".join([*lines, "`livetrain VERB --help` says more; `livetrain --version` which one this is."])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    verb = VERBS.get(name)
+    if verb is None:
+        near = difflib.get_close_matches(name, VERBS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`livetrain --help` lists them"
+        raise UserError(f"unknown verb {name!r}; {hint}")
+    if verb.help and any(item in ("-h", "--help") for item in arguments):
+        print(docstring(verb.help))
+        return 0
+    return _function(verb.runs)(arguments)
+
+
+def docstring(module: str) -> str:
+    """A module's docstring, without importing it."""
+    found = importlib.util.find_spec(module)
+    assert found is not None and found.origin is not None, module
+    return ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+
+
+def _function(name: str) -> Callable[[list[str]], int]:
+    module, _, function = name.partition(":")
+    found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _train(arguments: list[str]) -> int:
-    if "--help" in arguments:
-        import livetrain.train
+    if any(item in ("-h", "--help") for item in arguments):
         from livetrain.config import describe_keys
 
-        print(f"{livetrain.train.__doc__}\nKeys and their defaults:\n\n{describe_keys()}")
+        print(f"{docstring('livetrain.train')}\n\nKeys and their defaults:\n\n{describe_keys()}")
         return 0
     from livetrain.engine import launch
 
@@ -100,11 +221,6 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    import livetrain.evaluate
-
-    if "--help" in arguments:
-        print(livetrain.evaluate.__doc__)
-        return 0
     from livetrain.engine import launch
 
     return launch.launch("evaluate.py", arguments)
@@ -113,7 +229,7 @@ def _evaluate(arguments: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     from livetrain import predict
 
-    if not arguments or "--help" in arguments:
+    if not arguments:
         print(predict.__doc__)
         return 0
     arguments = predict.with_ensemble(arguments)
@@ -126,155 +242,10 @@ def _predict(arguments: list[str]) -> int:
     return launch.launch_processes("predict.py", processes, arguments)
 
 
-def _package(arguments: list[str]) -> int:
-    from livetrain import package
-
-    return package.main(arguments)
-
-
-def _consolidate(arguments: list[str]) -> int:
-    from livetrain import consolidate
-
-    return consolidate.main(arguments)
-
-
-def _export(arguments: list[str]) -> int:
-    from livetrain.export.main import main
-
-    return main(arguments)
-
-
-def _plan(arguments: list[str]) -> int:
-    from livetrain.planner.main import main
-
-    return main(arguments)
-
-
-def _browse(arguments: list[str]) -> int:
-    from livetrain import browse
-
-    return browse.main(arguments)
-
-
-def _ensemble(arguments: list[str]) -> int:
-    from livetrain import ensemble
-
-    return ensemble.main(arguments)
-
-
-def _soup(arguments: list[str]) -> int:
-    from livetrain import soup
-
-    return soup.main(arguments)
-
-
-def _ablate(arguments: list[str]) -> int:
-    from livetrain import ablate
-
-    return ablate.main(arguments)
-
-
-def _submit(arguments: list[str]) -> int:
-    from livetrain import submit
-
-    return submit.main(arguments)
-
-
-def _jobs(arguments: list[str]) -> int:
-    from livetrain.jobs import status
-
-    return status.jobs(arguments)
-
-
-def _cancel(arguments: list[str]) -> int:
-    from livetrain.jobs import status
-
-    return status.cancel(arguments)
-
-
-def _cv(arguments: list[str]) -> int:
-    from livetrain import cv
-
-    return cv.main(arguments)
-
-
-def _sweep(arguments: list[str]) -> int:
-    from livetrain import sweep
-
-    return sweep.main(arguments)
-
-
-def _report(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: livetrain report RUN")
-    from livetrain.config import load_config
-    from livetrain.data import Dataset
-    from livetrain.engine.conclude import clip_pictures
-    from livetrain.verdict import report
-
-    run_dir = Path(arguments[0])
-    if not (run_dir / "verdict.json").exists():
-        raise UserError(f"{run_dir} has no verdict.json; `livetrain evaluate {run_dir}` makes it")
-    config = load_config([run_dir / "config.yaml"], [], warn=lambda line: None)
-    pictures = None
-    try:
-        pictures = clip_pictures(Dataset.of(config.data))
-    except UserError as error:  # the report is of scores, which are here
-        print(f"warning: no pictures in the report: {error}", file=sys.stderr)
-    print(report.write(run_dir, pictures=pictures, worst_clips=config.tracking.worst_clips))
-    return 0
-
-
-def _compare(arguments: list[str]) -> int:
-    from livetrain import compare
-
-    return compare.main(arguments)
-
-
-def _leaderboard(arguments: list[str]) -> int:
-    from livetrain import compare
-
-    return compare.leaderboard(arguments)
-
-
-def _saliency(arguments: list[str]) -> int:
-    from livetrain.engine import saliency
-
-    return saliency.main(arguments) or _report(arguments[:1])
-
-
-def _sync_check(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: livetrain sync-check RUN")
-    from livetrain.engine import sync_check
-
-    found = sync_check.compare(Path(arguments[0]))
-    print(sync_check.format_text(found))
-    return 0 if found.same else 1
-
-
-def _dashboard(arguments: list[str]) -> int:
-    from livetrain import dashboard
-
-    return dashboard.main(arguments)
-
-
-def _doctor(arguments: list[str]) -> int:
-    from livetrain import doctor
-
-    return doctor.main(arguments)
-
-
-def _bench(arguments: list[str]) -> int:
-    from livetrain.bench.main import main
-
-    return main(arguments)
-
-
-def _shards(arguments: list[str]) -> int:
+def _demo(arguments: list[str]) -> int:
     import shards.cli
 
-    return shards.cli.main(arguments)
+    return shards.cli.main(["demo", *arguments])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from livetrain.engine import checkpoint, pieces
 from livetrain.errors import UserError
 from livetrain.fileio import atomic_write
 
@@ -35,6 +34,8 @@ def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: 
 
     everything: all tensors of a step-* folder, named by their place: model/…, ema/…, state/optimizer/….
     """
+    from livetrain.engine import checkpoint, pieces
+
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
     if not folder.is_dir():

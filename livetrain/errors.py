@@ -1,7 +1,15 @@
-"""What entry points print without a traceback: a user's mistake (exit code 2), a fault of the machine (74)."""
+"""How a program ends other than by being done, and its exit codes."""
+
+from __future__ import annotations
+
+import re
 
 EXIT_USER_ERROR = 2
+EXIT_NON_FINITE = 3
 EXIT_MACHINE = 74  # EX_IOERR of sysexits.h: the same command may do better later, or elsewhere
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on
+EXIT_HANG = 76  # EX_PROTOCOL: no progress for train.hang_timeout_seconds
+EXIT_INTERRUPTED = 130  # as shells count SIGINT
 
 
 class UserError(Exception):
@@ -16,7 +24,18 @@ class MachineFault(UserError):
     exit_code = EXIT_MACHINE
 
 
+class NonFiniteLoss(Exception):
+    """The loss or the gradient is not a number; the message names the step and the clips."""
+
+
+class Stopped(Exception):
+    """The run ended on request and can go on; the message says where it stands."""
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, at most 200 characters; the exception's name if it has none."""
-    lines = str(error).strip().splitlines()
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

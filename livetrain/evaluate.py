@@ -1,6 +1,7 @@
 """Score a finished or stopped run again: its best weights, or a checkpoint of it, on dev and test.
 
-    accelerate launch livetrain/evaluate.py runs/NAME [checkpoint=runs/NAME/checkpoints/step-00000500] [key=value …]
+    livetrain evaluate runs/NAME [checkpoint=runs/NAME/checkpoints/step-00000500] [key=value …]
+    accelerate launch livetrain/evaluate.py runs/NAME …     the same
 
 Writes scores/, verdict.json and report.html of the run again, with the threshold that is stored beside the weights.
 With other data, other weights or other settings they go to RUN/evaluations/<what differs>/ (or to `run_dir=DIR`), and

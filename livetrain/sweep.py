@@ -35,9 +35,8 @@ from typing import Any
 from livetrain.config import Config, load_config, to_dict
 from livetrain.engine import entry
 from livetrain.engine.run import CONFIG, FREE_KEYS, METRICS, VERDICT, refuse_another
-from livetrain.engine.stop import EXIT_STOPPED
 from livetrain.engine.tracking import read_metrics
-from livetrain.errors import EXIT_USER_ERROR, UserError
+from livetrain.errors import EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from livetrain.fileio import write_json, write_text
 from livetrain.search import Options, Sweep, load_sweep, options_of, words
 from livetrain.verdict.sheet import fitted

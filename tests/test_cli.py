@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,48 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "data.shards" in capsys.readouterr().out
     assert cli.main(["evaluate", "--help"]) == 0
     assert "livetrain/evaluate.py" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"livetrain {metadata.version('livetrain')}\n"
+
+
+def test_every_verbs_help_comes_without_torch() -> None:
+    """All in one process; importing torch takes seconds."""
+    code = """
+import contextlib, io, sys
+from livetrain import cli
+for verb in cli.VERBS:
+    for flag in ("--help", "-h"):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            assert cli.main([verb, flag]) == 0, verb
+        assert len(said.getvalue()) > 100, (verb, said.getvalue())
+    assert "torch" not in sys.modules, verb
+assert cli.main(["trian"]) == 2 and "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean train?" in done.stderr
+
+
+def test_every_verb_has_a_function() -> None:
+    for name, verb in cli.VERBS.items():
+        assert callable(cli._function(verb.runs)), name
+        assert not verb.help or f"livetrain {name}" in cli.docstring(verb.help), f"{verb.help} does not show `{name}`"
+    listed = cli.overview()
+    assert all(f"  {name} " in listed for name in cli.VERBS)
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m livetrain --help | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=REPO, timeout=60)
+    assert done.stdout == "livetrain VERB …\n0\n" and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["trian"], "unknown verb 'trian'; there are: train, evaluate"),
+        (["trian"], "unknown verb 'trian'; did you mean train"),
+        (["xyzzy"], "unknown verb 'xyzzy'; `livetrain --help` lists them"),
         (["report"], "usage: livetrain report RUN"),
         (["report", "no/such/run"], "no/such/run has no verdict.json; `livetrain evaluate"),
         (["shards", "verify", "no/such/folder"], "no/such/folder"),

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from livetrain.engine import heartbeat
-from livetrain.engine.stop import EXIT_STOPPED
+from livetrain.errors import EXIT_STOPPED
 from tests.runs import REPO, SMALL, records
 from tests.test_resume import ALL, STEPS, same_run, steps_done
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from livetrain.engine import heartbeat
-from livetrain.engine.heartbeat import EXIT_HANG
-from livetrain.engine.stop import EXIT_STOPPED
+from livetrain.errors import EXIT_HANG, EXIT_STOPPED
 from tests import ranks
 from tests.runs import SMALL, losses, records, same_weights, weights
 

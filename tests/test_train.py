@@ -20,8 +20,8 @@ from livetrain.config import Config
 from livetrain.data import Dataset, Loader
 from livetrain.engine import entry
 from livetrain.engine.owner import Ownership
-from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss, Updater
-from livetrain.errors import UserError
+from livetrain.engine.step import Updater
+from livetrain.errors import EXIT_NON_FINITE, NonFiniteLoss, UserError
 from livetrain.model import LivenessModel
 from livetrain.package import load
 from livetrain.train import main

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from livetrain.config import load_config
 from livetrain.engine import entry
-from livetrain.engine.stop import EXIT_STOPPED
-from livetrain.errors import EXIT_USER_ERROR, UserError
+from livetrain.errors import EXIT_NON_FINITE, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from livetrain.jobs import ledger
 
 FILE_NAME = "attempts.jsonl"
@@ -27,7 +26,7 @@ MAX_WITHOUT_PROGRESS = 3
 MAX_STOPS_WITHOUT_PROGRESS = 5  # preemptions may come close upon each other
 
 # It would end the same way again.
-HOPELESS = {EXIT_USER_ERROR: "a mistake in what was asked", 3: "a loss that is no number"}
+HOPELESS = {EXIT_USER_ERROR: "a mistake in what was asked", EXIT_NON_FINITE: "a loss that is not a number"}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from livetrain.errors import UserError
-
-EXIT_INTERRUPTED = 130  # as shells count SIGINT
+from livetrain.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NON_FINITE,
+    EXIT_STOPPED,
+    NonFiniteLoss,
+    Stopped,
+    UserError,
+)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -29,9 +34,6 @@ def run(main: Callable[[], int]) -> int:
 
     How it ended is left for the launcher, which names the process that failed first.
     """
-    from livetrain.engine.step import EXIT_NON_FINITE, NonFiniteLoss
-    from livetrain.engine.stop import EXIT_STOPPED, Stopped
-
     try:
         return main()
     except UserError as error:

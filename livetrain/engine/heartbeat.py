@@ -24,11 +24,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.errors import EXIT_HANG, UserError
 from livetrain.fileio import write_json
 
 FOLDER = "heartbeats"
-EXIT_HANG = 76
 READ_SECONDS = 10.0  # that the run directory has to tell of the others
 
 # How many times the usual limit some work may take without telling of progress: a large checkpoint on a slow disk; the

@@ -21,8 +21,8 @@ import psutil
 
 from livetrain.config import load_config
 from livetrain.engine import entry, heartbeat
-from livetrain.engine.stop import EXIT_STOPPED, SIGNALS
-from livetrain.errors import UserError, first_line
+from livetrain.engine.stop import SIGNALS
+from livetrain.errors import EXIT_STOPPED, UserError, first_line
 
 LAUNCHER = "LIVETRAIN_LAUNCHER"  # the environment variable that names its process
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>

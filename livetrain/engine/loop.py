@@ -31,12 +31,12 @@ from livetrain.engine.heartbeat import Heartbeat
 from livetrain.engine.lost import LostClips
 from livetrain.engine.meters import Meter, over_processes
 from livetrain.engine.profile import recording
-from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, NonFiniteLoss, StepResult
-from livetrain.engine.stop import Stopped, StopRequest
+from livetrain.engine.step import ADVICE, MAX_LEFT_OUT_IN_A_ROW, StepResult
+from livetrain.engine.stop import StopRequest
 from livetrain.engine.team import Team
 from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, warn_stderr
 from livetrain.engine.writer import CheckpointWriter
-from livetrain.errors import MachineFault
+from livetrain.errors import MachineFault, NonFiniteLoss, Stopped
 from livetrain.fileio import file_sha256, write_json
 from livetrain.progress import progress
 from livetrain.verdict import metrics

@@ -9,56 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from livetrain.engine.utilisation import Utilisation
-
-# Dense peak of the 16-bit matrix units, FLOP/s, without sparsity. Sources: NVIDIA's data sheets of each product.
-PEAK_FLOPS_16BIT = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H200 NVL": 835e12,
-    "GH200": 989e12,
-    "H100": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "A100": 312e12,
-    "A40": 149.7e12,
-    "A30": 165e12,
-    "A10": 125e12,
-    "A10G": 70e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "V100 PCIe": 112e12,
-    "T4": 65e12,
-}
-# The names that the driver has for them, whole: an RTX A4000 is no A40, an L40 no L4, a slice of MIG no whole GPU.
-DEVICE_NAMES = {
-    "NVIDIA B200": "B200",
-    "NVIDIA H200": "H200",
-    "NVIDIA H200 NVL": "H200 NVL",
-    "NVIDIA GH200 480GB": "GH200",
-    "NVIDIA GH200 120GB": "GH200",
-    "NVIDIA H100 80GB HBM3": "H100",
-    "NVIDIA H100 PCIe": "H100 PCIe",
-    "NVIDIA H100 NVL": "H100 NVL",
-    "NVIDIA A100-SXM4-40GB": "A100",
-    "NVIDIA A100-SXM4-80GB": "A100",
-    "NVIDIA A100-PCIE-40GB": "A100",
-    "NVIDIA A100 80GB PCIe": "A100",
-    "NVIDIA A40": "A40",
-    "NVIDIA A30": "A30",
-    "NVIDIA A10": "A10",
-    "NVIDIA A10G": "A10G",
-    "NVIDIA L40S": "L40S",
-    "NVIDIA L40": "L40",
-    "NVIDIA L4": "L4",
-    "Tesla V100-SXM2-16GB": "V100",
-    "Tesla V100-SXM2-32GB": "V100",
-    "Tesla V100-PCIE-16GB": "V100 PCIe",
-    "Tesla V100-PCIE-32GB": "V100 PCIe",
-    "Tesla T4": "T4",
-}
-
+from livetrain.machine import DEVICE_NAMES, PEAK_FLOPS_16BIT
 
 SPREAD = ("step_seconds", "data_wait_percent", "gpu_memory_gib")  # what processes may differ in
 

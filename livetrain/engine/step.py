@@ -22,17 +22,13 @@ from torch.distributed.tensor import DTensor
 from livetrain.config import Config
 from livetrain.data import Batch
 from livetrain.engine import sharded
+from livetrain.errors import NonFiniteLoss
 from livetrain.model import clip_by_unit
 from livetrain.model.losses import kind_cross_entropy
 from livetrain.model.noise import batch_keys
 
-EXIT_NON_FINITE = 3
 ADVICE = "Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
 MAX_LEFT_OUT_IN_A_ROW = 10  # updates: weights or data that give no numbers so often do not recover
-
-
-class NonFiniteLoss(Exception):
-    """The loss or the gradient is no number any more; the message names the step and the clips."""
 
 
 @dataclass

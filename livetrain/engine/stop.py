@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # torch takes seconds to import, and a signal may come in the meantime
     from accelerate import Accelerator
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SECOND_SECONDS = 1.0  # a terminal and a launcher may both pass on the first one
-
-
-class Stopped(Exception):
-    """The run ended on request and can go on; the message says where it stands."""
 
 
 class StopRequest:

@@ -13,9 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from livetrain import fileio
 from livetrain.engine import entry, launch
 from livetrain.engine.attempts import Attempt, decide
-from livetrain.engine.step import NonFiniteLoss
-from livetrain.engine.stop import Stopped
-from livetrain.errors import MachineFault, UserError
+from livetrain.errors import MachineFault, NonFiniteLoss, Stopped, UserError
 
 
 @pytest.mark.parametrize(

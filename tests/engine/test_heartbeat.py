@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from livetrain.engine import heartbeat
-from livetrain.engine.heartbeat import EXIT_HANG, Beat, Heartbeat, blame, read
+from livetrain.engine.heartbeat import Beat, Heartbeat, blame, read
+from livetrain.errors import EXIT_HANG
 
 
 def beat(rank: int, step: int, time: float = 1.0e9) -> Beat:

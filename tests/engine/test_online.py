@@ -13,8 +13,8 @@ import wandb
 
 from livetrain import dashboard
 from livetrain.engine.loop import Loop
-from livetrain.engine.stop import Stopped
 from livetrain.engine.tracking import read_metrics, wandb_mode
+from livetrain.errors import Stopped
 from tests.runs import small_config, train_here
 from tests.test_dashboard import ON_A_GPU
 from tests.wandb_server import Server, serve

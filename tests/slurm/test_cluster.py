@@ -22,7 +22,7 @@ from livetrain import cli
 from livetrain.engine import heartbeat
 from livetrain.engine.checkpoint import MANIFEST
 from livetrain.engine.run import CHECKPOINTS
-from livetrain.engine.stop import EXIT_STOPPED
+from livetrain.errors import EXIT_STOPPED
 from tests import ranks
 from tests.runs import REPO, SMALL, records, same_weights, weights
 from tests.slurm import cluster as slurm
