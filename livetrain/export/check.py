@@ -72,13 +72,13 @@ def runtime(file: Path) -> Score:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return lambda clips: np.asarray(session.run([OUTPUT], {INPUT: clips})[0])
     module = torch.export.load(file).module()
-    return lambda clips: module(torch.from_numpy(clips)).numpy()
+    return lambda clips: module(torch.from_numpy(clips)).detach().numpy()
 
 
 def of_model(trained: Trained) -> Score:
     """The model itself, in float32, on the CPU."""
     network = Scorer(trained.model)
-    return lambda clips: network(torch.from_numpy(clips)).numpy()
+    return lambda clips: network(torch.from_numpy(clips)).detach().numpy()
 
 
 def as_evaluated(trained: Trained) -> Score:

@@ -81,7 +81,10 @@ def to_onnx(trained: Trained, precision: str, out: Path) -> None:
                 exported, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], optimize=True, verbose=False
             )
     except Exception as error:  # an operator that ONNX lacks
-        raise UserError(f"{trained.path}: ONNX cannot take this model ({first_line(error)})") from error
+        raise UserError(
+            f"{trained.path}: ONNX cannot take this model ({first_line(_first_cause(error))}); --format torch does "
+            "without it"
+        ) from error
     assert made is not None
     proto = made.model_proto
     for name, value in (("livetrain", _facts(trained, precision)), ("labels", json.dumps(LABELS))):
@@ -151,6 +154,13 @@ def _hub_card(trained: Trained) -> str:
         f"Output: {content['output']}; {whole}.\n\nInput:\n\n"
         + "".join(f"- {name}: {value}\n" for name, value in content["preprocessing"].items())
     )
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What an exception began with: torch's exporter wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _import_onnx() -> Any:
