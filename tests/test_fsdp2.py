@@ -18,7 +18,7 @@ import torch
 from livetrain.engine import checkpoint, sharded
 from livetrain.errors import UserError
 from tests import fsdp_ranks, ranks
-from tests.runs import launch, losses, records, same_weights, small_config, weights
+from tests.runs import launch, losses, records, same_weights, small_config, train_here, weights
 
 OPTIONS = (
     "train.max_steps=8", "optim.warmup_steps=2", "optim.clip_grad_norm=0.5", "train.save_every_steps=4",
@@ -233,6 +233,13 @@ def test_what_would_not_be_right_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         sharded.plugin(small_config(demo_shards, tmp_path, *keys))
+
+
+def test_one_process_has_nothing_to_share(demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in fsdp_ranks.FSDP.items():
+        monkeypatch.setenv(name, value)
+    train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=2"))
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]
 
 
 def test_weights_that_layers_share_are_refused() -> None:

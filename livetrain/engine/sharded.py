@@ -107,7 +107,7 @@ def hidden_from_accelerate() -> Iterator[None]:
 
 def enable(accelerator: Accelerator, chosen: FullyShardedDataParallelPlugin | None) -> None:
     """Set what Accelerate sets for FSDP2, in one place for both devices: on the CPU Accelerate 1.15 leaves FSDP out
-    without a word and takes DDP. Nothing without FSDP."""
+    without a word and takes DDP. Nothing without FSDP, nor for one CPU process, which has nothing to share."""
     if chosen is None:
         return
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
@@ -115,6 +115,8 @@ def enable(accelerator: Accelerator, chosen: FullyShardedDataParallelPlugin | No
         accelerator.state.fsdp_plugin = chosen
         # As it does itself at the end for GPUs: every later look at its state copies from here.
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
     replicas, shards = _sizes(accelerator.num_processes)
     names, sizes = (("dp_replicate", "dp_shard"), (replicas, shards)) if replicas > 1 else (("dp_shard",), (shards,))
     accelerator.state.device_mesh = init_device_mesh(accelerator.device.type, sizes, mesh_dim_names=names)
