@@ -254,7 +254,10 @@ def check_wandb(connect: Callable[..., Any] = socket.create_connection) -> Findi
     """The mode that W&B would run in, and whether its server answers."""
     from livetrain.engine.tracking import wandb_host, wandb_mode
 
-    mode = wandb_mode("auto")
+    try:
+        mode = wandb_mode("auto")
+    except UserError as error:
+        return Finding("wandb", "warn", str(error), "`wandb login`, or tracking.wandb=offline")
     if mode != "online":
         return Finding("wandb", "ok", f"{mode}: no key, so runs are written to disk (`wandb login`, `wandb sync`)")
     host = wandb_host()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.config import Config, to_dict
-from livetrain.errors import MachineFault
+from livetrain.errors import MachineFault, UserError, first_line
 from livetrain.fileio import write_text
 
 
@@ -76,7 +76,8 @@ def _finite(value: Any) -> Any:
 
 def wandb_mode(setting: str) -> str:
     """`tracking.wandb` with auto resolved as W&B resolves it (environment, its settings files, netrc): online where it
-    would be and has a key for its server, else offline; disabled where it or WANDB_DISABLED says so."""
+    would be and has a key for its server, else offline; disabled where it or WANDB_DISABLED says so. Raises UserError
+    for what it does not take, such as half a key."""
     if setting != "auto":
         return setting
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):  # W&B 0.31 reads it no more
@@ -84,10 +85,13 @@ def wandb_mode(setting: str) -> str:
     import wandb
     from wandb.sdk.lib.wbauth import authenticate_session
 
-    settings = wandb.setup().settings
-    if settings.mode not in ("online", "run"):
-        return "offline" if settings.mode == "dryrun" else str(settings.mode)
-    found = authenticate_session(host=settings.base_url, source="livetrain", prompt=False, update_session=False)
+    try:
+        settings = wandb.setup().settings
+        if settings.mode not in ("online", "run"):
+            return "offline" if settings.mode == "dryrun" else str(settings.mode)
+        found = authenticate_session(host=settings.base_url, source="livetrain", prompt=False, update_session=False)
+    except Exception as error:  # W&B promises no common base
+        raise UserError(f"W&B does not start: {first_line(error)}; mend that, or set tracking.wandb=offline") from None
     return "online" if found else "offline"
 
 
@@ -120,11 +124,12 @@ class Wandb:
     def __init__(self, config: Config, run_dir: Path, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._run: Any = None
-        mode = wandb_mode(config.tracking.wandb)
-        if mode != "disabled":
-            self._try(lambda: self._start(config, run_dir, mode))
+        self._try(lambda: self._start(config, run_dir))
 
-    def _start(self, config: Config, run_dir: Path, mode: str) -> None:
+    def _start(self, config: Config, run_dir: Path) -> None:
+        mode = wandb_mode(config.tracking.wandb)
+        if mode == "disabled":
+            return
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 

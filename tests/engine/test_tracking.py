@@ -14,8 +14,10 @@ import pytest
 import wandb
 from PIL import Image
 
+from livetrain import doctor
 from livetrain.config import Config
 from livetrain.engine.tracking import MetricsLog, Wandb, read_metrics, wandb_host, wandb_mode
+from livetrain.errors import UserError
 
 
 def record(step: int, kind: str = "train", **figures: float) -> dict:
@@ -104,6 +106,21 @@ def test_auto_is_what_wandb_itself_makes_of_this_machine(
     assert mode() == "offline" and wandb_host() == "wandb.example.com"
     (tmp_path / "netrc").write_text(f"machine wandb.example.com login user password {key}\n")
     assert mode() == "online"
+
+
+def test_half_a_key_hurts_no_run(
+    wandb_of_nobody: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    wandb_of_nobody()
+    with pytest.raises(UserError, match="W&B does not start: .*tracking.wandb=offline"):
+        wandb_mode("auto")
+    told: list[str] = []
+    config = Config()
+    config.tracking.wandb = "auto"
+    Wandb(config, tmp_path / "run", told.append).finish()
+    assert len(told) == 1 and told[0].startswith("warning: W&B failed (UserError: W&B does not start")
+    assert doctor.check_wandb().level == "warn"
 
 
 def pictures(key: str) -> list[bytes]:
