@@ -42,7 +42,7 @@ def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: 
         raise UserError(f"{folder}: no such folder; name one of RUN/checkpoints")
     manifest = checkpoint.check(folder)
     if everything or averaged:
-        saved = checkpoint.load(folder)
+        saved = checkpoint.open_checked(folder)
         if averaged and saved.outline["ema"] is None:
             raise UserError(f"{folder} has no moving average: the run had train.ema_decay=0")
         stored, prefix = saved.stored, "" if everything else "ema/"

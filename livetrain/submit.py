@@ -16,8 +16,8 @@
 
 The run directory gets code-<digest>/ (the packages, and what differed from their commit), submitted-<digest>.yaml (the
 whole configuration), jobs.jsonl and job.log: what is queued does not change when the working tree does, nor when other
-code or another configuration is submitted. Submitting the same command again goes on with the run, after the job that
-has it now. When the jobs of an array are done, one more makes run_dir/leaderboard.csv and .html of them, or joins folds
+code or another configuration is submitted. Submitting the same command again resumes the run, after the job that has
+it now. When the jobs of an array are done, one more makes run_dir/leaderboard.csv and .html of them, or joins folds
 into one verdict (`livetrain cv`). `livetrain jobs RUN` shows how they go, `livetrain cancel RUN` ends them.
 """
 

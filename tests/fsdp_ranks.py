@@ -37,8 +37,6 @@ from livetrain.model import Ema, build_optimizer, build_schedule, prepare_model
 from tests.runs import forget_accelerator
 
 STEPS, SIDE, FRAMES = 3, 64, 2
-# What `accelerate launch` sets for launch/fsdp2.yaml, and beside it for launch/hsdp.yaml.
-FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 CLIPS = 2  # of a process and micro-batch
 
 
@@ -56,7 +54,7 @@ def configuration(folder: Path, *keys: str) -> Config:
 def accelerator_of(config: Config, *, in_shards: bool, half: bool) -> Iterator[Accelerator]:
     """half: float16 with a gradient scaler, on the CPU: Accelerate has that for GPUs alone."""
     forget_accelerator()
-    os.environ |= FSDP | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
+    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
     accelerator = build.make_accelerator(config)
     if not half:
         yield accelerator
@@ -85,12 +83,8 @@ def updates(config: Config, *, in_shards: bool, half: bool, backend: str = "aot_
             sharded.spread(module, numbers)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 10)
-        wrapped: Any = model
-        if in_shards:
-            assert accelerator.is_fsdp2
-            optimizer = accelerator.prepare_optimizer(optimizer)
-        else:
-            wrapped, optimizer = accelerator.prepare(model, optimizer)
+        assert accelerator.is_fsdp2 == in_shards
+        wrapped, optimizer = build.prepare(accelerator, model, optimizer)
         updater = Updater(accelerator, config, wrapped, loss, optimizer, schedule, ema)
         found: dict[str, Any] = {"losses": [], "norms": []}
         for step in range(STEPS):
@@ -189,7 +183,7 @@ def hybrid(number: int) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     if arguments[0].startswith("livetrain."):
         script, number, *rest = arguments
-        os.environ |= FSDP | (hybrid(int(number)) if int(number) > 1 else {})
+        os.environ |= sharded.ENVIRONMENT | (hybrid(int(number)) if int(number) > 1 else {})
         code: int = importlib.import_module(script).main(rest)
         return code
     mode, folder, *keys = arguments

@@ -198,3 +198,14 @@ def test_presets_are_defaults_that_what_is_given_overrides(tmp_path: Path) -> No
     assert again == light
     with pytest.raises(UserError, match="augment.preset='wild' is not one of standard, none, light, strong"):
         load("augment.preset=wild")
+
+
+def test_keys_of_shards_and_of_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them have an effect is for the launcher to say."""
+    lines: list[str] = []
+    keys = ["data.shards=x", "fsdp.param_dtype=bf16", "ddp.bucket_mb=5"]
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    load_config([], keys, warn=lines.append)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    load_config([], keys, warn=lines.append)
+    assert ["fsdp.param_dtype" in lines[0], "ddp.bucket_mb" in lines[1], len(lines)] == [True, True, 2]

@@ -140,7 +140,7 @@ def test_evaluation_reads_shards(two: Path, tmp_path: Path) -> None:
         assert len(found[0]) > 1
 
 
-def test_another_model_is_told(two: Path, demo_shards: Path, tmp_path: Path) -> None:
+def test_another_model_is_refused(two: Path, demo_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = [f"data.shards={demo_shards}", f"run_dir={run}", *ranks.SMALL, *OPTIONS]
     resume = f"resume={two / 'checkpoints' / 'step-00000004'}"
@@ -225,7 +225,7 @@ def test_what_would_not_be_right_is_refused(
     option: str, message: str, demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    environment = fsdp_ranks.FSDP | fsdp_ranks.hybrid(2)
+    environment = sharded.ENVIRONMENT | fsdp_ranks.hybrid(2)
     keys = [] if option.isupper() or option.split("=")[0].isupper() else [option]
     if not keys:
         environment |= dict([option.split("=")])
@@ -236,7 +236,7 @@ def test_what_would_not_be_right_is_refused(
 
 
 def test_one_process_has_nothing_to_share(demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in fsdp_ranks.FSDP.items():
+    for name, value in sharded.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=2"))
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]

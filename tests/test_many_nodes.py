@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import ranks
@@ -42,9 +43,12 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """A node is gone: the script, the launcher, the run."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """A node is gone: the script, the launcher, the run, whose processes have sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
     process.wait()
 
 

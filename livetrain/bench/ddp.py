@@ -216,8 +216,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
 
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    os.environ["ACCELERATE_USE_FSDP"] = str(name == FSDP).lower()
-    os.environ |= {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(name == FSDP).lower()}
     world = int(os.environ["WORLD_SIZE"])
     options = SIDES.get(name, ())
     micro = 2 if "train.accumulation=2" in options else 1
@@ -230,17 +229,12 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         accelerator = build.make_accelerator(config)
         model, loss = build.make_model(config, accelerator)
         if name == FSDP:
-            numbers = sharded.to_meta(model)
-            sharded.shard(model, accelerator, config)
-            sharded.spread(model, numbers)
-            del numbers
+            sharded.cut(model, accelerator, config)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 1000)
         wrapped: Any = model
-        if name == FSDP:
-            optimizer = accelerator.prepare_optimizer(optimizer)
-        elif name not in (ALONE, "network"):
-            wrapped, optimizer = accelerator.prepare(model, optimizer)
+        if name not in (ALONE, "network"):
+            wrapped, optimizer = build.prepare(accelerator, model, optimizer)
         parts = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
         batch = Batch(
             torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),

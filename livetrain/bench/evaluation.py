@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.bench.corpus import clip_sets, make_task
-from livetrain.bench.group import Group
+from livetrain.bench.group import Group, status_bytes
 from livetrain.bench.options import Options
 from livetrain.bench.report import Report, Table
 from livetrain.bench.synthetic import make_folder
@@ -65,7 +65,7 @@ def measure(folder: str) -> dict[str, Any]:
     parts = [evaluate._Part(mine[at], scores[at], scores[at], scores[at], []) for at in batches]
     accelerator.wait_for_everyone()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     started = time.perf_counter()
     gathered = evaluate._gathered(parts, accelerator)
     if accelerator.is_main_process:
@@ -73,11 +73,6 @@ def measure(folder: str) -> dict[str, Any]:
         assert len(made.scores) == len(rows)
     accelerator.wait_for_everyone()
     seconds = time.perf_counter() - started
-    memory = _status("VmHWM") - before
+    memory = status_bytes("VmHWM") - before
     dataset.close()
     return {"videos": len(rows), "seconds": seconds, "memory": memory}
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.bench.corpus import clip_sets, make_task
-from livetrain.bench.group import Group
+from livetrain.bench.group import Group, status_bytes
 from livetrain.bench.options import Options
 from livetrain.bench.report import Report, Table
 from livetrain.config import load_config
@@ -70,11 +70,10 @@ def measure(stage: str, in_shards: bool, backbone: str, shards: str, folder: str
     import timm  # noqa: F401 - what every process imports is no part of the figure
 
     from livetrain import train
-    from livetrain.engine import conclude, loop  # noqa: F401
+    from livetrain.engine import conclude, loop, sharded  # noqa: F401
     from livetrain.engine.stop import StopRequest
 
-    os.environ |= {"ACCELERATE_USE_FSDP": str(in_shards).lower(), "FSDP_VERSION": "2"}
-    os.environ["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
     world = int(os.environ["WORLD_SIZE"])
     run_dir = Path(folder) / "run"
     if stage == "resume" and os.environ["RANK"] == "0":
@@ -90,16 +89,11 @@ def measure(stage: str, in_shards: bool, backbone: str, shards: str, folder: str
         ],
         warn=lambda line: None,
     )  # fmt: skip
-    before, read = _status("VmRSS"), _read_bytes()
+    before, read = status_bytes("VmRSS"), _read_bytes()
     with StopRequest() as stop, contextlib.redirect_stdout(io.StringIO()):
         train.train(config, stop)
-    return {"before": before, "most": _status("VmHWM"), "read": _read_bytes() - read}
+    return {"before": before, "most": status_bytes("VmHWM"), "read": _read_bytes() - read}
 
 
 def _read_bytes() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

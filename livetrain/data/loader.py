@@ -32,7 +32,7 @@ from livetrain.data.decode import DecodeError
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.lanes import Source, colours_of, decoded_bytes, lane_of
 from livetrain.data.plan import PADDING, ClipPlan
-from livetrain.data.refusals import Refusals, kind_of
+from livetrain.data.refusals import Refusals
 from livetrain.data.stages import Stages
 from livetrain.data.streams import SideStream
 from livetrain.errors import MachineFault, UserError
@@ -103,7 +103,7 @@ class _Prepared:
     """A planned micro-batch on its way through the graphs.
 
     rounds: one after the other, what each lane decodes; as many as data.decode_memory_mb makes necessary, at least one.
-    failures: positions that could not be had. clips: as far as they are there.
+    failures: positions whose clip did not arrive. clips: as far as they are there.
     """
 
     plan: ClipPlan
@@ -344,7 +344,7 @@ class Loader:
 
     def _source(self, row: int) -> Source:
         """Which way a sample's frames enter the graph."""
-        on_gpu = self._decode_on_gpu and not self.refusals.covers(row, kind_of(self._dataset, row))
+        on_gpu = self._decode_on_gpu and not self.refusals.covers(self._dataset, row)
         return lane_of(self._dataset, row, on_gpu=on_gpu)
 
     def _medium(self, item: ClipPlan, index: int) -> tuple[Source, Any] | None:
@@ -460,8 +460,7 @@ class Loader:
                     prepared.failures[position] = str(worse)
                     continue
                 # Whole, but nothing for this GPU's decoder: by the CPU from now on.
-                row = int(prepared.plan.rows[position])
-                self.refusals.note(row, kind_of(self._dataset, row))
+                self.refusals.note(self._dataset, int(prepared.plan.rows[position]))
                 second = second or self._make_graph("frames")
                 clips[slot] = second.run([pixels], prepared.plan.frames[[position]], params)[0]
         return clips

@@ -25,11 +25,12 @@ class Refusals:
         self.notices: list[str] = []
         self._kinds: Counter[Kind] = Counter()
 
-    def note(self, row: int, kind: Kind) -> None:
-        """A clip was refused, and whole for the CPU's decoder."""
+    def note(self, rows: Rows, row: int) -> None:
+        """The clip in a row of the index was refused, and whole for the CPU's decoder."""
         if row in self.rows:
             return
         self.rows.add(row)
+        kind = kind_of(rows, row)
         self._kinds[kind] += 1
         if self._kinds[kind] == PATIENCE:
             codec, pixels, width, height = kind
@@ -38,6 +39,6 @@ class Refusals:
                 "of that kind are decoded by the CPU from now on"
             )
 
-    def covers(self, row: int, kind: Kind) -> bool:
-        """Whether a clip goes to the CPU because of what was refused."""
-        return row in self.rows or self._kinds[kind] >= PATIENCE
+    def covers(self, rows: Rows, row: int) -> bool:
+        """Whether the clip in a row of the index goes to the CPU because of what was refused."""
+        return row in self.rows or (bool(self.notices) and self._kinds[kind_of(rows, row)] >= PATIENCE)

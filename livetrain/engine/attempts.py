@@ -72,6 +72,14 @@ def newest_step(run_dir: Path) -> int:
     return max(steps, default=0)
 
 
+def read(run_dir: Path) -> list[Attempt]:
+    """All attempts of a run so far. Raises OSError, ValueError, TypeError for a file that is not of this kind."""
+    path = run_dir / FILE_NAME
+    if not path.exists():
+        return []
+    return [Attempt(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def note(run_dir: Path, exit_code: int, now: float) -> list[Attempt]:
     """Append this end to run_dir/attempts.jsonl; returns all attempts so far. Raises UserError."""
     attempt = Attempt(exit_code, newest_step(run_dir), os.environ.get("SLURM_JOB_ID", ""), now)
@@ -80,7 +88,7 @@ def note(run_dir: Path, exit_code: int, now: float) -> list[Attempt]:
         run_dir.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(attempt)) + "\n")
-        return [Attempt(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read(run_dir)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}; a crash loop cannot be told without it, so nothing starts again") from None
 

@@ -147,7 +147,9 @@ def make_parts(
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
     if start is not None and config.train.ema_decay and start.outline["ema"] is None:
-        raise UserError("train.ema_decay is set, but the checkpoint has no moving average; resume=never starts anew")
+        raise UserError(
+            "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts a new run"
+        )
     if start is not None and not accelerator.is_fsdp2:
         load_for_all(model, lambda: start.part("model"), "the checkpoint")
     side = config.data.image_size
@@ -171,12 +173,7 @@ def make_parts(
             load_for_all(module, lambda: start.part(field), what)  # noqa: B023
     optimizer = build_optimizer(model, config.optim)
     schedule = build_schedule(optimizer, config.optim, num_steps)
-    if (
-        accelerator.is_fsdp2
-    ):  # in shards already: Accelerate would look for the weights by addresses, and shards have none
-        wrapped, prepared_optimizer = model, accelerator.prepare_optimizer(optimizer)
-    else:
-        wrapped, prepared_optimizer = accelerator.prepare(model, optimizer)
+    wrapped, prepared_optimizer = prepare(accelerator, model, optimizer)
     if start is not None:
         if not fits(optimizer, start.outline["state"]["optimizer"]):
             if not config.run.fork:
@@ -201,6 +198,15 @@ def make_parts(
             accelerator.scaler.load_state_dict(start.part("state", "scaler"))
     updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
     return Parts(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
+
+
+def prepare(accelerator: Accelerator, model: LivenessModel, optimizer: Any) -> tuple[Any, Any]:
+    """Model and optimizer as training calls them. A model in shards is left out of Accelerate's `prepare`, which looks
+    for weights by their addresses: empty shards all have the same."""
+    if sharded.is_sharded(model):
+        return model, accelerator.prepare_optimizer(optimizer)
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    return wrapped, prepared
 
 
 def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tensor]], what: str) -> None:

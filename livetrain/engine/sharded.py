@@ -11,9 +11,7 @@ without, on any number of processes.
 
     with sharded.hidden_from_accelerate(): accelerator = Accelerator(fsdp_plugin=plugin(config))
     enable(accelerator, chosen)
-    numbers = to_meta(model)
-    shard(model, accelerator, config)
-    spread(model, numbers)  |  read(model, stored, "model/", "the checkpoint")
+    cut(model, accelerator, config)      # or, from a checkpoint: to_meta, shard, read
 """
 
 from __future__ import annotations
@@ -40,6 +38,8 @@ from livetrain.model import LivenessModel, is_element_wise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIZES = "PARALLELISM_CONFIG_"
+# What `accelerate launch` sets for launch/fsdp2.yaml, for processes that are started in another way.
+ENVIRONMENT = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 
 
 def plugin(config: Config) -> FullyShardedDataParallelPlugin | None:
@@ -176,6 +176,13 @@ def spread(model: nn.Module, numbers: Mapping[str, torch.Tensor]) -> None:
                 mine = distribute_tensor(whole.contiguous(), tensor.device_mesh, tensor.placements)
                 local.copy_(mine.to_local())
     agree_on_buffers(model)
+
+
+def cut(model: LivenessModel, accelerator: Accelerator, config: Config) -> None:
+    """Bring a model that the first process has into shards, in place. All processes call it."""
+    numbers = to_meta(model)
+    shard(model, accelerator, config)
+    spread(model, numbers)
 
 
 def read(model: nn.Module, stored: pieces.Stored, prefix: str, what: str) -> None:

@@ -8,7 +8,6 @@ A run that was cancelled goes on when it is submitted again.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,10 +64,12 @@ def _lines(command: list[str], *, optional: bool = False) -> list[str]:
 
 def progress(run: Path) -> tuple[str, str, str]:
     """(attempts, last update, how the last attempt ended) of a run, from its folder."""
-    path = run / attempts.FILE_NAME
-    ended = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    step = attempts.newest_step(run)
-    return str(len(ended)), str(step or ""), f"exit code {ended[-1]['exit_code']}" if ended else ""
+    step = str(attempts.newest_step(run) or "")
+    try:
+        ended = attempts.read(run)
+    except (OSError, ValueError, TypeError):  # the rest of the table is worth showing
+        return "?", step, f"{attempts.FILE_NAME} cannot be read"
+    return str(len(ended)), step, f"exit code {ended[-1].exit_code}" if ended else ""
 
 
 def _runs(folders: Sequence[str]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from livetrain.config import Config
-from livetrain.data import PADDING, Batch, Dataset, Loader, blend, eval_loader, train_loader
+from livetrain.data import PADDING, Batch, Dataset, Loader, blend, eval_loader, streams, train_loader
 from livetrain.data.graph import DEPTH
 from livetrain.data.lanes import decoded_bytes
 from livetrain.errors import UserError
@@ -307,6 +308,30 @@ def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
         assert not any(batch.failures for batch in again)
         assert sum(count for count, _ in rounds) == 24 and len(rounds) >= 4
         assert all(size <= budget or count == 1 for count, size in rounds), rounds
+
+
+def test_every_batch_is_handed_over_by_the_loaders_stream(demo_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a batch that is not would be read before it is there. Labels and masks go by the same stream."""
+    calls: list[tuple[str, Any]] = []
+
+    class Side(streams.SideStream):
+        def upload(self, array: Any) -> torch.Tensor:
+            calls.append(("upload", threading.current_thread().name))
+            return super().upload(array)
+
+        def ready(self) -> str:
+            return f"mark {sum(name == 'upload' for name, _ in calls)}"
+
+        def hand_over(self, ready: Any, tensors: Any) -> None:
+            calls.append(("hand over", (ready, list(tensors))))
+
+    monkeypatch.setattr("livetrain.data.loader.SideStream", Side)
+    batches = read(make_loader(make_config(demo_shards), steps=3))
+    given = [value for name, value in calls if name == "hand over"]
+    assert [mark for mark, _ in given] == ["mark 2", "mark 4", "mark 6"]
+    for batch, (_, tensors) in zip(batches, given, strict=True):
+        assert [id(t) for t in tensors] == [id(t) for t in (batch.clips, batch.labels, batch.kinds, batch.valid)]
+    assert {value for name, value in calls if name == "upload"} == {"livetrain-loader"}
 
 
 def test_frames_and_videos_show_the_same_pictures(demo_shards: Path, frame_shards: Path) -> None:

@@ -74,8 +74,8 @@ def test_the_process_that_failed_first_is_named(
     rank, failure = min(failures.items(), key=lambda item: launch._when(item[1]))
     assert rank == 1
     launch._tell_of_the_first(rank, failure)
-    told = capsys.readouterr().err
-    assert told.startswith("error: rank 1 failed first") and told.rstrip().endswith("ZeroDivisionError: the cause")
+    said = capsys.readouterr().err
+    assert said.startswith("error: rank 1 failed first") and said.rstrip().endswith("ZeroDivisionError: the cause")
     silent = ProcessFailure(local_rank=2, pid=1, exitcode=1, error_file=str(tmp_path / "none"))
     assert launch._when(silent) > launch._when(failures[0]), "one that left nothing comes last"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import distributed
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
 
@@ -93,3 +94,18 @@ def test_shards_of_three_processes_are_read_by_two_and_by_one(tmp_path: Path) ->
         if world == 3:
             continue  # the next two processes read the shards of three, and write their own over them
         assert len(list(folder.iterdir())) == 3
+
+
+def test_joined_tensors_are_read_by_the_library(tmp_path: Path) -> None:
+    """All types, no numbers at all, and sizes that leave an int64 after them at an odd place."""
+    tensors = {
+        "a": torch.tensor([1.5]), "b": torch.tensor(7), "c": torch.arange(3, dtype=torch.bfloat16),
+        "d": torch.tensor([True]), "e": torch.randn(3), "f": torch.tensor([2**40]), "g": torch.zeros(0, 4),
+    }  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    pieces.write(tmp_path / "parts", tensors, 0)
+    stored = pieces.Stored(tmp_path / "parts")
+    pieces.join(stored, {f"x.{name}": name for name in sorted(stored.shapes)}, tmp_path / "joined.safetensors")
+    found = load_file(tmp_path / "joined.safetensors")
+    assert found.keys() == {f"x.{name}" for name in tensors}
+    assert all(torch.equal(found[f"x.{name}"], value) for name, value in tensors.items())

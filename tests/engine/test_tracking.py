@@ -115,11 +115,11 @@ def test_half_a_key_hurts_no_run(
     wandb_of_nobody()
     with pytest.raises(UserError, match="W&B does not start: .*tracking.wandb=offline"):
         wandb_mode("auto")
-    told: list[str] = []
+    warnings: list[str] = []
     config = Config()
     config.tracking.wandb = "auto"
-    Wandb(config, tmp_path / "run", told.append).finish()
-    assert len(told) == 1 and told[0].startswith("warning: W&B failed (UserError: W&B does not start")
+    Wandb(config, tmp_path / "run", warnings.append).finish()
+    assert len(warnings) == 1 and warnings[0].startswith("warning: W&B failed (UserError: W&B does not start")
     assert doctor.check_wandb().level == "warn"
 
 

@@ -150,10 +150,10 @@ def main(arguments: list[str]) -> None:
         except (RuntimeError, subprocess.TimeoutExpired) as error:  # a table of what happens
             print(f"| {module} | {name} | FAILS: {first_line(error)[:150]} | |", flush=True)
             continue
-        told = "yes" if outcome.works else f"refused: {outcome.said}"
+        trains = "yes" if outcome.works else f"refused: {outcome.said}"
         if outcome.works and outcome.size != SIZE:
-            told = f"with data.image_size={outcome.size}"
-        print(f"| {module} | {name} | {told} | {outcome.exported} |", flush=True)
+            trains = f"with data.image_size={outcome.size}"
+        print(f"| {module} | {name} | {trains} | {outcome.exported} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_a_cancelled_run_saves_and_does_not_start_again(
     assert attempts.main(["75", str(run / "config.yaml")]) == 0, "submitted again, it is wanted again"
 
 
-def test_what_cannot_be_asked_is_told(
+def test_what_cannot_be_asked_is_named(
     tmp_path: Path, cluster: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli.main(["jobs", str(tmp_path)]) == 2
@@ -85,6 +85,9 @@ def test_what_cannot_be_asked_is_told(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["jobs"]) == 2
     submitted(tmp_path / "old", "1")
+    (tmp_path / "old" / "attempts.jsonl").write_text('{"exit_code": 75, "st')  # torn
+    assert cli.main(["jobs", str(tmp_path / "old")]) == 0
+    assert "attempts.jsonl cannot be read" in capsys.readouterr().out
     assert cli.main(["cancel", str(tmp_path / "old")]) == 0
     assert "nothing of it is queued or running" in capsys.readouterr().out
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -371,8 +371,10 @@ def test_whether_to_go_on_is_decided_where_the_run_was(
 
 
 @pytest.mark.parametrize("shards", ["", "fsdp2", "hsdp"])
-def test_weights_in_shards(shards: str, tmp_path: Path) -> None:
-    """Accelerate's own parser takes what the batch script hands on."""
+def test_weights_in_shards(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script hears of it, and Accelerate's own parser takes what it hands on."""
+    said = dry_run(capsys, f"run_dir={tmp_path / 'run'}", *(["--shards", shards] if shards else []))
+    assert ("LIVETRAIN_SHARDS" in said) == bool(shards) and (not shards or f"LIVETRAIN_SHARDS={shards}" in said)
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     more = {"LIVETRAIN_PROCESSES_PER_NODE": "4", "SLURM_NNODES": "2", "LIVETRAIN_SHARDS": shards}
