@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml launch/setup.sh
 setup: $(STAMP) ## make .venv from requirements.lock
 
 # The corpus writes label.csv last, the shard builder dataset.json: a killed step is taken up again.
-$(DEMO)/label.csv: shards/demo.py shards/demo_scene.py | $(STAMP)
+$(DEMO)/label.csv: shards/demo/corpus.py shards/demo/scene.py | $(STAMP)
 	rm -rf $(DEMO)
 	$(BIN)/livetrain demo $(DEMO)
 	@touch $@

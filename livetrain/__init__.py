@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from livetrain.predictor import Predictor
+from livetrain.core.version import VERSION
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from livetrain.inference.predictor import Predictor
+
+__version__ = VERSION
 
 
 def load_model(path: str | Path, *overrides: str, device: Any = None) -> Predictor:
-    """A model to score videos with: `load_model("DIR").predict("video.mp4")`. See livetrain.predictor.load_model."""
-    from livetrain import predictor  # torch and DALI: a second or more
+    """A model to score videos with: `load_model("DIR").predict("video.mp4")`; see inference.predictor.load_model."""
+    from livetrain.inference import predictor  # torch and DALI: a second or more
 
     return predictor.load_model(path, *overrides, device=device)

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from livetrain import __version__
-from livetrain.engine import entry
-from livetrain.errors import UserError
+from livetrain.core import entrypoint
+from livetrain.core.errors import UserError
+from livetrain.core.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "demo": Verb("DIR", "generate a small labelled corpus to try it all on", "livetrain.cli:_demo"),
         "shards": Verb("build|verify|…", "make and check shards; as `python -m shards …`", "shards.cli:main"),
         "browse": Verb(
-            "CONFIG.yaml … | DIR | RUN", "what the model sees at an update, as a page", "livetrain.browse:main"
+            "CONFIG.yaml … | DIR | RUN", "what the model sees at an update, as a page", "livetrain.report.browse:main"
         ),
     },
     "Training": {
@@ -54,28 +54,28 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "cv": Verb(
             "CONFIG.yaml …",
             "each fold tested by a run that has not seen its people",
-            "livetrain.cv:main",
-            "livetrain.cv",
+            "livetrain.jobs.cross_validation:main",
+            "livetrain.jobs.cross_validation",
         ),
         "sweep": Verb(
             "SWEEP.yaml CONFIG.yaml …",
             "many runs over some options, into one table",
-            "livetrain.sweep:main",
-            "livetrain.sweep",
+            "livetrain.jobs.sweep:main",
+            "livetrain.jobs.sweep",
         ),
     },
     "Clusters": {
         "submit": Verb(
             "CONFIG.yaml … --nodes N …",
             "train as a SLURM job that survives preemption",
-            "livetrain.submit:main",
-            "livetrain.submit",
+            "livetrain.jobs.submit:main",
+            "livetrain.jobs.submit",
         ),
         "jobs": Verb("[RUN …]", "how submitted jobs go", "livetrain.jobs.status:jobs", "livetrain.jobs.status"),
         "cancel": Verb(
             "RUN …", "cancel them; a run saves first", "livetrain.jobs.status:cancel", "livetrain.jobs.status"
         ),
-        "doctor": Verb("", "is this machine fit for a run?", "livetrain.doctor:main", "livetrain.doctor"),
+        "doctor": Verb("", "is this machine fit for a run?", "livetrain.jobs.doctor:main", "livetrain.jobs.doctor"),
     },
     "Evaluation": {
         "evaluate": Verb(
@@ -85,34 +85,39 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "livetrain.evaluate",
         ),
         "report": Verb(
-            "RUN", "write RUN/report.html again, from what is in RUN", "livetrain.remake:report", "livetrain.remake"
+            "RUN",
+            "write RUN/report.html again, from what is in RUN",
+            "livetrain.report.rebuild:main",
+            "livetrain.report.rebuild",
         ),
-        "compare": Verb("RUN RUN …", "can the data tell runs apart?", "livetrain.compare:main", "livetrain.compare"),
+        "compare": Verb(
+            "RUN RUN …", "can the data tell runs apart?", "livetrain.report.compare:main", "livetrain.report.compare"
+        ),
         "leaderboard": Verb(
             "FOLDER",
             "all its runs: what differs, cost, figures with intervals",
-            "livetrain.compare:leaderboard",
-            "livetrain.compare",
+            "livetrain.report.compare:leaderboard",
+            "livetrain.report.compare",
         ),
         "saliency": Verb(
             "RUN [clips=8]",
             "what the network saw in the worst clips, into the report",
-            "livetrain.remake:saliency",
-            "livetrain.engine.saliency",
+            "livetrain.inference.saliency:main",
+            "livetrain.inference.saliency",
         ),
         "ablate": Verb(
             "RUN",
             "accuracy against cost: frames, views, precision, members",
-            "livetrain.ablate:main",
-            "livetrain.ablate",
+            "livetrain.inference.ablate:main",
+            "livetrain.inference.ablate",
         ),
         "sync-check": Verb(
             "RUN",
             "does W&B show what RUN/metrics.jsonl holds?",
-            "livetrain.remake:sync_check",
-            "livetrain.engine.sync_check",
+            "livetrain.tracking.wandb_check:main",
+            "livetrain.tracking.wandb_check",
         ),
-        "dashboard": Verb("PROJECT", "save a W&B workspace that shows its runs", "livetrain.dashboard:main"),
+        "dashboard": Verb("PROJECT", "save a W&B workspace that shows its runs", "livetrain.tracking.dashboard:main"),
     },
     "Use": {
         "predict": Verb(
@@ -124,29 +129,31 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "package": Verb(
             "RUN [--out DIR]",
             "a trained model as one folder that needs nothing else",
-            "livetrain.package:main",
-            "livetrain.package",
+            "livetrain.inference.package:main",
+            "livetrain.inference.package",
         ),
         "export": Verb(
             "SOURCE --format onnx|torch|hub",
             "the same for other programs, compared with the model",
-            "livetrain.export.main:main",
-            "livetrain.export.main",
+            "livetrain.inference.export.main:main",
+            "livetrain.inference.export.main",
         ),
         "ensemble": Verb(
             "RUN RUN … --out DIR",
             "several models as one, weights fitted on dev",
-            "livetrain.ensemble:main",
-            "livetrain.ensemble",
+            "livetrain.inference.ensemble:main",
+            "livetrain.inference.ensemble",
         ),
         "soup": Verb(
             "CHECKPOINT CHECKPOINT … --out DIR",
             "one model, the mean of their weights",
-            "livetrain.soup:main",
-            "livetrain.soup",
+            "livetrain.inference.soup:main",
+            "livetrain.inference.soup",
         ),
         "consolidate": Verb(
-            "CHECKPOINT --out FILE.safetensors", "a checkpoint's weights as one file", "livetrain.consolidate:main"
+            "CHECKPOINT --out FILE.safetensors",
+            "a checkpoint's weights as one file",
+            "livetrain.checkpoint.consolidate:main",
         ),
     },
     "Development": {
@@ -166,9 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(overview())
             return 0
         if arguments[0] in ("-V", "--version"):
-            print(f"livetrain {__version__}")
+            print(f"livetrain {VERSION}")
             return 0
-        return entry.run(lambda: _run(arguments[0], arguments[1:]))
+        return entrypoint.run(lambda: _run(arguments[0], arguments[1:]))
     except BrokenPipeError:  # `livetrain … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -215,13 +222,13 @@ def _train(arguments: list[str]) -> int:
 
         print(f"{docstring('livetrain.train')}\n\nKeys and their defaults:\n\n{describe_keys()}")
         return 0
-    from livetrain.engine import launch
+    from livetrain.jobs import launch
 
     return launch.launch("train.py", arguments)
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from livetrain.engine import launch
+    from livetrain.jobs import launch
 
     return launch.launch("evaluate.py", arguments)
 
@@ -237,7 +244,7 @@ def _predict(arguments: list[str]) -> int:
     processes = predict.processes_wanted(options) if options.videos else 1
     if processes == 1:
         return predict.main(arguments)
-    from livetrain.engine import launch
+    from livetrain.jobs import launch
 
     return launch.launch_processes("predict.py", processes, arguments)
 

@@ -26,9 +26,11 @@ from typing import Any
 if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, not its folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from livetrain.config import Config, VerdictConfig, load_config, to_dict
-from livetrain.engine import entry
-from livetrain.errors import UserError
+from livetrain.config import Config, VerdictConfig, to_dict
+from livetrain.core import entrypoint
+from livetrain.core.errors import UserError
+from livetrain.distributed import load_weights
+from livetrain.tracking.run_dir import RunDir
 
 # Where the data are: what a dev split is of.
 DATA = ("shards", "sources", "weights", "dev_split", "fold", "leave_out")
@@ -65,29 +67,35 @@ def evaluate(
     chosen on its own dev split alone.
     record: where a threshold goes that was chosen; None: beside the weights.
     """
+    from livetrain.checkpoint import folders
     from livetrain.data import Dataset, leaks
-    from livetrain.engine import agree, build, checkpoint, run, sharded
-    from livetrain.engine.conclude import conclude
+    from livetrain.distributed import collectives, fsdp
+    from livetrain.evaluation.final import conclude
+    from livetrain.training import resume, setup
     from livetrain.verdict import threshold
 
-    accelerator = build.make_accelerator(config)
-    checkpoint_folder, manifest = agree.first_decides(lambda: (checkpoint_folder, checkpoint.check(checkpoint_folder)))
+    accelerator = setup.make_accelerator(config)
+    checkpoint_folder, manifest = collectives.first_decides(
+        lambda: (checkpoint_folder, folders.check(checkpoint_folder))
+    )
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
-    model, loss = build.make_model(config, accelerator, with_weights=False)
+    model, loss = setup.make_model(config, accelerator, with_weights=False)
     if accelerator.is_fsdp2:
-        sharded.to_meta(model)
-        sharded.shard(model, accelerator, config)
-    build.load_checked(model, checkpoint_folder, manifest, averaged=config.eval.use_ema, what=str(checkpoint_folder))
+        fsdp.to_meta(model)
+        fsdp.shard(model, accelerator, config)
+    load_weights.load_checked(
+        model, checkpoint_folder, manifest, averaged=config.eval.use_ema, what=str(checkpoint_folder)
+    )
     if accelerator.is_main_process:
-        run.write_config(config)
+        resume.write_config(config)
     run_dir, trained = run_dir or Path(config.run_dir), trained or config
     own, scoring = threshold.scoring_of(trained), threshold.scoring_of(config)
     conclude(
         accelerator, config, dataset, model, loss, step=manifest["step"], checkpoint=checkpoint_folder,
         stored=threshold.find(
             run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict,
-            weights_sha256=checkpoint.weights_sha256(checkpoint_folder),
+            weights_sha256=folders.weights_sha256(checkpoint_folder),
         ),
         record=record, home=run_dir,
         may_fit=all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA),
@@ -121,18 +129,15 @@ def main(arguments: list[str]) -> int:
         folder = Path(arguments[0])
         named = [item.partition("=")[2] for item in arguments[1:] if item.startswith("checkpoint=")]
         overrides = [item for item in arguments[1:] if not item.startswith("checkpoint=")]
-        if not (folder / "config.yaml").exists():
-            raise UserError(f"{folder} is no run directory: it has no config.yaml")
+        own = RunDir(folder)
         # The folder is the run's, wherever it was copied from.
-        config = load_config([folder / "config.yaml"], [f"run_dir={folder}", *overrides], warn=lambda line: None)
-        trained = load_config([folder / "config.yaml"], [], warn=lambda line: None)
-        best = max((folder / "checkpoints").glob("best-*"), default=None)
+        config, trained = own.load_config([f"run_dir={folder}", *overrides]), own.load_config()
+        best = own.best()
         chosen = Path(named[-1]) if named else best
         if chosen is None:
             raise UserError(f"{folder} has no best checkpoint yet; name one: checkpoint={folder}/checkpoints/step-…")
 
-        from livetrain.package import check_same_model
-        from livetrain.verdict.threshold import EVALUATIONS
+        from livetrain.inference.package import check_same_model
 
         check_same_model(trained, config, chosen)
         differs = differing(trained, config)
@@ -142,16 +147,16 @@ def main(arguments: list[str]) -> int:
         if differs and own_folder and any(item.startswith("run_dir=") for item in overrides):
             raise UserError(
                 f"run_dir={folder} holds the run's own verdict, and {next(iter(differs))} differs from the run's; "
-                f"leave run_dir out: the evaluation goes to {folder}/{EVALUATIONS}/"
+                f"leave run_dir out: the evaluation goes to {own.evaluations}/"
             )
         if differs and own_folder:
-            config = dataclasses.replace(config, run_dir=str(folder / EVALUATIONS / name_of(differs)))
+            config = dataclasses.replace(config, run_dir=str(own.evaluations / name_of(differs)))
             own_folder = False
         record = None if own_folder else Path(config.run_dir)
         evaluate(config, chosen, run_dir=folder, trained=trained, record=record)
         return 0
 
-    return entry.run(run)
+    return entrypoint.run(run)
 
 
 if __name__ == "__main__":

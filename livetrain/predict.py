@@ -40,15 +40,15 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, not its folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from livetrain.engine import entry
-from livetrain.errors import UserError
-from livetrain.fileio import write_json, write_text
-from livetrain.progress import progress
+from livetrain.core import entrypoint
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_json, write_text
+from livetrain.core.progress import progress
 from livetrain.verdict.scores import FAILED
 from shards.labels import find_videos
 
 if TYPE_CHECKING:
-    from livetrain.predictor import Predictor
+    from livetrain.inference.predictor import Predictor
 
 TIMES = "time_submission.csv"
 WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}
@@ -61,7 +61,7 @@ def predict_folder(options: argparse.Namespace, overrides: Sequence[str]) -> Non
     import torch
     from accelerate import PartialState
 
-    from livetrain.predictor import load_model
+    from livetrain.inference.predictor import load_model
 
     names = find_videos(options.videos)
     labels = _row_names(names, options.names)
@@ -259,8 +259,8 @@ def with_ensemble(arguments: Sequence[str]) -> list[str]:
         raise UserError("livetrain predict: --ensemble needs --videos DIR and --out FILE; it is kept beside that table")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("livetrain predict: make the ensemble before many processes start: livetrain ensemble")
-    from livetrain import ensemble, package
-    from livetrain.predictor import ENSEMBLE
+    from livetrain.inference import ensemble, package
+    from livetrain.inference.predictor import ENSEMBLE
 
     out = Path(rest[rest.index("--out") + 1])
     folder = out.with_name(f"{out.name}.ensemble")
@@ -303,7 +303,7 @@ def main(arguments: list[str]) -> int:
         if options.videos:
             predict_folder(options, overrides)
             return 0
-        from livetrain.predictor import load_model
+        from livetrain.inference.predictor import load_model
 
         model = load_model(options.checkpoint, *overrides)
         missing = [str(path) for path in options.files if not path.is_file()]
@@ -316,7 +316,7 @@ def main(arguments: list[str]) -> int:
         print(text)
         return 0
 
-    return entry.run(run)
+    return entrypoint.run(run)
 
 
 if __name__ == "__main__":

@@ -20,29 +20,31 @@ from pathlib import Path
 if __name__ == "__main__":  # `accelerate launch livetrain/train.py` puts livetrain/ first on the path, not its folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from livetrain.config import Config, load_config
-from livetrain.engine import entry
-from livetrain.engine.launch import follow_launcher
-from livetrain.engine.stop import StopRequest
+from livetrain.config import Config, load_config, split_arguments
+from livetrain.core import entrypoint
+from livetrain.distributed.preemption import StopRequest
+from livetrain.jobs.launch import follow_launcher
 
 
 def train(config: Config, stop: StopRequest) -> None:
     """One run, from its configuration to its report. Every process calls it."""
     from livetrain import data
-    from livetrain.engine import agree, build, dry_run, run
-    from livetrain.engine.conclude import conclude
-    from livetrain.engine.loop import Loop
-    from livetrain.engine.owner import Ownership
-    from livetrain.engine.tracking import warn_stderr
+    from livetrain.core.progress import warn_stderr
+    from livetrain.distributed import collectives
+    from livetrain.evaluation.final import conclude
+    from livetrain.planner import dry_run
+    from livetrain.tracking.run_lock import Ownership
+    from livetrain.training import resume, setup
+    from livetrain.training.trainer import Loop
 
-    build.check_batch(config)
-    accelerator = build.make_accelerator(config)
+    setup.check_batch(config)
+    accelerator = setup.make_accelerator(config)
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)
     data.attack_types.check(dataset, config)
     for notice in data.leaks.check(dataset, config):
         warn(f"warning: {notice}")
-    model, loss = build.make_model(config, accelerator)
+    model, loss = setup.make_model(config, accelerator)
 
     if config.dry_run:
         if accelerator.is_main_process:
@@ -54,9 +56,9 @@ def train(config: Config, stop: StopRequest) -> None:
         def take() -> None:
             held.callback(Ownership(Path(config.run_dir)).take().release)
 
-        agree.first_decides(take)
-        start = run.find_start(config, dataset, warn)
-        parts = build.make_parts(config, accelerator, dataset, model, loss, start)
+        collectives.first_decides(take)
+        start = resume.find_start(config, dataset, warn)
+        parts = setup.make_parts(config, accelerator, dataset, model, loss, start)
         with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
             loop.train()
             best = loop.load_best()
@@ -79,13 +81,13 @@ def main(arguments: list[str]) -> int:
     """The command line: YAML files and `key=value`. Returns the exit code."""
 
     def run() -> int:
-        files, overrides = entry.split_arguments(arguments)
+        files, overrides = split_arguments(arguments)
         train(load_config(files, overrides), stop)
         return 0
 
     with StopRequest() as stop:
         follow_launcher()
-        return entry.run(run)
+        return entrypoint.run(run)
 
 
 if __name__ == "__main__":

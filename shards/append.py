@@ -20,12 +20,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from livetrain.errors import UserError
-from livetrain.fileio import file_sha256, write_json, write_text
-from livetrain.progress import progress
-from shards import build, face_index, manifest, plan, pool, sidecar, split
+from livetrain.core import worker_pool
+from livetrain.core.errors import UserError
+from livetrain.core.files import file_sha256, write_json, write_text
+from livetrain.core.progress import progress
+from shards import build, shard_plan, split
 from shards.build import Options
-from shards.kept import Kept
+from shards.existing import Kept
+from shards.faces import boxes
+from shards.format import index_table, manifest
 from shards.labels import Label, Labels, find_videos, read_labels
 from shards.write import BUILD_FOLDER, ShardTask, record_path
 
@@ -48,9 +51,9 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         raise UserError(f"{out / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
     _refuse_other_options(content, options)
     index_path, rejected_path = (
-        manifest.current(out / name, content["files"][name]) for name in (sidecar.FILE_NAME, build.REJECTED)
+        manifest.current(out / name, content["files"][name]) for name in (index_table.FILE_NAME, build.REJECTED)
     )
-    index = sidecar.read(index_path)
+    index = index_table.read(index_path)
     old = index.select([*SAME, "video", "split", "sha256"]).to_pylist()
     with rejected_path.open(newline="", encoding="utf-8") as file:
         rejected_before = list(csv.DictReader(file))
@@ -79,23 +82,23 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         probed = build.probe_all(videos, new, out, num_workers, quick=options.check == "probe")
         added_labels = replace(labels, rows=tuple(new), contents=build.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
-        keys = plan.keys((row.video for row in new), taken=index["key"].to_pylist())
+        keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
         samples, rejected = build.sort(new, splits, sizes, probed, keys)
         build.warn_about_duplicates(samples)
 
-        shards = plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
         records = build.write_all(tasks, num_workers)
         added = [row for record in records for row in record["rows"]]
-        table = pa.Table.from_pylist(added, schema=sidecar.SCHEMA)
+        table = pa.Table.from_pylist(added, schema=index_table.SCHEMA)
         names = {row.video for row in new}
         stay = [row for row in rejected_before if row["video"] not in names]
-        with manifest.changing(out, [build.REJECTED, sidecar.FILE_NAME, sidecar.PARQUET_NAME]):
+        with manifest.changing(out, [build.REJECTED, index_table.FILE_NAME, index_table.PARQUET_NAME]):
             write_text(out / build.REJECTED, build.rejected_text([*map(_rejection, stay), *rejected]))
-            sidecar.write_table(out / sidecar.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
-            sidecar.write_parquet(out / sidecar.PARQUET_NAME, out / sidecar.FILE_NAME)
+            index_table.write_table(out / index_table.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
+            index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
             counted = [*index.select(["split", "label", "domain", "group"]).to_pylist(), *added]
-            files = [name for name in content["files"] if name != face_index.FILE_NAME]
+            files = [name for name in content["files"] if name != boxes.FILE_NAME]
             content |= {
                 "shards": [*content["shards"], *manifest.shard_entries(out, records, first)],
                 "splits": manifest.split_counts(counted),
@@ -109,8 +112,8 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         for task in tasks:
             record_path(out, task.number).unlink()
         shutil.rmtree(state)
-    if (out / face_index.FILE_NAME).exists():
-        (out / face_index.FILE_NAME).unlink()
+    if (out / boxes.FILE_NAME).exists():
+        (out / boxes.FILE_NAME).unlink()
         print(f"{out}: new clips have no faces yet; run python -m shards faces {out} again", file=sys.stderr)
     print(f"{len(added):,} videos added, {len(labels.rows) - len(new):,} were there already", file=sys.stderr)
     return content
@@ -141,7 +144,7 @@ def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Pat
     paths = [videos / row.video for row in rows]
     files = []
     with progress("compare", len(paths), "videos") as advance:
-        for position, sha256 in pool.unordered(_sha256, paths, num_workers, build.PRELOAD):
+        for position, sha256 in worker_pool.unordered(_sha256, paths, num_workers, build.PRELOAD):
             video = rows[position].video
             if sha256 != known[video]["sha256"]:
                 files.append(video)

@@ -25,15 +25,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from livetrain.errors import UserError
-from livetrain.fileio import file_sha256, patiently, write_json, write_text
-from livetrain.progress import progress
-from shards import kept, manifest, plan, pool, sidecar, split
-from shards.kept import Kept
+from livetrain.core import worker_pool
+from livetrain.core.errors import UserError
+from livetrain.core.files import file_sha256, patiently, write_json, write_text
+from livetrain.core.progress import progress
+from shards import existing, shard_plan, split
+from shards.existing import Kept
+from shards.format import index_table, manifest
+from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
+from shards.format.tar import shard_name
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
-from shards.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.stores import Media
-from shards.write import BUILD_FOLDER, ShardTask, record_path, shard_name, write_shard
+from shards.write import BUILD_FOLDER, ShardTask, record_path, write_shard
 
 REJECTED = "rejected.csv"
 REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
@@ -61,7 +64,7 @@ class Options:
     skip_unlabelled: bool = False
     allow_leak: bool = False  # a split column that has a person in two splits
     protocol: str = split.STRATIFIED  # see shards.split
-    keep: Path | None = None  # whoever has a split there keeps it: see shards.kept
+    keep: Path | None = None  # whoever has a split there keeps it: see shards.existing
     reassign: bool = False  # also in `out` itself, which is replaced
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +76,7 @@ class Options:
         """What makes another build, beside labels and videos."""
         rest: dict[str, Any] = {"shard_mb": self.shard_mb, "seed": self.seed, "folds": self.folds}
         rest |= {"fractions": list(self.shares().values()), "check": self.check, "domain": self.domain}
-        rest |= {"protocol": self.protocol, "keep": file_sha256(kept.file_of(self.keep)) if self.keep else ""}
+        rest |= {"protocol": self.protocol, "keep": file_sha256(existing.file_of(self.keep)) if self.keep else ""}
         return {**asdict(self.media), **rest}
 
     def shares(self) -> dict[str, float]:
@@ -133,19 +136,19 @@ def build(
         splits = assigned(labels)
         if before is not None:
             _tell_kept(before, labels)
-        keys = plan.keys(row.video for row in labels.rows)
+        keys = shard_plan.keys(row.video for row in labels.rows)
         samples, rejected = sort(labels.rows, splits, sizes, probed, keys)
         write_text(out / REJECTED, rejected_text(rejected))
         _refuse_useless(samples, rejected, out)
         _warn_about_splits(samples, splits)
         warn_about_duplicates(samples)
 
-        shards = plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
         records = write_all(tasks, num_workers)
         rows = [row for record in records for row in record["rows"]]
-        sidecar.write(out / sidecar.FILE_NAME, rows)
-        sidecar.write_parquet(out / sidecar.PARQUET_NAME, out / sidecar.FILE_NAME)
+        index_table.write(out / index_table.FILE_NAME, rows)
+        index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
         content = manifest.describe(out, records, rows, len(rejected), labels.group_column, request)
         manifest.write(out, content)
         shutil.rmtree(out / BUILD_FOLDER)
@@ -183,14 +186,14 @@ def _kept(out: Path, options: Options, overwrite: bool) -> Kept | None:
     """The splits that are kept: those of --keep, of the folder that is built again, or of the one that a killed build
     was replacing."""
     if options.keep is not None:
-        return kept.read(options.keep)
+        return existing.read(options.keep)
     known = out / BUILD_FOLDER / KEPT
     if options.reassign:
         known.unlink(missing_ok=True)
         return None
     if known.exists():
-        return kept.read(known)
-    return kept.read(out) if overwrite and (out / manifest.FILE_NAME).exists() else None
+        return existing.read(known)
+    return existing.read(out) if overwrite and (out / manifest.FILE_NAME).exists() else None
 
 
 def _tell_kept(before: Kept, labels: Labels) -> None:
@@ -274,9 +277,9 @@ def probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int, 
             task = functools.partial(probe_file, quick=True) if quick else probe_file
             # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
             largest = max((file_size(path) for path in paths), default=0)
-            limits = pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
-            for position, result in pool.unordered(task, paths, num_workers, PRELOAD, limits):
-                if isinstance(result, pool.WorkerDied):
+            limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
+            for position, result in worker_pool.unordered(task, paths, num_workers, PRELOAD, limits):
+                if isinstance(result, worker_pool.WorkerDied):
                     result = Probed("", None, f"the decoder {result.reason}")
                 index = missing[position]
                 found[index] = result
@@ -318,9 +321,9 @@ def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, An
     if records:
         print(f"going on with a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
     with progress("write", sum(len(task.samples) for task in todo), "samples") as advance:
-        for position, result in pool.unordered(write_shard, todo, num_workers, PRELOAD):
+        for position, result in worker_pool.unordered(write_shard, todo, num_workers, PRELOAD):
             task = todo[position]
-            if isinstance(result, pool.WorkerDied):
+            if isinstance(result, worker_pool.WorkerDied):
                 raise UserError(
                     f"the process that wrote {shard_name(task.number)} was killed, also on its own (is memory short?); "
                     "run the same command again with fewer --workers"
@@ -355,7 +358,7 @@ def sort(
     sizes: Sequence[int],
     probed: Sequence[Probed],
     keys: Mapping[str, str],
-) -> tuple[list[plan.Sample], list[tuple[Label, str, str]]]:
+) -> tuple[list[shard_plan.Sample], list[tuple[Label, str, str]]]:
     """Labelled videos with their splits, sizes in bytes, what probing found and keys, as what goes to shards, and what
     is rejected: (label, split, reason)."""
     samples, rejected = [], []
@@ -363,7 +366,7 @@ def sort(
         if result.facts is None:
             rejected.append((row, name, result.reason))
         else:
-            samples.append(plan.Sample(keys[row.video], row, name, result.facts, size, result.sha256))
+            samples.append(shard_plan.Sample(keys[row.video], row, name, result.facts, size, result.sha256))
     return samples, rejected
 
 
@@ -377,7 +380,9 @@ def rejected_text(rejected: Sequence[tuple[Label, str, str]]) -> str:
     return buffer.getvalue()
 
 
-def _refuse_useless(samples: Sequence[plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
+def _refuse_useless(
+    samples: Sequence[shard_plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path
+) -> None:
     classes = {sample.label.is_live for sample in samples}
     if len(classes) == 2:
         return
@@ -401,7 +406,7 @@ def _warn_without_groups(labels: Labels, path: Path) -> None:
         )
 
 
-def _warn_about_splits(samples: Sequence[plan.Sample], names: Sequence[str]) -> None:
+def _warn_about_splits(samples: Sequence[shard_plan.Sample], names: Sequence[str]) -> None:
     """A split without one of the classes can neither train a model nor measure one."""
     for name in sorted(set(names) - {split.UNUSED}):
         classes = {sample.label.is_live for sample in samples if sample.split == name}
@@ -410,9 +415,9 @@ def _warn_about_splits(samples: Sequence[plan.Sample], names: Sequence[str]) -> 
             _warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
 
 
-def warn_about_duplicates(samples: Sequence[plan.Sample]) -> None:
+def warn_about_duplicates(samples: Sequence[shard_plan.Sample]) -> None:
     """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
-    first: dict[str, plan.Sample] = {}
+    first: dict[str, shard_plan.Sample] = {}
     for sample in samples:
         other = first.setdefault(sample.sha256, sample)
         if other.label.is_live != sample.label.is_live or other.split != sample.split:

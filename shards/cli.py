@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from livetrain.errors import EXIT_USER_ERROR, UserError
-from livetrain.fileio import is_url
-from livetrain.machine import num_cores
+from livetrain.core.errors import EXIT_USER_ERROR, UserError
+from livetrain.core.files import is_url
+from livetrain.core.machine import num_cores
 from shards.stores import STORES, Media
 
 EXIT_DAMAGE = 1
@@ -383,7 +383,7 @@ def _split(arguments: argparse.Namespace) -> int:
 
 
 def _faces(arguments: argparse.Namespace) -> int:
-    from shards.faces import MISSING, Options, find_faces
+    from shards.faces.annotate import MISSING, Options, find_faces
 
     if arguments.num_frames < 1:
         raise UserError(f"--num-frames {arguments.num_frames}: give 1 or more")
@@ -398,7 +398,7 @@ def _faces(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from shards import manifest
+    from shards.format import manifest
     from shards.verify import verify
 
     damage = verify(arguments.folder, num_workers=_workers(arguments.workers), thorough=arguments.thorough)
@@ -411,8 +411,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from shards import demo
+    from shards.demo import corpus
 
-    demo.generate(arguments.out, num_groups=arguments.num_groups, seed=arguments.seed)
+    corpus.generate(arguments.out, num_groups=arguments.num_groups, seed=arguments.seed)
     print(f"{arguments.out}: videos/ and label.csv")
     return 0

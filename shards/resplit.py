@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from livetrain.errors import UserError
-from livetrain.fileio import file_sha256, write_text
-from shards import manifest, sidecar, split
+from livetrain.core.errors import UserError
+from livetrain.core.files import file_sha256, write_text
+from shards import split
+from shards.format import index_table, manifest
 from shards.labels import Label, Labels, read_labels
 
 REJECTED = "rejected.csv"
@@ -80,9 +81,9 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{folder / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
     index_path, rejected_path = (
-        manifest.current(folder / name, content["files"][name]) for name in (sidecar.FILE_NAME, REJECTED)
+        manifest.current(folder / name, content["files"][name]) for name in (index_table.FILE_NAME, REJECTED)
     )
-    index = sidecar.read(index_path)
+    index = index_table.read(index_path)
     with rejected_path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns, rejected = list(reader.fieldnames or ()), list(reader)
@@ -97,15 +98,15 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     writer.writeheader()
     writer.writerows(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
     position = index.schema.get_field_index("split")
-    changed = index.set_column(position, sidecar.SCHEMA.field("split"), pa.array(kept, sidecar.WORD))
-    with manifest.changing(folder, [REJECTED, sidecar.FILE_NAME, sidecar.PARQUET_NAME]):
+    changed = index.set_column(position, index_table.SCHEMA.field("split"), pa.array(kept, index_table.WORD))
+    with manifest.changing(folder, [REJECTED, index_table.FILE_NAME, index_table.PARQUET_NAME]):
         write_text(folder / REJECTED, out.getvalue())
-        sidecar.write_table(folder / sidecar.FILE_NAME, changed)
-        sidecar.write_parquet(folder / sidecar.PARQUET_NAME, folder / sidecar.FILE_NAME)
+        index_table.write_table(folder / index_table.FILE_NAME, changed)
+        index_table.write_parquet(folder / index_table.PARQUET_NAME, folder / index_table.FILE_NAME)
         counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
         content |= {
             "splits": manifest.split_counts(counted),
-            "files": {name: file_sha256(folder / name) for name in {**content["files"], sidecar.PARQUET_NAME: ""}},
+            "files": {name: file_sha256(folder / name) for name in {**content["files"], index_table.PARQUET_NAME: ""}},
             "resplit": str(request),
         }
         manifest.write(folder, content)

@@ -6,7 +6,7 @@ three ways:
     stratified   classes and attack types shared out evenly: scikit-learn's StratifiedGroupKFold cuts units into equal
                  folds, which are dealt to the splits in the way that comes closest to the wanted fraction of each class
     hash         by a hash of the unit's name: the same whoever else is there
-    kept         who had a split keeps it (shards.kept), and new units go where their classes are lacking most
+    kept         who had a split keeps it (shards.existing), and new units go where their classes are lacking most
 
 The same labels, fractions and seed give the same splits.
 """
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from livetrain.errors import UserError
-from shards.kept import UNUSED, Kept
+from livetrain.core.errors import UserError
+from shards.existing import UNUSED, Kept
 from shards.labels import Label, Labels
 
 SPLITS = ("train", "dev", "test")

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livetrain.fileio import file_sha256
-from livetrain.progress import progress
-from shards import manifest, pool, sidecar
-from shards.probe import RejectedVideo, probe
-from shards.tar import BLOCK, Member, index_text, padded, read_members
-from shards.write import payload_sha256
+from livetrain.core import worker_pool
+from livetrain.core.files import file_sha256
+from livetrain.core.progress import progress
+from shards.format import index_table, manifest
+from shards.format.probe import RejectedVideo, probe
+from shards.format.tar import BLOCK, Member, index_text, padded, payload_sha256, read_members
 
 Row = Mapping[str, Any]
 # Not the split: `shards split` changes it in the index, and leaves the tars as they are.
@@ -51,8 +51,8 @@ def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> lis
         return [f"{manifest.FILE_NAME}: damaged ({error}); the other files cannot be checked without it"]
     damage = _check_files(folder, content)
     rows = None
-    if not any(line.startswith(sidecar.FILE_NAME) for line in damage):
-        rows = sidecar.read(folder / sidecar.FILE_NAME).to_pylist()
+    if not any(line.startswith(index_table.FILE_NAME) for line in damage):
+        rows = index_table.read(folder / index_table.FILE_NAME).to_pylist()
     shards = content["shards"]
     by_shard: list[list[Row]] = [[] for _ in shards]
     for row in rows or ():
@@ -63,9 +63,9 @@ def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> lis
     ]
     findings: dict[int, list[str]] = {}
     with progress("verify", content["num_samples"], "samples") as advance:
-        for position, found in pool.unordered(check_shard, tasks, num_workers):
+        for position, found in worker_pool.unordered(check_shard, tasks, num_workers):
             name = shards[position]["name"]
-            if isinstance(found, pool.WorkerDied):
+            if isinstance(found, worker_pool.WorkerDied):
                 found = [f"{name}: the decoder crashed on it"]
             findings[position] = found
             advance(shards[position]["num_samples"], name)

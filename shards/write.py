@@ -13,13 +13,13 @@ from typing import Any
 
 import av
 
-from livetrain.errors import UserError
-from livetrain.fileio import HashingFile, atomic_write, patiently, write_json, write_text
+from livetrain.core.errors import UserError
+from livetrain.core.files import HashingFile, atomic_write, patiently, write_json, write_text
 from shards import stores
-from shards.plan import Sample
-from shards.probe import Probe, RejectedVideo
+from shards.format.probe import Probe, RejectedVideo
+from shards.format.tar import Member, SampleWriter, index_text, payload_sha256, shard_name
+from shards.shard_plan import Sample
 from shards.stores import Media, Stored
-from shards.tar import Member, SampleWriter, index_text
 
 BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
 
@@ -34,10 +34,6 @@ class ShardTask:
     out: Path
     media: Media
     request: str
-
-
-def shard_name(number: int) -> str:
-    return f"shard-{number:06d}"
 
 
 def record_path(out: Path, number: int) -> Path:
@@ -72,14 +68,6 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     return record
 
 
-def payload_sha256(payloads: Sequence[bytes]) -> str:
-    """SHA-256 of a sample's media, one after the other, in hexadecimal."""
-    digest = hashlib.sha256()
-    for payload in payloads:
-        digest.update(payload)
-    return digest.hexdigest()
-
-
 def _read(path: Path, sample: Sample) -> bytes:
     try:
         data = patiently(path.read_bytes, path)
@@ -101,7 +89,7 @@ def _stored(data: bytes, sample: Sample, media: Media) -> Stored:
 
 
 def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
-    """The sample's JSON, for those who read the tar without the sidecar. `sha256` is that of the media stored here."""
+    """The sample's JSON, for those who read the tar without the index. `sha256` is that of the media stored here."""
     label = sample.label
     fields = {
         "label": label.label,
@@ -118,7 +106,7 @@ def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
 
 
 def _row(sample: Sample, stored: Stored, members: Sequence[Member], shard: int) -> dict[str, Any]:
-    """A row of index.arrow (see sidecar.SCHEMA) for media that were written as `members`."""
+    """A row of index.arrow (see index_table.SCHEMA) for media that were written as `members`."""
     return {
         "key": sample.key,
         **asdict(sample.label),

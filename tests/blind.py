@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 from livetrain import train
-from livetrain.engine import agree, checkpoint
+from livetrain.checkpoint import folders
+from livetrain.distributed import collectives
 
 
 def main(arguments: list[str]) -> int:
     """As livetrain.train's."""
     if os.environ["RANK"] == "1":
-        began, usual_steps, usual_sha256 = time.monotonic(), checkpoint.list_steps, agree.file_sha256
+        began, usual_steps, usual_sha256 = time.monotonic(), folders.list_steps, collectives.file_sha256
 
         def is_late() -> bool:
             return "name=never" in arguments or time.monotonic() < began + 1
@@ -27,6 +28,6 @@ def main(arguments: list[str]) -> int:
                 raise FileNotFoundError(2, "No such file or directory")
             return usual_sha256(path)
 
-        checkpoint.list_steps, agree.file_sha256 = list_steps, sha256  # type: ignore[assignment]
-        agree.SECONDS_TO_BE_SEEN = 5.0  # type: ignore[misc]
+        folders.list_steps, collectives.file_sha256 = list_steps, sha256  # type: ignore[assignment]
+        collectives.SECONDS_TO_BE_SEEN = 5.0  # type: ignore[misc]
     return train.main(arguments)

@@ -14,7 +14,8 @@ import filelock
 import hypothesis
 import pytest
 
-from shards import cli, demo
+from shards import cli
+from shards.demo import corpus
 
 hypothesis.settings.register_profile("livetrain", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("livetrain")
@@ -67,7 +68,7 @@ def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(
         tmp_path_factory,
         "demo",
-        lambda folder: demo.generate(folder, num_groups=6, clips_per_group=6, max_seconds=1.6),
+        lambda folder: corpus.generate(folder, num_groups=6, clips_per_group=6, max_seconds=1.6),
     )
 
 
@@ -97,10 +98,10 @@ def variant(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the same data and architecture as `plain` with other weights, scored."""
     import torch
 
+    from livetrain.checkpoint import folders
     from livetrain.config import load_config
-    from livetrain.engine import checkpoint
     from livetrain.evaluate import evaluate
-    from livetrain.package import load
+    from livetrain.inference.package import load
     from tests.runs import forget_accelerator
 
     run_dir = tmp_path_factory.mktemp("variant") / "run"
@@ -111,5 +112,5 @@ def variant(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights[name] = weights[name] + 0.1 * torch.randn(weights[name].shape, generator=generator)
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     forget_accelerator()
-    evaluate(config, checkpoint.save_best(run_dir / "checkpoints", 6, weights, {}))
+    evaluate(config, folders.save_best(run_dir / "checkpoints", 6, weights, {}))
     return run_dir

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from accelerate import PartialState
 
-from livetrain.engine.agree import first_decides
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
+from livetrain.distributed.collectives import first_decides
 
 
 def main(arguments: list[str]) -> int:

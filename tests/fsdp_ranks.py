@@ -1,4 +1,5 @@
-"""What tests/test_fsdp2.py runs on each of several ranks: the same updates with whole weights (DDP) and in shards.
+"""What tests/distributed/test_fsdp.py runs on each of several ranks: the same updates with DDP and in
+shards.
 
     main([mode, folder, keys ...])          compare updates; what differs goes into FOLDER/MODE.json
     main([script, replicas, arguments ...])  livetrain.train or livetrain.evaluate, launched with shards
@@ -29,11 +30,12 @@ from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
 from livetrain.config import Config, load_config
+from livetrain.core.errors import UserError
 from livetrain.data import Batch
-from livetrain.engine import build, sharded
-from livetrain.engine.step import Updater
-from livetrain.errors import UserError
+from livetrain.distributed import fsdp
 from livetrain.model import Ema, build_optimizer, build_schedule, prepare_model
+from livetrain.training import setup
+from livetrain.training.step import Updater
 from tests.runs import forget_accelerator
 
 STEPS, SIDE, FRAMES = 3, 64, 2
@@ -54,8 +56,8 @@ def configuration(folder: Path, *keys: str) -> Config:
 def accelerator_of(config: Config, *, in_shards: bool, half: bool) -> Iterator[Accelerator]:
     """half: float16 with a gradient scaler, on the CPU: Accelerate has that for GPUs alone."""
     forget_accelerator()
-    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
-    accelerator = build.make_accelerator(config)
+    os.environ |= fsdp.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
+    accelerator = setup.make_accelerator(config)
     if not half:
         yield accelerator
         return
@@ -71,20 +73,20 @@ def updates(config: Config, *, in_shards: bool, half: bool, backend: str = "aot_
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with accelerator_of(config, in_shards=in_shards, half=half) as accelerator:
-        model, loss = build.make_model(config, accelerator)
-        blocks = sharded.units(model.backbone) if in_shards else None
+        model, loss = setup.make_model(config, accelerator)
+        blocks = fsdp.units(model.backbone) if in_shards else None
         prepare_model(
             model, config.model, accelerator.device, accelerator.num_processes, backend=backend, blocks=blocks
         )
-        numbers = sharded.to_meta(model) if in_shards else {}
+        numbers = fsdp.to_meta(model) if in_shards else {}
         ema = Ema(model, 0.9)
         for module in (model, ema.module) if in_shards else ():
-            sharded.shard(module, accelerator, config)
-            sharded.spread(module, numbers)
+            fsdp.shard(module, accelerator, config)
+            fsdp.spread(module, numbers)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 10)
         assert accelerator.is_fsdp2 == in_shards
-        wrapped, optimizer = build.prepare(accelerator, model, optimizer)
+        wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
         updater = Updater(accelerator, config, wrapped, loss, optimizer, schedule, ema)
         found: dict[str, Any] = {"losses": [], "norms": []}
         for step in range(STEPS):
@@ -183,7 +185,7 @@ def hybrid(number: int) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     if arguments[0].startswith("livetrain."):
         script, number, *rest = arguments
-        os.environ |= sharded.ENVIRONMENT | (hybrid(int(number)) if int(number) > 1 else {})
+        os.environ |= fsdp.ENVIRONMENT | (hybrid(int(number)) if int(number) > 1 else {})
         code: int = importlib.import_module(script).main(rest)
         return code
     mode, folder, *keys = arguments

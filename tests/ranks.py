@@ -31,8 +31,8 @@ PRELOAD = [
     "timm",
     "accelerate",
     "livetrain.train",
-    "livetrain.engine.conclude",
-    "livetrain.engine.loop",
+    "livetrain.evaluation.final",
+    "livetrain.training.trainer",
     "tests.runs",
 ]
 WAIT_SECONDS = 50  # less than a test's timeout, so that what the ranks printed is seen

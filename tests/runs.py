@@ -15,11 +15,11 @@ from unittest import mock
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
+from livetrain.checkpoint import folders
 from livetrain.config import Config, load_config
-from livetrain.engine import checkpoint
-from livetrain.engine.stop import StopRequest
+from livetrain.distributed.preemption import StopRequest
+from livetrain.report import page
 from livetrain.train import train
-from livetrain.verdict import report
 
 REPO = Path(__file__).parent.parent
 
@@ -62,7 +62,7 @@ def train_here(config: Config, *, with_report: bool = False) -> None:
 @contextlib.contextmanager
 def without_report() -> Iterator[None]:
     """Runs end without report.html."""
-    with mock.patch.object(report, "write", lambda run_dir, **_: run_dir / report.FILE_NAME):
+    with mock.patch.object(page, "write", lambda run_dir, **_: run_dir / page.FILE_NAME):
         yield
 
 
@@ -104,7 +104,7 @@ def losses(run_dir: Path) -> list[float]:
 
 def weights(run_dir: Path, field: str = "model") -> dict[str, torch.Tensor]:
     """The weights in the run's newest checkpoint, or their moving average (`ema`)."""
-    return checkpoint.load(checkpoint.list_steps(run_dir / "checkpoints")[-1]).part(field)
+    return folders.load(folders.list_steps(run_dir / "checkpoints")[-1]).part(field)
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

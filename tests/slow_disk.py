@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from livetrain import train
-from livetrain.engine import pieces
+from livetrain.checkpoint import safetensors_io
 
 SECONDS = 5.0
 
@@ -15,11 +15,11 @@ SECONDS = 5.0
 def main(arguments: list[str]) -> int:
     """As livetrain.train's."""
     if os.environ["RANK"] == "0":
-        usual = pieces.write
+        usual = safetensors_io.write
 
         def write(*given: Any) -> Any:
             time.sleep(SECONDS)
             return usual(*given)
 
-        pieces.write = write
+        safetensors_io.write = write
     return train.main(arguments)

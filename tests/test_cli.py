@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from livetrain import cli, evaluate, package, train
+from livetrain import cli, evaluate, train
 from livetrain.config import Config
-from livetrain.engine import launch
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
+from livetrain.inference import package
+from livetrain.jobs import launch
 from livetrain.verdict import metrics, scores, threshold
 from tests.runs import forget_accelerator
 
@@ -92,7 +93,7 @@ def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture
     [
         (["train", "configs/absent.yaml"], "configs/absent.yaml"),
         (["train", "configs/nuaa.yaml", "optim.lrr=1"], "optim.lr"),
-        (["evaluate", "no/such/run"], "no/such/run is no run directory"),
+        (["evaluate", "no/such/run"], "no/such/run is not a run directory"),
         (["evaluate"], "name the run directory first"),
     ],
 )

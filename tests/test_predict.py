@@ -18,10 +18,10 @@ from accelerate import Accelerator
 
 from livetrain import cli, load_model, predict
 from livetrain.config import load_config
-from livetrain.data import Dataset, untrusted
-from livetrain.engine.evaluate import evaluate
+from livetrain.data import Dataset, isolated_decode
+from livetrain.evaluation.evaluator import evaluate
+from livetrain.inference.package import load, open_shards, write
 from livetrain.model import build_loss
-from livetrain.package import load, open_shards, write
 from livetrain.verdict.scores import FAILED, Scores
 from tests import crashing, ranks
 from tests.runs import forget_accelerator
@@ -112,8 +112,8 @@ def test_files_on_which_the_decoder_crashes_hangs_or_swells_have_a_row(
     }
     for name in reasons:
         shutil.copy(good[0], videos / f"{name}.mp4")
-    monkeypatch.setattr(untrusted, "work", crashing.work)
-    monkeypatch.setattr(untrusted, "LIMIT_SECONDS", 3)
+    monkeypatch.setattr(isolated_decode, "work", crashing.work)
+    monkeypatch.setattr(isolated_decode, "LIMIT_SECONDS", 3)
     rows = dict(run_predict(packed, videos, tmp_path / "out.csv", "predict.failed_score=0.125", "data.threads=4"))
     errors = capsys.readouterr().err
     for name, reason in reasons.items():

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from livetrain import ablate, doctor, ensemble, package, predict, soup, submit, sweep
+from livetrain import predict
 from livetrain.config import known_keys, load_config
-from livetrain.export import main as export
+from livetrain.inference import ablate, ensemble, package, soup
+from livetrain.inference.export import main as export
+from livetrain.jobs import doctor, submit, sweep
 from livetrain.planner import main as planner
 from shards import cli
 

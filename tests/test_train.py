@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from livetrain.config import Config
+from livetrain.core import entrypoint
+from livetrain.core.errors import EXIT_NON_FINITE, NonFiniteLoss, UserError
 from livetrain.data import Dataset, Loader
-from livetrain.engine import entry
-from livetrain.engine.owner import Ownership
-from livetrain.engine.step import Updater
-from livetrain.errors import EXIT_NON_FINITE, NonFiniteLoss, UserError
+from livetrain.inference.package import load
 from livetrain.model import LivenessModel
-from livetrain.package import load
+from livetrain.tracking.run_lock import Ownership
 from livetrain.train import main
+from livetrain.training.step import Updater
 from shards import cli
 from tests.data.test_loader import damage
 from tests.runs import losses, records, same_weights, small_config, train_here, weights
@@ -201,7 +201,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_clips(demo_shards: P
     named = str(caught.value).split("clips: ")[1].split(". ")[0].split(", ")
     assert named and set(named) <= keys
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
-    assert entry.run(lambda: train_here(config) or 0) == EXIT_NON_FINITE
+    assert entrypoint.run(lambda: train_here(config) or 0) == EXIT_NON_FINITE
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> dict[int, dict[str, torch.Tensor]]:
@@ -545,7 +545,7 @@ def test_one_frame_at_once(demo_shards: Path, tmp_path: Path) -> None:
 
 def test_arithmetic_is_as_the_configuration_says(demo_shards: Path, tmp_path: Path) -> None:
     """Each key reaches torch, and the defaults take it back."""
-    from livetrain.engine.build import _set_arithmetic
+    from livetrain.training.setup import _set_arithmetic
 
     def state() -> tuple[object, ...]:
         cudnn = torch.backends.cudnn

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from shards.colour import ToRgb
+from shards.format.colour import ToRgb
 
 
 def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def numbered_frames(num_frames: int, height: int = 48, width: int = 64) -> list[
 
 
 def rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame in the colours it states (tests/shards/test_colour.py): uint8 [height, width, 3]."""
+    """A decoded frame in the colours it states (tests/shards/format/test_colour.py): uint8 [height, width, 3]."""
     return ToRgb()(frame, (frame.height, frame.width))
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import race
+from livetrain.checkpoint import folders
+from livetrain.checkpoint.async_writer import CheckpointWriter
+from livetrain.checkpoint.folders import Checkpoint
 from livetrain.config import LossConfig, ModelConfig, OptimConfig
-from livetrain.engine import checkpoint
-from livetrain.engine.checkpoint import Checkpoint
-from livetrain.engine.writer import CheckpointWriter
 from livetrain.model import build_loss, build_model, build_optimizer
 
 BACKBONE, QUICK_BACKBONE = "vit_large_patch16_224", "vit_tiny_patch16_224"
@@ -79,8 +79,8 @@ def stalls(backbone: str, num_clips: int, options: Options) -> tuple[float, dict
 
     def on_the_spot(step: int) -> float:
         started = time.perf_counter()
-        value = checkpoint.snapshot({"model": model.state_dict(), "state": {"optimizer": optimizer.state_dict()}}, {})
-        checkpoint.save(folder / "spot", Checkpoint(step, value["model"], None, value["state"]), keep_last=1)
+        value = folders.snapshot({"model": model.state_dict(), "state": {"optimizer": optimizer.state_dict()}}, {})
+        folders.save(folder / "spot", Checkpoint(step, value["model"], None, value["state"]), keep_last=1)
         return time.perf_counter() - started
 
     options.data.mkdir(parents=True, exist_ok=True)

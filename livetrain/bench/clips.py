@@ -15,9 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from livetrain.fileio import atomic_write, write_text
-from livetrain.progress import progress
-from shards import demo
+from livetrain.core.files import atomic_write, write_text
+from livetrain.core.progress import progress
+from shards.demo import corpus
 
 RENDERED_HEIGHT = 180
 NOISE = 3.0  # standard deviation of the sensor noise, of 255
@@ -63,8 +63,10 @@ def make_clips(folder: Path, what: ClipSet) -> list[Path]:
 
 
 def _write(what: ClipSet, folder: Path, index: int) -> None:
-    small = demo.Format(round(RENDERED_HEIGHT * what.width / what.height / 2) * 2, RENDERED_HEIGHT, Fraction(what.fps))
-    clip = demo.Clip(0, index, 0, demo.KINDS[index % len(demo.KINDS)], small)
+    small = corpus.Format(
+        round(RENDERED_HEIGHT * what.width / what.height / 2) * 2, RENDERED_HEIGHT, Fraction(what.fps)
+    )
+    clip = corpus.Clip(0, index, 0, corpus.KINDS[index % len(corpus.KINDS)], small)
     random = np.random.default_rng(index)
     noise = random.normal(0, NOISE, (what.height + 64, what.width + 64)).round().astype(np.int16)
     with (
@@ -75,7 +77,7 @@ def _write(what: ClipSet, folder: Path, index: int) -> None:
         stream.width, stream.height, stream.pix_fmt = what.width, what.height, "yuv420p"
         if what.gop:
             stream.codec_context.gop_size = what.gop
-        for pixels in demo.render(clip, what.num_frames):
+        for pixels in corpus.render(clip, what.num_frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(what.width, what.height, "yuv420p")
             planes = frame.to_ndarray()  # luma rows first
             top, left = random.integers(64, size=2)

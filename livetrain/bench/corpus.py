@@ -10,9 +10,10 @@ import numpy as np
 from livetrain.bench.clips import ClipSet, make_clips
 from livetrain.bench.options import Options
 from livetrain.bench.peers import Task, decode_pyav
-from livetrain.errors import UserError
-from livetrain.fileio import write_text
-from shards import build, manifest
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_text
+from shards import build
+from shards.format import manifest
 from shards.stores import QUALITY, Media
 
 STANDARD = (ClipSet(640, 480), ClipSet(1920, 1080))  # 4 s at 25 frames/s, libx264's defaults

@@ -1,6 +1,6 @@
 """`livetrain bench ddp`: what averaging the gradients costs an update, and what each option of `ddp.*` changes.
 
-Real updates (livetrain.engine.step) of a network on one batch that is there already, by 1, 2 and 4 gloo processes of
+Real updates (livetrain.training.step) of a network on one batch that is there already, by 1, 2 and 4 gloo processes of
 one thread each. Clips a process are the same for every number of processes.
 
     no all-reduce       each process alone with its gradients: what the rest of the update takes
@@ -23,10 +23,10 @@ from typing import Any
 
 from livetrain.bench.group import Group
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, ratio
-from livetrain.machine import num_cores
-from livetrain.progress import progress
+from livetrain.core.machine import num_cores
+from livetrain.core.progress import progress
 
 ALONE, ONE_BUCKET, DEFAULT = "no all-reduce", "one bucket, after the backward pass", "DDP as by default (25 MiB, views)"
 FSDP = "FSDP2 (shards of weights, gradients, moments)"
@@ -210,13 +210,14 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
 
     from livetrain.config import load_config
     from livetrain.data import Batch
-    from livetrain.engine import build, sharded
-    from livetrain.engine.step import Updater
+    from livetrain.distributed import fsdp
     from livetrain.model import build_optimizer, build_schedule
+    from livetrain.training import setup
+    from livetrain.training.step import Updater
 
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(name == FSDP).lower()}
+    os.environ |= fsdp.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(name == FSDP).lower()}
     world = int(os.environ["WORLD_SIZE"])
     options = SIDES.get(name, ())
     micro = 2 if "train.accumulation=2" in options else 1
@@ -226,15 +227,15 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
             f"data.num_frames={NUM_FRAMES}", f"train.global_batch={world * micro}",
         ]  # fmt: skip
         config = load_config([], [*keys, *options], warn=lambda line: None)
-        accelerator = build.make_accelerator(config)
-        model, loss = build.make_model(config, accelerator)
+        accelerator = setup.make_accelerator(config)
+        model, loss = setup.make_model(config, accelerator)
         if name == FSDP:
-            sharded.cut(model, accelerator, config)
+            fsdp.cut(model, accelerator, config)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 1000)
         wrapped: Any = model
         if name not in (ALONE, "network"):
-            wrapped, optimizer = build.prepare(accelerator, model, optimizer)
+            wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
         parts = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
         batch = Batch(
             torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),

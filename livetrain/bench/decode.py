@@ -13,7 +13,7 @@ from livetrain.bench import limits, peers
 from livetrain.bench.clips import ClipSet, make_clips
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import race, ratio
 from livetrain.data.decode import Work, decode_video
 

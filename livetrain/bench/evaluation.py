@@ -13,7 +13,7 @@ from typing import Any
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.group import Group, status_bytes
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.synthetic import make_folder
 from livetrain.config import load_config
 
@@ -53,7 +53,7 @@ def measure(folder: str) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from livetrain.data import Dataset
-    from livetrain.engine import evaluate
+    from livetrain.evaluation import evaluator
 
     accelerator = Accelerator(cpu=True)
     config = load_config([], [f"data.shards={folder}", f"run_dir={folder}/run"], warn=lambda line: None)
@@ -62,14 +62,14 @@ def measure(folder: str) -> dict[str, Any]:
     mine = rows[accelerator.process_index :: WORLD].astype(np.int64)
     scores = np.random.default_rng(accelerator.process_index).random(len(mine))
     batches = [slice(at, at + BATCH) for at in range(0, len(mine), BATCH)]
-    parts = [evaluate._Part(mine[at], scores[at], scores[at], scores[at], []) for at in batches]
+    parts = [evaluator._Part(mine[at], scores[at], scores[at], scores[at], []) for at in batches]
     accelerator.wait_for_everyone()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
     before = status_bytes("VmRSS")
     started = time.perf_counter()
-    gathered = evaluate._gathered(parts, accelerator)
+    gathered = evaluator._gathered(parts, accelerator)
     if accelerator.is_main_process:
-        made = evaluate._joined(dataset, config, "train", "bench", gathered, [], with_details=False)
+        made = evaluator._joined(dataset, config, "train", "bench", gathered, [], with_details=False)
         assert len(made.scores) == len(rows)
     accelerator.wait_for_everyone()
     seconds = time.perf_counter() - started

@@ -25,11 +25,11 @@ from livetrain.bench import gpu_peers, peers, step
 from livetrain.bench.corpus import build_shards, clip_sets, make_task
 from livetrain.bench.group import Group
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.step import Work
 from livetrain.config import load_config
-from livetrain.fileio import write_json
+from livetrain.core.files import write_json
 
 OURS = "livetrain"
 NETWORKS, QUICK_NETWORKS = (("convnext_base", 224), ("vit_large_patch16_224", 224)), (("test_vit", 160),)
@@ -173,11 +173,12 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
     import numpy as np
 
     from livetrain.data import Batch
-    from livetrain.engine import build, sharded
-    from livetrain.engine.step import Updater
+    from livetrain.distributed import fsdp
     from livetrain.model import build_optimizer, build_schedule
+    from livetrain.training import setup
+    from livetrain.training.step import Updater
 
-    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(sharded_weights).lower()}
+    os.environ |= fsdp.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(sharded_weights).lower()}
     with tempfile.TemporaryDirectory(prefix="livetrain-bench-") as folder:
         batch_size = 4 * int(os.environ["WORLD_SIZE"])
         keys = [
@@ -185,13 +186,13 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
             "data.num_frames=2", f"train.global_batch={batch_size}", "optim.warmup_steps=0", "train.precision=bf16",
         ]  # fmt: skip
         config = load_config([], keys, warn=lambda line: None)
-        accelerator = build.make_accelerator(config)
-        model, loss = build.make_model(config, accelerator)
+        accelerator = setup.make_accelerator(config)
+        model, loss = setup.make_model(config, accelerator)
         if sharded_weights:
-            sharded.cut(model, accelerator, config)
+            fsdp.cut(model, accelerator, config)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 10)
-        wrapped, optimizer = build.prepare(accelerator, model, optimizer)
+        wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
         updater = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
         device = accelerator.device
         generator = torch.Generator().manual_seed(0)

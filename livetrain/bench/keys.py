@@ -15,7 +15,7 @@ import torch
 
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.step import Work, cached
 

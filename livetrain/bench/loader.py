@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from livetrain.bench import limits, peers
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 
 OURS, FRAMES, CEILING, JPEGS = "livetrain", "livetrain, frame shards", "libavcodec alone (limit)", "JPEG files + PIL"

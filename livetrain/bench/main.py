@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from livetrain.bench.options import Options, recipe
-from livetrain.errors import UserError
-from livetrain.fileio import write_json
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_json
 
 BENCHES = {
     "decode": "the CPU decoder against libavcodec alone; frames decoded against the fewest possible",

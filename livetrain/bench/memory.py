@@ -20,9 +20,10 @@ from typing import Any
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.group import Group, status_bytes
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.config import load_config
-from livetrain.progress import progress
+from livetrain.core.progress import progress
+from livetrain.tracking.run_dir import RunDir
 
 BASE, LARGE, QUICK_BACKBONE = "vit_base_patch16_224", "vit_large_patch16_224", "vit_tiny_patch16_224"
 # (backbone, processes with whole weights, processes with shards): four of the large one with whole weights take 35 GB.
@@ -70,15 +71,15 @@ def measure(stage: str, in_shards: bool, backbone: str, shards: str, folder: str
     import timm  # noqa: F401 - what every process imports is no part of the figure
 
     from livetrain import train
-    from livetrain.engine import conclude, loop, sharded  # noqa: F401
-    from livetrain.engine.stop import StopRequest
+    from livetrain.distributed import fsdp  # noqa: F401
+    from livetrain.distributed.preemption import StopRequest
 
-    os.environ |= sharded.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
+    os.environ |= fsdp.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(in_shards).lower()}
     world = int(os.environ["WORLD_SIZE"])
     run_dir = Path(folder) / "run"
     if stage == "resume" and os.environ["RANK"] == "0":
         for name in ("step-00000002", "best-00000002"):
-            shutil.rmtree(run_dir / "checkpoints" / name, ignore_errors=True)
+            shutil.rmtree(RunDir(run_dir).checkpoints / name, ignore_errors=True)
     config = load_config(
         [],
         [

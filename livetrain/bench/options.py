@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from livetrain.machine import num_cores
+from livetrain.core.machine import num_cores
 
 
 def recipe() -> str:

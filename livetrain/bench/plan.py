@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from livetrain.bench.clips import ClipSet
 from livetrain.bench.corpus import make_task
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.synthetic import make_folder
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from livetrain.bench.clips import ClipSet, make_clips
 from livetrain.bench.corpus import is_built
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
-from livetrain.fileio import write_text
+from livetrain.core.files import write_text
 
 PROBED, DECODED, REMUXED = "build --check probe", "build (every frame decoded)", "build --store remux"
 COPY, TAR, PROBE = "cp", "tar + ffprobe", "probing alone"
@@ -164,12 +164,12 @@ def _decode_all(path: Path) -> int:
 
 
 def _each(task: Callable[[Path], object], home: Path, workers: int) -> float:
-    from shards import pool
+    from livetrain.core import worker_pool
     from shards.build import PRELOAD
 
     started = time.perf_counter()
     paths = [Path(name) for name in _files(home)]
-    assert sum(1 for _ in pool.unordered(task, paths, workers, PRELOAD)) == len(paths)
+    assert sum(1 for _ in worker_pool.unordered(task, paths, workers, PRELOAD)) == len(paths)
     return _size(home) / 1e6 / (time.perf_counter() - started)
 
 

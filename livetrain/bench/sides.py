@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from livetrain.progress import progress
+from livetrain.core.progress import progress
 
 MEMORY_PERIOD_SECONDS = 0.25
 

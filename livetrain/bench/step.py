@@ -27,11 +27,11 @@ import torch
 
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
+from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.config import Config, load_config
 from livetrain.data import Batch, Dataset, train_loader
-from livetrain.planner.predict import lifted_by
+from livetrain.planner.formulas import lifted_by
 
 OURS, CACHED, PLAIN, LIGHTNING = "livetrain", "livetrain, one cached batch", "plain PyTorch loop", "Lightning"
 TIMM, LOADER = "timm's train.py, its loop", "livetrain's loader alone"
@@ -138,8 +138,8 @@ def _add(table: Table, name: str, found: dict[str, Measured]) -> None:
 
 def livetrain(work: Work) -> tuple[float, dict[str, float]]:
     """`Loop.train`, as a run does it; figures from its own log lines."""
-    from livetrain.engine.loop import Loop
-    from livetrain.engine.stop import StopRequest
+    from livetrain.distributed.preemption import StopRequest
+    from livetrain.training.trainer import Loop
 
     with _prepared(work) as (config, accelerator, dataset, parts), StopRequest() as stop:
         with Loop(config, accelerator, dataset, parts, None, lambda line: None, stop) as loop:
@@ -276,16 +276,16 @@ def _prepared(work: Work) -> Iterator[Any]:
     """(config, accelerator, dataset, parts) in a temporary run directory; Accelerate's state is made anew each time."""
     from accelerate.state import AcceleratorState, GradientState
 
-    from livetrain.engine import build
+    from livetrain.training import setup
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     with tempfile.TemporaryDirectory(prefix="livetrain-bench-") as folder:
         config = work.config(folder)
-        accelerator = build.make_accelerator(config)
+        accelerator = setup.make_accelerator(config)
         dataset = Dataset.open(config.data.shards, config.data)
-        model, loss = build.make_model(config, accelerator)
-        parts = build.make_parts(config, accelerator, dataset, model, loss, None)
+        model, loss = setup.make_model(config, accelerator)
+        parts = setup.make_parts(config, accelerator, dataset, model, loss, None)
         yield config, accelerator, dataset, parts
         dataset.close()
 

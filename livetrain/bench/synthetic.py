@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from livetrain.core.files import file_sha256
 from livetrain.data import Dataset
-from livetrain.fileio import file_sha256
-from shards import manifest, sidecar
 from shards.build import REJECTED
-from shards.write import shard_name
+from shards.format import index_table, manifest
+from shards.format.tar import shard_name
 
 
 def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Path:
@@ -27,12 +27,12 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
     source = Dataset.open(real)
     first = np.flatnonzero(source.column("shard") == 0)
     numbers = np.arange(num_samples, dtype=np.int64)
-    columns = {name: _repeated(source.columns[name].take(first), num_samples) for name in sidecar.SCHEMA.names}
+    columns = {name: _repeated(source.columns[name].take(first), num_samples) for name in index_table.SCHEMA.names}
     columns["shard"] = pa.array((numbers * num_shards // num_samples).astype(np.int32))
     columns["key"] = pa.array(numbers).cast(pa.string())
     columns["video"] = columns["key"]
     columns["group"] = pa.array(numbers // 100).cast(pa.string())
-    sidecar.write_table(out / sidecar.FILE_NAME, pa.Table.from_pydict(columns, schema=sidecar.SCHEMA))
+    index_table.write_table(out / index_table.FILE_NAME, pa.Table.from_pydict(columns, schema=index_table.SCHEMA))
     content = manifest.read(real)
     shard = content["shards"][0]
     for number in range(num_shards):
@@ -41,7 +41,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
         os.link(real / shard["name"], target)
     content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
     content["num_samples"] = num_samples
-    content["files"] = {sidecar.FILE_NAME: file_sha256(out / sidecar.FILE_NAME)}
+    content["files"] = {index_table.FILE_NAME: file_sha256(out / index_table.FILE_NAME)}
     shutil.copyfile(real / REJECTED, out / REJECTED)
     manifest.write(out, content)
     return out

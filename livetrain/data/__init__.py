@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from livetrain.data import attack_types, leaks
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
-    from livetrain.data.files import VideoFiles, files_loader
     from livetrain.data.loader import Batch, Failure, Loader, eval_loader, train_loader
     from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
+    from livetrain.data.video_files import VideoFiles, files_loader
 
 __all__ = [
     "PADDING",
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {
     "dataset": ("Dataset", "FetchError"),
     "decode": ("DecodeError",),
-    "files": ("VideoFiles", "files_loader"),
+    "video_files": ("VideoFiles", "files_loader"),
     "loader": ("Batch", "Failure", "Loader", "eval_loader", "train_loader"),
     "plan": ("PADDING", "epoch_of_step", "num_train_steps"),
 }

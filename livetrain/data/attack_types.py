@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
+from livetrain.core.errors import UserError
 from livetrain.data.dataset import Dataset
-from livetrain.errors import UserError
 
 LIVE = "live"  # as the index has it
 

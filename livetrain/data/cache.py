@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 
 _KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{64}-[\w.-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.colour import Colours, Picture, ToRgb
+from shards.format.colour import Colours, Picture, ToRgb
 
 # Pixels, and pixels for one: outside, swscale's filters are not what they are to be (measured: 6 and 90 are wrong).
 MIN_SIDE, MOST_SHRUNK = 8, 32

@@ -28,16 +28,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from livetrain.config import DataConfig
+from livetrain.config.split_spec import ALL, Selection
+from livetrain.core.errors import UserError
 from livetrain.data import decode
 from livetrain.data.crop import CropAndResize
-from livetrain.data.lanes import colours_of
+from livetrain.data.decoders import colours_of
 from livetrain.data.remote import Url
-from livetrain.data.store import Store, open_store
-from livetrain.errors import UserError
-from livetrain.selection import ALL, Selection
-from shards import manifest as manifest_
-from shards import sidecar
-from shards.colour import ToRgb
+from livetrain.data.shard_reader import Store, open_store
+from shards.format import index_table
+from shards.format import manifest as manifest_
+from shards.format.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
 MOST_IN_BETWEEN = 2  # frames are read at once, with what lies between them, up to so many times their bytes
@@ -109,8 +109,8 @@ class Dataset:
                 f"{root / 'dataset.json'}: format {manifest.get('format')!r}, this version reads {manifest_.FORMAT}; "
                 "build the shards again: python -m shards build"
             )
-        with store.file(sidecar.FILE_NAME) as path:
-            return Dataset([Source("", root, manifest, store)], sidecar.read(path))
+        with store.file(index_table.FILE_NAME) as path:
+            return Dataset([Source("", root, manifest, store)], index_table.read(path))
 
     @property
     def root(self) -> Path | Url:
@@ -137,7 +137,7 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The same for the same clips, labels and splits in the same order, wherever they are."""
-        digests = [source.manifest["files"][sidecar.FILE_NAME] for source in self.sources]
+        digests = [source.manifest["files"][index_table.FILE_NAME] for source in self.sources]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def source_of(self, row: int) -> Source:
@@ -150,7 +150,7 @@ class Dataset:
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers as NumPy array [num_samples]: a view of the mapped file."""
         if name not in self._arrays:
-            chunks = self.columns[name].chunks  # one, as shards.sidecar writes them
+            chunks = self.columns[name].chunks  # one, as shards.format.index_table writes them
             whole = chunks[0] if len(chunks) == 1 else self.columns[name].combine_chunks()
             self._arrays[name] = whole.to_numpy()
         return self._arrays[name]
@@ -159,7 +159,7 @@ class Dataset:
         """A column of few different words as numbers: int32 [num_samples], of one folder a view of the mapped file, and
         the words they stand for, object [num_words] (some perhaps of no sample)."""
         if name not in self._words:
-            chunks = self.columns[name].chunks  # one a folder, as shards.sidecar writes it
+            chunks = self.columns[name].chunks  # one a folder, as shards.format.index_table writes it
             column = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks).combine_chunks()
             words = np.array(column.dictionary.to_pylist(), dtype=object)
             self._words[name] = column.indices.to_numpy(), words
@@ -219,7 +219,7 @@ class Dataset:
         return found
 
     def rows(self, split: str) -> NDArray[np.int32]:
-        """Rows of a split, or of what livetrain.selection describes (`fold1+fold2`, `train@-msu`), int32 [n],
+        """Rows of a split, or of what livetrain.config.split_spec describes (`fold1+fold2`, `train@-msu`), int32 [n],
         ascending. Raises UserError for a split or domain without samples."""
         selection = Selection.parse(split)
         (codes, names), (domain, domains) = self.codes("split"), self.codes("domain")
@@ -406,7 +406,7 @@ def _with_domain(table: pa.Table, name: str) -> pa.Table:
             f"data.sources: {name} has clips of the domain {name!r} and clips without; build it with --domain"
         )
     changed = pa.DictionaryArray.from_arrays(column.indices, pa.array(words, pa.string()))
-    return table.set_column(table.schema.get_field_index("domain"), sidecar.SCHEMA.field("domain"), changed)
+    return table.set_column(table.schema.get_field_index("domain"), index_table.SCHEMA.field("domain"), changed)
 
 
 def _list(names: list[str]) -> str:

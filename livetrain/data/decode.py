@@ -19,8 +19,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.colour import Picture, ToRgb
-from shards.probe import best_stream, open_container
+from shards.format.colour import Picture, ToRgb
+from shards.format.probe import best_stream, open_container
 
 
 class DecodeError(Exception):
@@ -35,7 +35,7 @@ class Work:
     num_frames: int = 0
 
 
-Shape = Callable[[Any, tuple[int, int]], Picture]  # of shards.colour.ToRgb's kind
+Shape = Callable[[Any, tuple[int, int]], Picture]  # of shards.format.colour.ToRgb's kind
 
 
 def decode_video(
@@ -50,11 +50,11 @@ def decode_video(
     """Frames `wanted` (indices in display order, any order, repeats allowed) of the video file `data`.
 
     `num_frames` is how many frames decoding the whole file yields, as the shard builder counted. is_regular: as the
-    index has it (see shards.probe.Probe); frames of a video that is not are counted, unless an edit list is why.
+    index has it (see shards.format.probe.Probe); frames of a video that is not are counted, unless an edit list is why.
     `shape` is what becomes of each frame (an av.VideoFrame, taken to have the given height and width: the first one's)
     while it is in the processor's cache: `ToRgb` or `crop.CropAndResize`; it gives pictures of one size and must not
     keep its argument. Returns uint8 RGB [len(wanted), height, width, 3] in coded orientation (rotation metadata is
-    applied later, on the small picture), by the standard formulas (`shards.colour`). A frame whose size differs
+    applied later, on the small picture), by the standard formulas (`shards.format.colour`). A frame whose size differs
     from the first one's is scaled to it. What it took is added to `work`. Raises DecodeError.
     """
     indices = np.unique(wanted)

@@ -20,8 +20,8 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Augmentation
-from livetrain.data.lanes import Source
-from shards.colour import Colours, correction
+from livetrain.data.decoders import Source
+from shards.format.colour import Colours, correction
 
 Params = dict[str, NDArray[Any]]
 
@@ -195,7 +195,7 @@ def _define(
 
 
 def corrected(frames: Any, params: dict[str, Any]) -> Any:
-    """RGB that DALI made of YUV, float, by the formulas of its stream (shards.colour), rounded to bytes."""
+    """RGB that DALI made of YUV, float, by the formulas of its stream (shards.format.colour), rounded to bytes."""
     right = fn.coord_transform(frames, M=params["colour_matrix"], T=params["colour_offset"])
     return fn.cast(right, dtype=types.UINT8)
 

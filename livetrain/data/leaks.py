@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from livetrain.config import Config
+from livetrain.config.split_spec import Selection
+from livetrain.core.errors import UserError
 from livetrain.data.dataset import Dataset
-from livetrain.errors import UserError
-from livetrain.selection import Selection
 
 
 @dataclass(frozen=True)

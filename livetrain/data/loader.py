@@ -26,18 +26,18 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import attack_types, augment, blend, perturb, plan
+from livetrain.core.errors import MachineFault, UserError
+from livetrain.core.machine import num_cores
+from livetrain.data import attack_types, augment, mixup, perturb, plan
 from livetrain.data.dataset import Dataset, FetchError
 from livetrain.data.decode import DecodeError
+from livetrain.data.decoders import Source, colours_of, decoded_bytes, lane_of
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
-from livetrain.data.lanes import Source, colours_of, decoded_bytes, lane_of
+from livetrain.data.loader_stages import Stages
+from livetrain.data.nvdec_refusals import Refusals
 from livetrain.data.plan import PADDING, ClipPlan
-from livetrain.data.refusals import Refusals
-from livetrain.data.stages import Stages
-from livetrain.data.streams import SideStream
-from livetrain.errors import MachineFault, UserError
-from livetrain.machine import num_cores
-from shards.colour import RGB, Colours
+from livetrain.data.side_stream import SideStream
+from shards.format.colour import RGB, Colours
 
 Lane = tuple[Source, int]  # one of the graphs of a source
 Parts = dict[Lane, tuple[list[int], list[Any]]]  # positions in a batch and their media
@@ -47,7 +47,7 @@ MAX_FAILURES_IN_A_ROW = 32
 
 
 class Clips(Protocol):
-    """Where a loader's clips come from: a `Dataset`, or video files (livetrain.data.files)."""
+    """Where a loader's clips come from: a `Dataset`, or video files (livetrain.data.video_files)."""
 
     @property
     def is_remote(self) -> bool:
@@ -483,7 +483,7 @@ class Loader:
         types = self._config.loss.attack_types
         named = [self._dataset.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
         targets = np.concatenate([labels[:, None], attack_types.one_hot(named, types)], axis=1)
-        clips, targets = blend.apply(clips, targets, valid, prepared.plan.blend)
+        clips, targets = mixup.apply(clips, targets, valid, prepared.plan.blend)
         on_device = self._side.upload(targets)
         return Batch(
             clips,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from livetrain.core.errors import UserError
 from livetrain.data.permutation import permute, permute_each
-from livetrain.errors import UserError
 
 BLOCK = 2520  # divisible by 1 to 10: weights such as 1:2 or 0.3:0.7 are met exactly
 STREAM_ORDER = 2**31  # of the permutations within blocks; sources have 1, 2, …

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import augment, blend, crop
-from livetrain.data.blend import Blend
+from livetrain.core.errors import UserError
+from livetrain.data import augment, crop, mixup
 from livetrain.data.dataset import Dataset
 from livetrain.data.mixture import Mixture, balanced, mixture_of
+from livetrain.data.mixup import Blend
 from livetrain.data.permutation import permute
 from livetrain.data.philox import uniforms
-from livetrain.errors import UserError
 
 PADDING = -1
 
@@ -214,7 +214,7 @@ def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int,
     for item in active:
         params |= item.draw(u_augment[:, augment.uniform_columns(item)], config.augment, config.data.image_size)
     frames = _frames(facts, config, config.data.num_frames, u_frames)
-    return ClipPlan(step, facts.rows, frames, params, blend.planned(config, positions))
+    return ClipPlan(step, facts.rows, frames, params, mixup.planned(config, positions))
 
 
 def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world: int) -> ClipPlan:

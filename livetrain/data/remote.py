@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from livetrain.errors import UserError, first_line
+from livetrain.core.errors import UserError, first_line
 
 BLOCK_BYTES = 16 << 20  # one request: long enough that its latency (about 50 ms) costs little, and little to do again
 BACKOFF_SECONDS = 0.5  # before the first retry

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livetrain.config import Config
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 
 
 @dataclass(frozen=True)

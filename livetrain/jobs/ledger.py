@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from livetrain.errors import UserError
-from livetrain.fileio import write_text
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_text
 
 FILE_NAME, CANCELLED = "jobs.jsonl", "cancelled"
 

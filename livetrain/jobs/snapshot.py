@@ -16,8 +16,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from livetrain.engine.environment import COMMIT, code_version
-from livetrain.fileio import fsync_folder, write_text
+from livetrain.core.files import fsync_folder, write_text
+from livetrain.tracking.environment import COMMIT, code_version
 
 PACKAGES = ("livetrain", "shards", "slurm", "launch", "configs", "pyproject.toml")
 CHANGES = "CHANGES.patch"

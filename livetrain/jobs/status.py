@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from livetrain.engine import attempts
-from livetrain.errors import UserError
-from livetrain.jobs import ledger
+from livetrain.core.errors import UserError
+from livetrain.jobs import ledger, requeue
 from livetrain.jobs.ledger import Submitted
+from livetrain.tracking.run_dir import RunDir
 
 QUEUED = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD")
 
@@ -64,11 +64,11 @@ def _lines(command: list[str], *, optional: bool = False) -> list[str]:
 
 def progress(run: Path) -> tuple[str, str, str]:
     """(attempts, last update, how the last attempt ended) of a run, from its folder."""
-    step = str(attempts.newest_step(run) or "")
+    step = str(RunDir(run).newest_step() or "")
     try:
-        ended = attempts.read(run)
+        ended = requeue.read(run)
     except (OSError, ValueError, TypeError):  # the rest of the table is worth showing
-        return "?", step, f"{attempts.FILE_NAME} cannot be read"
+        return "?", step, f"{requeue.FILE_NAME} cannot be read"
     return str(len(ended)), step, f"exit code {ended[-1].exit_code}" if ended else ""
 
 

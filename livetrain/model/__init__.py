@@ -4,6 +4,7 @@ from livetrain.model.backbone import check_single_frame
 from livetrain.model.cost import count_flops, count_parameters, count_training_flops, estimate_memory_bytes
 from livetrain.model.ema import Ema
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
+from livetrain.model.local_shards import clip_by_unit
 from livetrain.model.losses import build_loss
 from livetrain.model.optim import (
     build_optimizer,
@@ -14,7 +15,6 @@ from livetrain.model.optim import (
     load_optimizer,
     param_groups,
 )
-from livetrain.model.shards import clip_by_unit
 from livetrain.model.weights import load_backbone_weights
 
 __all__ = [

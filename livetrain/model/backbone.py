@@ -17,8 +17,8 @@ from timm.models import parse_model_name, resolve_model_input_args, split_model_
 from torch import nn
 
 from livetrain.config import ModelConfig
-from livetrain.errors import UserError, first_line
-from livetrain.model.fake import fake_forward
+from livetrain.core.errors import UserError, first_line
+from livetrain.model.fake_forward import fake_forward
 from livetrain.model.weights import load_backbone_weights
 
 Triple = tuple[float, float, float]

@@ -1,6 +1,6 @@
 """What a model costs, found out without computing anything: parameters, FLOPs, memory.
 
-Forward passes here run on fake tensors (livetrain.model.fake): a huge model costs no more than a small one.
+Forward passes here run on fake tensors (livetrain.model.fake_forward): a huge model costs no more than a small one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from livetrain.config import Config
-from livetrain.model.fake import fake_forward
+from livetrain.model.fake_forward import fake_forward
 from livetrain.model.optim import num_states
 
 BYTES = 4  # of a float32 number: weights, gradients and optimizer states are float32 whatever train.precision is

@@ -8,7 +8,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from livetrain.model.shards import local
+from livetrain.model.local_shards import local
 
 
 class Ema(ModelEmaV3):

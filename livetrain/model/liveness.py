@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from livetrain.config import LossConfig, ModelConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
-from livetrain.model.noise import KeyedDropout, SampleKeys, with_keys
+from livetrain.model.keyed_dropout import KeyedDropout, SampleKeys, with_keys
 from livetrain.model.pooling import build_pool
 
 HEAD = 10_000  # the noise layer's number of the head; those of the backbone are below
@@ -31,8 +31,8 @@ class LivenessModel(nn.Module):
 
     In training, with num_attack_types, also logits [B, 1 + num_attack_types] of live and each of them.
     mean, std: what the clips must be normalised with, on the scale 0 to 1. A frozen backbone stays in evaluation mode
-    (its batch statistics and drop path too) and keeps no activations. noise.clips: see livetrain.model.noise; who
-    trains sets it for each micro-batch.
+    (its batch statistics and drop path too) and keeps no activations. noise.clips: see livetrain.model.keyed_dropout;
+    the trainer sets it for each micro-batch.
     """
 
     def __init__(

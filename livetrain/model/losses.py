@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from livetrain.config import LossConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

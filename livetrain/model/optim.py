@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from livetrain.config import OptimConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model.liveness import LivenessModel
 
 # Of torch's optimizers with one kernel for all tensors, those whose kernel takes DTensors (torch 2.14).

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 
 
 class MeanPool(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from livetrain.errors import UserError, first_line
+from livetrain.core.errors import UserError, first_line
 
 # Where training checkpoints keep the weights; averaged ones first, as timm does.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")

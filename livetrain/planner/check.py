@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livetrain.errors import UserError
-from livetrain.planner import predict
+from livetrain.core.errors import UserError
+from livetrain.planner import formulas
 
 TOLERANCE = 0.30  # of the measured value
 FORMULAS: dict[str, Callable[..., float]] = {
-    "update": predict.update_seconds,  # seconds
-    "training": predict.training_rate,  # clips/s
-    "loading": predict.loader_rate,  # frames/s
+    "update": formulas.update_seconds,  # seconds
+    "training": formulas.training_rate,  # clips/s
+    "loading": formulas.loader_rate,  # frames/s
 }
 # Their inputs (CPU seconds a frame) are taken from the very passes that are predicted: no test of the formula.
 DERIVED = ("loading",)
@@ -85,7 +85,7 @@ def _checked(bench: str, row: dict[str, Any]) -> Checked:
 
 def format_text(found: list[Checked]) -> str:
     """A table, and how many lie within the tolerance."""
-    from livetrain.bench.report import markdown
+    from livetrain.core.tables import markdown
 
     rows = [
         (c.bench, c.name, c.kind, c.measured, c.predicted, f"{c.error:+.0%}", "yes" if c.is_derived else "")

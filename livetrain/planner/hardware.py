@@ -16,8 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from livetrain.errors import UserError
-from livetrain.machine import PEAK_FLOPS_16BIT
+from livetrain.core.errors import UserError
+from livetrain.core.machine import PEAK_FLOPS_16BIT
 
 FULL_HD = 1920 * 1080
 

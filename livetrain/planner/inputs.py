@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import Dataset, train_loader
+from livetrain.data.decoders import lane_of
 from livetrain.data.graph import DEPTH
-from livetrain.data.lanes import lane_of
 from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_parameters, count_training_flops
 from livetrain.model.cost import saved_activation_bytes
-from livetrain.planner.predict import Demand
+from livetrain.planner.formulas import Demand
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

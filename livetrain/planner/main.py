@@ -12,11 +12,10 @@ import dataclasses
 import math
 from pathlib import Path
 
-from livetrain.config import Config, load_config
-from livetrain.engine import entry
-from livetrain.errors import UserError
-from livetrain.fileio import is_url
-from livetrain.planner.predict import Demand, Prediction, predict
+from livetrain.config import Config, load_config, split_arguments
+from livetrain.core.errors import UserError
+from livetrain.core.files import is_url
+from livetrain.planner.formulas import Demand, Prediction, predict
 
 GROWTH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -41,9 +40,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--frames", type=int, default=8, metavar="N", help="of a shard folder: wanted of a clip")
     options = parser.parse_intermixed_args(arguments)
     if len(options.items) == 1 and (is_url(options.items[0]) or Path(options.items[0]).is_dir()):
-        from livetrain.planner import shards
+        from livetrain.planner import shard_costs
 
-        print(shards.describe(options.items[0], max(1, options.frames)))
+        print(shard_costs.describe(options.items[0], max(1, options.frames)))
         return 0
     if options.check:
         return _check(options.check)
@@ -51,7 +50,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("livetrain plan needs --gpus N, at least 1, and --gpus-per-node of at least 1")
     if options.mfu is not None and not 0 < options.mfu <= 100:
         raise UserError(f"--mfu {options.mfu:g}: a percentage above 0, up to 100")
-    config = load_config(*entry.split_arguments(options.items))
+    config = load_config(*split_arguments(options.items))
     print(describe(config, options.gpus, options.gpus_per_node, options.hardware, options.mfu))
     return 0
 
@@ -158,7 +157,7 @@ def _kept(config: Config, number: int, at: object) -> Prediction | None:
 
 
 def _growth(rows: list[tuple[Prediction, Prediction | None]], demand: Demand, per_node: int, num_clips: int) -> str:
-    from livetrain.bench.report import markdown
+    from livetrain.core.tables import markdown
 
     alone = rows[0][0].clips_per_second
     cells = []

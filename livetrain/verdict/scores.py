@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.errors import UserError
-from livetrain.fileio import write_text
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_text
 
 COLUMNS = ("video", "key", "p_live", "label", "group", "attack_type", "num_frames", "seconds", "status")
 OK, FAILED = "ok", "failed_to_acquire"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.verdict import intervals
-from livetrain.verdict.details import Details
+from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import USUAL, Interval, Settings
 from livetrain.verdict.scores import Scores
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from livetrain.config import Config, VerdictConfig
-from livetrain.errors import UserError
-from livetrain.fileio import write_json
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_json
 from livetrain.verdict import calibration, metrics
 from livetrain.verdict.scores import Scores
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livetrain.config import VerdictConfig
-from livetrain.verdict import calibration, intervals, metrics, names
+from livetrain.verdict import calibration, display_names, intervals, metrics
 from livetrain.verdict import threshold as threshold_
 from livetrain.verdict.intervals import Settings, format_interval
 from livetrain.verdict.scores import Scores
@@ -58,7 +58,7 @@ def build(
 
     threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
     scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the draws.
-    chain: what the scores were made of (livetrain.verdict.chain).
+    chain: what the scores were made of (livetrain.verdict.provenance).
     """
     settings = settings or VerdictConfig()
     threshold = threshold or threshold_.fit(dev, settings)
@@ -142,7 +142,7 @@ def format_text(verdict: dict[str, Any]) -> str:
     for kind in sorted({*dev["apcer"], *test["apcer"]}):
         interval = format_interval(bounds["apcer"].get(kind))
         add(
-            f"  APCER {names.shown(kind, 16)}",
+            f"  APCER {display_names.shown(kind, 16)}",
             _percent(dev["apcer"].get(kind)),
             _percent(test["apcer"].get(kind)),
             interval,

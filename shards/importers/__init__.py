@@ -17,8 +17,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 
-from livetrain.errors import UserError
-from livetrain.fileio import write_text
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_text
 from shards.importers import (
     casia_fasd,
     class_folders,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards.importers.layout import Options, Row, attack
 from shards.labels import find_videos
 

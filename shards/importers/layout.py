@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards.labels import LIVE, find_videos
 from shards.split import UNUSED
 

@@ -23,9 +23,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from livetrain.errors import UserError
-from livetrain.fileio import atomic_write
-from livetrain.progress import progress
+from livetrain.core.errors import UserError
+from livetrain.core.files import atomic_write
+from livetrain.core.progress import progress
 from shards.importers.layout import UNUSED, Options, Row, attack, only_protocols, read_list
 
 OPTIONS = ("clips", "clip_frames", "protocol")

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards.importers.layout import UNUSED, Options, Row, attack, matching, only_protocols, read_text
 
 OPTIONS = ("protocol", "fold")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards.importers.layout import Options, Row
 from shards.labels import read_table
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards.importers import table
 from shards.importers.layout import Options, Row
 

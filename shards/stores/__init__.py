@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from shards.probe import Probe
+from shards.format.probe import Probe
 
 STORES = ("original", "remux", "transcode", "frames")
 

@@ -1,4 +1,4 @@
-"""A few frames as JPEGs, upright, in the colours that the video states (`shards.colour`)."""
+"""A few frames as JPEGs, upright, in the colours that the video states (`shards.format.colour`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from shards.colour import RGB, ToRgb
-from shards.probe import Probe, best_stream, decode, open_video
+from shards.format.colour import RGB, ToRgb
+from shards.format.probe import Probe, best_stream, decode, open_video
 from shards.stores import QUALITY, Media, Stored
 from shards.stores.pictures import aspect_at, evenly_spaced, scaled_size, upright_size
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.probe import Probe
+from shards.format.probe import Probe
 from shards.stores import Media, Stored
 
 

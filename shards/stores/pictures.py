@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.probe import Probe
+from shards.format.probe import Probe
 
 BLOCK = 16  # of pixels, in transcoded video: H.264's macroblock
 

@@ -22,7 +22,7 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
+from shards.format.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
 from shards.stores import Media, Stored
 
 NO_CROP = "crop_left=0:crop_right=0:crop_top=0:crop_bottom=0"

@@ -17,8 +17,8 @@ import av
 import av.filter
 from av.video.reformatter import ColorRange
 
-from shards.colour import HD_LINES, MATRICES, NUMBERS, RGB, TRANSFER_NUMBERS, UNSPECIFIED, Colours
-from shards.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
+from shards.format.colour import HD_LINES, MATRICES, NUMBERS, RGB, TRANSFER_NUMBERS, UNSPECIFIED, Colours
+from shards.format.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
 from shards.stores import QUALITY, Media, Stored
 from shards.stores.pictures import BLOCK, aspect_at, scaled_size, upright_size
 

@@ -9,7 +9,7 @@ import pytest
 
 from livetrain.bench import gpu
 from livetrain.bench.options import Options
-from livetrain.bench.report import Table
+from livetrain.bench.results import Table
 
 
 def test_a_part_that_is_there_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 from livetrain import cli
 from livetrain.bench import main
 from livetrain.bench.options import Options
-from livetrain.bench.report import Report, Table
-from livetrain.fileio import write_json
+from livetrain.bench.results import Report, Table
+from livetrain.core.files import write_json
 
 
 def test_names_and_files_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,5 +13,5 @@ def test_data_of_other_code_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
     first = options.recipe()
     assert len(first) == 8 and options.recipe() == first
     real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b"#" * (path.name == "demo_scene.py"))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b"#" * (path.name == "scene.py"))
     assert options.recipe() != first

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from livetrain import browse
 from livetrain.config import load_config
+from livetrain.report import browse
 from tests.browser import chromium
 
 

@@ -12,13 +12,15 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from livetrain.fileio import write_json
-from livetrain.verdict import details, metrics, report, robustness, slider, verdict
-from livetrain.verdict.details import Details
+from livetrain.core.files import write_json
+from livetrain.report import page as report_page
+from livetrain.report import slider
+from livetrain.verdict import clip_metadata, metrics, robustness, verdict
+from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.scores import Scores
 from tests.browser import chromium
+from tests.report.test_page import jpeg, make_run, records
 from tests.verdict.helpers import make_scores
-from tests.verdict.test_report import jpeg, make_run, records
 
 EVIL = "</script><script>document.title='owned'</script>"
 
@@ -56,15 +58,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for i, key in enumerate(TEST.key.tolist())
     }
-    details.write(folder / "scores" / "test_details.csv", of)
+    clip_metadata.write(folder / "scores" / "test_details.csv", of)
     threshold = verdict.build(DEV, TEST)["threshold"]
     hard = {"blur": ("blurred: sigma of 4 pixels in 224", made_up(2)), "gray": ("recoloured: no colour", made_up(3))}
     write_json(folder / robustness.FILE_NAME, robustness.build(TEST, hard, threshold))
-    (folder / report.SALIENCY).mkdir()
-    (folder / report.SALIENCY / "a.jpg").write_bytes(jpeg("", ())[0])
+    (folder / report_page.SALIENCY).mkdir()
+    (folder / report_page.SALIENCY / "a.jpg").write_bytes(jpeg("", ())[0])
     clip = {"key": "clip0", "file": "a.jpg", "kind": "live", "p_live": 0.25, "speaks_for": "attack"}
-    write_json(folder / report.SALIENCY / "saliency.json", {"method": "Grad-CAM.", "clips": [clip]})
-    report.write(folder, pictures=jpeg, worst_clips=6)
+    write_json(folder / report_page.SALIENCY / "saliency.json", {"method": "Grad-CAM.", "clips": [clip]})
+    report_page.write(folder, pictures=jpeg, worst_clips=6)
     return folder
 
 
@@ -77,7 +79,7 @@ def window() -> Iterator[webdriver.Chrome]:
 @pytest.fixture
 def page(window: webdriver.Chrome, run: Path) -> webdriver.Chrome:
     chromium.resize(window, 1280)
-    window.get((run / report.FILE_NAME).as_uri())
+    window.get((run / report_page.FILE_NAME).as_uri())
     return window
 
 
@@ -97,9 +99,9 @@ def expected(threshold: float) -> dict[str, str]:
 
 def test_nothing_is_asked_of_the_network(window: webdriver.Chrome, run: Path) -> None:
     chromium.requests(window)
-    window.get((run / report.FILE_NAME).as_uri())
+    window.get((run / report_page.FILE_NAME).as_uri())
     asked = chromium.requests(window)
-    assert (run / report.FILE_NAME).as_uri() in asked
+    assert (run / report_page.FILE_NAME).as_uri() in asked
     # chrome: the page that the browser itself starts with, which may still be loading.
     assert [url for url in asked if not url.startswith(("file:///", "data:", "chrome:"))] == []
     assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from livetrain.data import Dataset, attack_types, blend
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
+from livetrain.data import Dataset, attack_types, mixup
 from tests.data.test_loader import make_config, make_loader, read
 
 
@@ -37,8 +37,8 @@ def test_batches_tell_the_type_of_each_clip_blended_as_its_label(demo_shards: Pa
         plain = np.array([
             {"live": (1, 0), "print": (0, 1)}.get(dataset.text("attack_type", row), (0, 0)) for row in batch.rows
         ])  # fmt: skip
-        shares = blend.planned(config, np.arange(12) + 12 * batch.step).shares[:, None]
-        expected = shares * plain + (1 - shares) * plain[blend.partners(12)]
+        shares = mixup.planned(config, np.arange(12) + 12 * batch.step).shares[:, None]
+        expected = shares * plain + (1 - shares) * plain[mixup.partners(12)]
         torch.testing.assert_close(batch.kinds, torch.from_numpy(expected).float())
         torch.testing.assert_close(batch.kinds[:, 0], batch.labels)
         seen += int((plain.sum(axis=1) == 0).sum())

@@ -12,8 +12,8 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 
 from livetrain.data.crop import CropAndResize, even_box, pixel_box, resize
-from shards.colour import Colours, ToRgb
-from tests.shards import test_colour
+from shards.format.colour import Colours, ToRgb
+from tests.shards.format import test_colour
 
 
 def test_boxes_lie_on_even_pixels_and_are_not_empty() -> None:

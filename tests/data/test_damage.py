@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from livetrain.core import worker_pool
 from livetrain.data.decode import DecodeError, decode_video
-from shards import pool
 from shards.build import MEMORY_BYTES
-from shards.probe import RejectedVideo, probe
+from shards.format.probe import RejectedVideo, probe
 from tests.shards.kinds import KINDS, reference
 from tests.shards.mutants import SMALL, mutants
 
@@ -79,10 +79,10 @@ def one(task: tuple[str, str, bytes]) -> tuple[str, int]:
 def test_two_thousand_damaged_videos() -> None:
     """In worker processes, which may die; none does, none takes long, and none much memory."""
     tasks = list(mutants(2000, seed=2))
-    limits = pool.Limits(60, MEMORY_BYTES)
+    limits = worker_pool.Limits(60, MEMORY_BYTES)
     results, peak = Counter[str](), 0
-    for index, answer in pool.unordered(one, tasks, 2, ("tests.data.test_damage",), limits):
-        if isinstance(answer, pool.WorkerDied):
+    for index, answer in worker_pool.unordered(one, tasks, 2, ("tests.data.test_damage",), limits):
+        if isinstance(answer, worker_pool.WorkerDied):
             results[f"WRONG {tasks[index][:2]}: {answer.reason}"] += 1
         else:
             results[" ".join(answer[0].split()[:3]) if not answer[0].startswith("WRONG") else answer[0]] += 1

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset, FetchError
-from livetrain.errors import UserError
 
 
 def test_splits_joined_by_plus(demo_shards: Path) -> None:

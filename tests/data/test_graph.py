@@ -18,8 +18,8 @@ from livetrain.data import augment
 from livetrain.data.crop import even_box, pixel_box, resize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphError, colour_params, corrected
-from shards.colour import Colours
-from tests.shards import test_colour
+from shards.format.colour import Colours
+from tests.shards.format import test_colour
 from tests.videos import numbered_frames, write_video
 
 SIZE, NUM_FRAMES = 32, 3

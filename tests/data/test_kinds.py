@@ -17,8 +17,9 @@ from livetrain.config import Config
 from livetrain.data import Dataset, eval_loader, plan
 from livetrain.data.crop import resize
 from livetrain.data.decode import decode_video
-from shards import cli, sidecar
-from shards.probe import probe
+from shards import cli
+from shards.format import index_table
+from shards.format.probe import probe
 from tests.shards import clips
 from tests.shards.kinds import KINDS, plain_frames, raw, reference
 
@@ -134,7 +135,7 @@ def test_the_model_sees_the_right_frames_upright_with_the_right_label(corpus: Pa
 def test_other_stores_show_the_same_pictures(corpus: Path, tmp_path: Path, store: str, limit: int) -> None:
     """But for the loss of JPEG or H.264. A wrong frame or a wrong turn differs by far more: the corner's brightness."""
     shards = build(corpus, tmp_path / "s", "--store", store, *(("--num-frames", "3") if store == "frames" else ()))
-    facts = {row["video"]: row for row in sidecar.read(shards / "index.arrow").to_pylist()}
+    facts = {row["video"]: row for row in index_table.read(shards / "index.arrow").to_pylist()}
     for name, (_, pixels, _, _) in clips_of(shards).items():
         kind = KINDS[name]
         assert facts[name]["rotation"] == 0

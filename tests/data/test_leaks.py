@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from livetrain.config import DataConfig
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset, leaks
-from livetrain.errors import UserError
 from livetrain.verdict import verdict
-from shards import sidecar
+from shards.format import index_table
 from tests.runs import records, small_config, train_here
 from tests.shards.clips import copied, note_changes
 
@@ -24,11 +24,11 @@ SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 def leaky(demo_shards: Path, tmp_path: Path) -> Path:
     """The demo shards with a clip of someone in test who is in train too."""
     folder = Path(shutil.copytree(demo_shards, tmp_path / "leaky"))
-    rows = sidecar.read(folder / "index.arrow").to_pylist()
+    rows = index_table.read(folder / "index.arrow").to_pylist()
     one = next(row for row in rows if row["split"] == "train")
     two = [row for row in rows if row["group"] == one["group"]]
     two[1]["split"] = "test"
-    sidecar.write(folder / "index.arrow", rows)
+    index_table.write(folder / "index.arrow", rows)
     note_changes(folder)
     return folder
 
@@ -40,7 +40,7 @@ def test_what_is_built_has_no_leaks(demo_shards: Path) -> None:
 def test_a_leak_is_found_with_its_person(leaky: Path) -> None:
     (found,) = leaks.find_leaks(Dataset.open(leaky), SPLITS)
     assert (found.one, found.other, found.num) == ("train", "test", 1)
-    assert found.example in {row["group"] for row in sidecar.read(leaky / "index.arrow").to_pylist()}
+    assert found.example in {row["group"] for row in index_table.read(leaky / "index.arrow").to_pylist()}
 
 
 def test_a_person_is_someone_else_in_another_domain(demo_shards: Path, tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_a_person_is_someone_else_in_another_domain(demo_shards: Path, tmp_path:
 
 def test_clips_of_unknown_people_are_no_leak(demo_shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(demo_shards, tmp_path / "unknown"))
-    rows = sidecar.read(folder / "index.arrow").to_pylist()
-    sidecar.write(folder / "index.arrow", [row | {"group": ""} for row in rows])
+    rows = index_table.read(folder / "index.arrow").to_pylist()
+    index_table.write(folder / "index.arrow", [row | {"group": ""} for row in rows])
     note_changes(folder)
     assert leaks.find_leaks(Dataset.open(folder), SPLITS) == []
 
@@ -116,7 +116,7 @@ def test_train_on_one_domain_and_test_on_another(demo_shards: Path, tmp_path: Pa
 
 
 def test_an_ensemble_says_what_its_members_said(tmp_path: Path) -> None:
-    from livetrain.ensemble import notices
+    from livetrain.inference.ensemble import notices
 
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for folder, told in zip(runs, (["LEAK: x"], [], ["LEAK: x", "LEAK: y"]), strict=True):

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from livetrain.config import Config
-from livetrain.data import PADDING, Batch, Dataset, Loader, blend, eval_loader, streams, train_loader
+from livetrain.core.errors import UserError
+from livetrain.data import PADDING, Batch, Dataset, Loader, eval_loader, mixup, side_stream, train_loader
+from livetrain.data.decoders import decoded_bytes
 from livetrain.data.graph import DEPTH
-from livetrain.data.lanes import decoded_bytes
-from livetrain.errors import UserError
 from shards import cli
 from tests.shards import clips
 
@@ -314,7 +314,7 @@ def test_every_batch_is_handed_over_by_the_loaders_stream(demo_shards: Path, mon
     """On a GPU a batch that is not would be read before it is there. Labels and masks go by the same stream."""
     calls: list[tuple[str, Any]] = []
 
-    class Side(streams.SideStream):
+    class Side(side_stream.SideStream):
         def upload(self, array: Any) -> torch.Tensor:
             calls.append(("upload", threading.current_thread().name))
             return super().upload(array)
@@ -357,17 +357,17 @@ def test_mixup_blends_neighbours_and_their_labels(demo_shards: Path, reference: 
     labels = Dataset.open(broken).column("label")
     seen_bad = 0
     for batch in read(make_loader(config)):
-        shares = blend.planned(config, np.arange(12) + 12 * batch.step).shares
+        shares = mixup.planned(config, np.arange(12) + 12 * batch.step).shares
         bad = np.isin(batch.rows, rows)
         seen_bad += int(bad.sum())
-        shares[bad | bad[blend.partners(12)]] = 1
+        shares[bad | bad[mixup.partners(12)]] = 1
         plain = reference[batch.step][1].clone()
         plain[torch.from_numpy(bad)] = 0
         own = torch.from_numpy(shares).view(-1, 1, 1, 1, 1)
-        expected = own * plain + (1 - own) * plain[torch.from_numpy(blend.partners(12))]
+        expected = own * plain + (1 - own) * plain[torch.from_numpy(mixup.partners(12))]
         torch.testing.assert_close(batch.clips, expected)
         given = np.where(bad, 0, labels[batch.rows])
-        wanted = shares * given + (1 - shares) * given[blend.partners(12)]
+        wanted = shares * given + (1 - shares) * given[mixup.partners(12)]
         np.testing.assert_allclose(batch.labels.numpy(), wanted, rtol=1e-6)
     assert seen_bad >= 1
 
@@ -375,10 +375,10 @@ def test_mixup_blends_neighbours_and_their_labels(demo_shards: Path, reference: 
 def test_cutmix_sets_a_rectangle_of_the_neighbour_in(demo_shards: Path, reference: dict) -> None:
     config = make_config(demo_shards)
     config.augment.cutmix = 1.0
-    labels, other = Dataset.open(demo_shards).column("label"), blend.partners(12)
+    labels, other = Dataset.open(demo_shards).column("label"), mixup.partners(12)
     seen = 0
     for batch in read(make_loader(config)):
-        planned = blend.planned(config, np.arange(12) + 12 * batch.step)
+        planned = mixup.planned(config, np.arange(12) + 12 * batch.step)
         plain = reference[batch.step][1]
         for index, (top, left, bottom, right) in enumerate(planned.cuts.tolist()):
             expected = plain[index].clone()

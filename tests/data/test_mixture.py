@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset
 from livetrain.data.mixture import BLOCK, balanced, mixture_of
 from livetrain.data.plan import Samples
-from livetrain.errors import UserError
 from tests.data.test_plan import assert_same, make_config, make_samples, step_plan
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from livetrain.data import Dataset, lanes
+from livetrain.data import Dataset, decoders
 from livetrain.data.crop import CropAndResize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphError, colour_params
-from shards.probe import probe
+from shards.format.probe import probe
 from tests.data.test_graph import MEAN, STD, params
 from tests.data.test_loader import make_config, make_loader, read
 from tests.shards.clips import build, write_labels
@@ -55,7 +55,7 @@ def test_every_kind_that_goes_to_the_gpu_shows_its_own_frames(name: str) -> None
     """The first, the last and some between, small: a wrong frame is many levels away."""
     kind = KINDS[name]
     facts = probe(kind.data)
-    way = lanes.source_of(
+    way = decoders.source_of(
         "original", codec=facts.codec, pixel_format=facts.pixel_format, is_interlaced=facts.is_interlaced,
         is_regular=facts.is_regular, is_range_coded=facts.is_range_coded,
         width=facts.width, height=facts.height, on_gpu=True,
@@ -143,7 +143,7 @@ def test_what_the_gpu_refuses_is_decoded_on_the_cpu(
     assert build(tmp_path, tmp_path / "shards") == 0
     config = make_config(tmp_path / "shards", global_batch=4)
     right = read(make_loader(config, steps=4, device=GPU))
-    monkeypatch.setattr(lanes, "NVDEC_FORMATS", lanes.NVDEC_FORMATS | {"yuv422p"})
+    monkeypatch.setattr(decoders, "NVDEC_FORMATS", decoders.NVDEC_FORMATS | {"yuv422p"})
     loader = make_loader(config, steps=4, device=GPU)
     for batch, expected in zip(read(loader), right, strict=True):
         assert not batch.failures and torch.equal(batch.clips, expected.clips)

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livetrain.config import Config, load_config
-from livetrain.data import blend, plan
-from livetrain.data.blend import Blend
+from livetrain.core.errors import UserError
+from livetrain.data import mixup as blending
+from livetrain.data import plan
+from livetrain.data.mixup import Blend
 from livetrain.data.plan import ClipPlan, Samples
-from livetrain.errors import UserError
 
 
 def make_samples(n: int) -> Samples:
@@ -142,7 +143,7 @@ def test_mixup_pairs_are_the_same_for_any_number_of_processes() -> None:
 def test_cutmix_cuts_what_its_share_leaves() -> None:
     config = make_config()
     config.augment.mixup, config.augment.cutmix = 0.3, 0.5
-    drawn = blend.planned(config, np.arange(0, 8000, 2))
+    drawn = blending.planned(config, np.arange(0, 8000, 2))
     cut = drawn.cuts.any(axis=1)
     assert cut.mean() == pytest.approx(0.5, abs=0.03) and ((drawn.shares < 1) & ~cut).mean() > 0.2
     top, left, bottom, right = drawn.cuts[cut].T
@@ -159,7 +160,7 @@ def test_each_way_to_blend_happens_as_often_as_its_key_says(mixup: float, cutmix
     """2,000 pairs: three standard errors are 3.4 points. (0.5 and 0.5 used to give 25 % of cutmix.)"""
     config = make_config()
     config.augment.mixup, config.augment.cutmix = mixup, cutmix
-    found = blend.planned(config, np.arange(4000))
+    found = blending.planned(config, np.arange(4000))
     cut = found.cuts.any(axis=1)[::2].mean()
     mixed = ((found.shares < 1) & ~found.cuts.any(axis=1))[::2].mean()
     assert cut == pytest.approx(cutmix, abs=0.034) and mixed == pytest.approx(mixup, abs=0.034)
@@ -169,14 +170,14 @@ def test_each_way_to_blend_happens_as_often_as_its_key_says(mixup: float, cutmix
 
 def test_mixup_shares_are_beta_distributed() -> None:
     config = make_config()
-    assert (blend.planned(config, np.arange(10)).shares == 1).all(), "off by default"
+    assert (blending.planned(config, np.arange(10)).shares == 1).all(), "off by default"
     config.augment.mixup, config.augment.mixup_alpha = 0.25, 2.0
-    shares = blend.planned(config, np.arange(0, 8000, 2)).shares
+    shares = blending.planned(config, np.arange(0, 8000, 2)).shares
     mixed = shares[shares < 1]
     assert len(mixed) / len(shares) == pytest.approx(0.25, abs=0.03)
     assert mixed.mean() == pytest.approx(0.5, abs=0.02) and mixed.var() == pytest.approx(1 / 20, rel=0.1)  # Beta(2, 2)
     config.augment.enabled = False
-    assert (blend.planned(config, np.arange(10)).shares == 1).all()
+    assert (blending.planned(config, np.arange(10)).shares == 1).all()
 
 
 def test_steps_and_epochs() -> None:

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from livetrain.config import Config, DataConfig, load_config
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset, plan
 from livetrain.data.mixture import BLOCK
 from livetrain.data.plan import Samples
-from livetrain.errors import UserError
 from shards import cli
 from tests.shards.clips import note_changes
 

@@ -20,11 +20,11 @@ import timm
 import torch
 
 from livetrain.config import config_from
-from livetrain.errors import UserError, first_line
-from livetrain.export import check, write
+from livetrain.core.errors import UserError, first_line
+from livetrain.inference.export import check, write
+from livetrain.inference.package import Trained, load
+from livetrain.inference.package import write as write_package
 from livetrain.model import LivenessModel, build_model, p_live
-from livetrain.package import Trained, load
-from livetrain.package import write as write_package
 
 pytestmark = pytest.mark.slow
 

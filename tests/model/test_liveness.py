@@ -15,7 +15,7 @@ from timm.layers import DropPath, SyncBatchNormAct
 from torch import nn
 
 from livetrain.config import LossConfig, ModelConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.cost import saved_activation_bytes
 from livetrain.model.pooling import AttentionPool, build_pool
@@ -432,7 +432,7 @@ def test_recomputed_activations_count_a_batch_once(name: str) -> None:
 def test_layers_in_two_places(tmp_path: Path) -> None:
     """CoaT has some: weights are laid out, checked on fake tensors and saved all the same."""
     from livetrain.config import config_from
-    from livetrain.package import Trained, load, write
+    from livetrain.inference.package import Trained, load, write
 
     config = config_from({"data": {"image_size": 32}, "model": {"backbone": "coat_tiny"}}, "test", [])
     model = build_model(config.model, config.loss, 32)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from livetrain.config import LossConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model import build_loss
 from livetrain.model.losses import kind_cross_entropy
 

@@ -10,7 +10,7 @@ import torch
 from timm.optim import list_optimizers
 
 from livetrain.config import LossConfig, ModelConfig, OptimConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model import (
     Ema,
     LivenessModel,

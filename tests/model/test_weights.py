@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from livetrain.config import LossConfig, ModelConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.model import build_model, load_backbone_weights
 from livetrain.model.weights import read_weights
 

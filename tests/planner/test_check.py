@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from livetrain import cli
-from livetrain.bench.report import Report, Table
-from livetrain.errors import UserError
-from livetrain.fileio import write_json
+from livetrain.bench.results import Report, Table
+from livetrain.core.errors import UserError
+from livetrain.core.files import write_json
 from livetrain.planner import check
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"

@@ -11,8 +11,8 @@ import pytest
 from livetrain import cli
 from livetrain.bench.clips import ClipSet, make_clips
 from livetrain.config import load_config
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset
-from livetrain.errors import UserError
 from livetrain.planner import hardware, inputs
 
 SMALL = ("model.backbone=test_vit", "data.image_size=160", "data.num_frames=2", "train.global_batch=16")
@@ -52,7 +52,7 @@ def test_a_measured_mfu_holds_with_gradient_checkpointing(demo_shards: Path) -> 
     """1,000 clips/s with an MFU as the meter has it (training's FLOPs, nothing that is computed twice) are predicted to
     be 1,000 clips/s, whether activations are recomputed or not; from the data sheet, recomputing takes longer."""
     from livetrain.model import build_model, count_training_flops
-    from livetrain.planner.predict import compute_seconds
+    from livetrain.planner.formulas import compute_seconds
 
     found = {}
     for value in ("false", "true"):

@@ -15,7 +15,7 @@ from livetrain.config import LossConfig, ModelConfig
 from livetrain.model import build_model, count_flops
 from livetrain.model.cost import saved_activation_bytes
 from livetrain.planner import hardware
-from livetrain.planner.predict import Demand, compute_seconds
+from livetrain.planner.formulas import Demand, compute_seconds
 
 CARD = dataclasses.replace(hardware.KNOWN["h100"], name="rtx3090", peak_flops=71e12, memory_bandwidth=936e9)
 

@@ -14,9 +14,10 @@ from typing import Any
 import av
 import numpy as np
 
-from livetrain.fileio import file_sha256
-from shards import cli, manifest, sidecar
-from shards.demo import with_rotation
+from livetrain.core.files import file_sha256
+from shards import cli
+from shards.demo.corpus import with_rotation
+from shards.format import index_table, manifest
 
 PEOPLE = ("ann", "bob", "cleo", "dan", "eve")
 CODECS = {"h264": "libx264", "vp9": "libvpx-vp9", "mjpeg": "mjpeg"}
@@ -128,9 +129,11 @@ def note_changes(folder: Path) -> None:
 def copied(folder: Path, to: Path) -> Path:
     """A copy of a shard folder whose index says that its videos are other files."""
     shutil.copytree(folder, to)
-    table = sidecar.read(to / sidecar.FILE_NAME)
+    table = index_table.read(to / index_table.FILE_NAME)
     digests = [hashlib.sha256(f"{to.name} {sha256}".encode()).hexdigest() for sha256 in table["sha256"].to_pylist()]
     position = table.schema.get_field_index("sha256")
-    sidecar.write_table(to / sidecar.FILE_NAME, table.set_column(position, sidecar.SCHEMA.field("sha256"), [digests]))
+    index_table.write_table(
+        to / index_table.FILE_NAME, table.set_column(position, index_table.SCHEMA.field("sha256"), [digests])
+    )
     note_changes(to)
     return to

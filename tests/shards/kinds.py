@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 
-from shards.demo import with_rotation
+from shards.demo.corpus import with_rotation
 from tests.shards.clips import moov_first
 from tests.videos import rgb
 

@@ -13,7 +13,8 @@ import pytest
 from livetrain.data import Dataset
 from shards import append as append_
 from shards import build as build_
-from shards import cli, manifest, sidecar
+from shards import cli
+from shards.format import index_table, manifest
 from tests.shards import clips
 
 COLUMNS = ("fname", "liveness_score", "attack_type", "subject")
@@ -42,16 +43,16 @@ def read_labels(folder: Path) -> list[dict[str, Any]]:
 
 
 def splits_of(folder: Path) -> dict[str, str]:
-    return {row["video"]: row["split"] for row in sidecar.read(folder / "index.arrow").to_pylist()}
+    return {row["video"]: row["split"] for row in index_table.read(folder / "index.arrow").to_pylist()}
 
 
 def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) -> None:
     small, large = two
     out = tmp_path / "s"
     assert clips.build(small, out, "--shard-mb", 0.05) == 0
-    before, old = clips.digests(out), sidecar.read(out / "index.arrow").to_pylist()
+    before, old = clips.digests(out), index_table.read(out / "index.arrow").to_pylist()
     assert clips.build(large, out, "--append", "--shard-mb", 0.05) == 0
-    rows = sidecar.read(out / "index.arrow").to_pylist()
+    rows = index_table.read(out / "index.arrow").to_pylist()
     assert rows[: len(old)] == old and len(rows) == len(old) + 5
     after = clips.digests(out)
     tars = [name for name in before if name.startswith("shard-")]
@@ -66,7 +67,7 @@ def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) 
         by_person.setdefault(row["group"], set()).add(row["split"])
     assert max(map(len, by_person.values())) == 1
     assert clips.build(large, out, "--append", "--shard-mb", 0.05) == 0  # the rejected one is tried once more
-    assert sidecar.read(out / "index.arrow").to_pylist() == rows
+    assert index_table.read(out / "index.arrow").to_pylist() == rows
 
 
 def test_the_same_whatever_the_number_of_workers_and_stops(
@@ -82,7 +83,7 @@ def test_the_same_whatever_the_number_of_workers_and_stops(
 
     whole = clips.digests(tmp_path / "b")
     with monkeypatch.context() as patch:
-        patch.setattr(append_.sidecar, "write_table", stop)
+        patch.setattr(append_.index_table, "write_table", stop)
         assert clips.build(large, tmp_path / "b", "--append") == 130
     # A reader has the folder as it was.
     assert len(Dataset.open(tmp_path / "b")) == 10

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import probe, sidecar
 from shards.build import probe_file
+from shards.format import index_table, probe
 from shards.stores import Media, transcode
 from tests.shards import clips
 
@@ -65,7 +65,7 @@ def test_workers_do_not_matter_for_other_stores(corpus: Path, tmp_path: Path, st
 
 
 def test_the_index_points_at_the_original_bytes(corpus: Path, built: Path) -> None:
-    rows = sidecar.read(built / "index.arrow").to_pylist()
+    rows = index_table.read(built / "index.arrow").to_pylist()
     names = [shard["name"] for shard in json.loads((built / "dataset.json").read_text())["shards"]]
     assert len(rows) == 20
     assert [row["shard"] for row in rows] == sorted(row["shard"] for row in rows)
@@ -83,7 +83,7 @@ def test_the_index_points_at_the_original_bytes(corpus: Path, built: Path) -> No
 
 
 def test_splits_share_nobody_and_the_manifest_counts_them(built: Path) -> None:
-    rows = sidecar.read(built / "index.arrow").to_pylist()
+    rows = index_table.read(built / "index.arrow").to_pylist()
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["group"], set()).add(row["split"])
@@ -111,9 +111,11 @@ def test_bad_videos_are_listed_and_reach_no_shard(built: Path) -> None:
     assert "not a readable video" in rejected["text.mp4"]["reason"]
     assert "truncated" in rejected["cut.mp4"]["reason"]
     assert {(row["label"], row["attack_type"], row["group"]) for row in rejected.values()} == {("0", "print", "ann")}
-    split_of_ann = {row["split"] for row in sidecar.read(built / "index.arrow").to_pylist() if row["group"] == "ann"}
+    split_of_ann = {
+        row["split"] for row in index_table.read(built / "index.arrow").to_pylist() if row["group"] == "ann"
+    }
     assert {row["split"] for row in rejected.values()} == split_of_ann
-    assert not set(BAD_VIDEOS) & set(sidecar.read(built / "index.arrow")["video"].to_pylist())
+    assert not set(BAD_VIDEOS) & set(index_table.read(built / "index.arrow")["video"].to_pylist())
 
 
 def rotated_corpus(folder: Path) -> Path:
@@ -140,7 +142,7 @@ def test_frames_are_upright_evenly_spaced_and_scaled(tmp_path: Path) -> None:
     out = tmp_path / "s"
     assert clips.build(rotated_corpus(tmp_path / "c"), out, "--store", "frames", "--num-frames", 4, "--size", 32) == 0
     tar = (out / "shard-000000.tar").read_bytes()
-    rows = {row["video"]: row for row in sidecar.read(out / "index.arrow").to_pylist()}
+    rows = {row["video"]: row for row in index_table.read(out / "index.arrow").to_pylist()}
     for name, size, corners in (("upright.mp4", (43, 32), (True, False)), ("turned.mp4", (32, 43), (False, True))):
         row = rows[name]
         assert (row["store"], row["codec"], row["rotation"], row["num_frames"]) == ("frames", "jpeg", 0, 4)
@@ -168,7 +170,7 @@ def test_transcoded_videos_are_upright_small_and_have_the_gop(tmp_path: Path) ->
     out = tmp_path / "s"
     assert clips.build(rotated_corpus(tmp_path / "c"), out, "--store", "transcode", "--size", 32, "--gop", 3) == 0
     tar = (out / "shard-000000.tar").read_bytes()
-    for row in sidecar.read(out / "index.arrow").to_pylist():
+    for row in index_table.read(out / "index.arrow").to_pylist():
         turned = row["video"] == "turned.mp4"
         data = tar[row["offset"] : row["offset"] + row["size"]]
         with av.open(io.BytesIO(data)) as container:
@@ -192,23 +194,23 @@ def test_options_of_labels_and_stores_reach_the_build(tmp_path: Path) -> None:
     """Another name for each column, and a label that is 1 for attacks; sizes, rate, codec and quality."""
     folder = clips.corpus(tmp_path / "c", clips_per_person=2)
     assert clips.build(folder, tmp_path / "plain") == 0
-    known = {row["video"]: row for row in sidecar.read(tmp_path / "plain" / "index.arrow").to_pylist()}
+    known = {row["video"]: row for row in index_table.read(tmp_path / "plain" / "index.arrow").to_pylist()}
     text = (folder / "label.csv").read_text().splitlines()
     rows = [line.split(",") for line in text[1:]]
     lines = ["clip,spoof,kind,id", *(f"{name},{1 - int(label)},{kind},{who}" for name, label, kind, who in rows)]
     (folder / "label.csv").write_text("\n".join(lines))
     columns = ("--columns", "name=clip,label=spoof,attack=kind,group=id", "--invert")
     assert clips.build(folder, tmp_path / "s", *columns) == 0
-    for row in sidecar.read(tmp_path / "s" / "index.arrow").to_pylist():
+    for row in index_table.read(tmp_path / "s" / "index.arrow").to_pylist():
         same = ("label", "attack_type", "group", "split")
         assert [row[name] for name in same] == [known[row["video"]][name] for name in same]
     hevc = ("--store", "transcode", "--codec", "hevc", "--long-side", 32, "--quality", 40)
     assert clips.build(folder, tmp_path / "h", *columns, *hevc) == 0
-    found = sidecar.read(tmp_path / "h" / "index.arrow").to_pylist()
+    found = index_table.read(tmp_path / "h" / "index.arrow").to_pylist()
     assert {row["codec"] for row in found} == {"hevc"} and {max(row["width"], row["height"]) for row in found} == {32}
     rate = ("--store", "frames", "--frames-per-second", 10, "--quality", 30)
     assert clips.build(folder, tmp_path / "f", *columns, *rate) == 0
-    for row in sidecar.read(tmp_path / "f" / "index.arrow").to_pylist():
+    for row in index_table.read(tmp_path / "f" / "index.arrow").to_pylist():
         assert len(row["frame_numbers"]) == max(1, round(10 * row["duration_seconds"])) == row["num_frames"]
     options = json.loads((tmp_path / "f" / "dataset.json").read_text())["options"]
     assert (options["quality"], options["frames_per_second"], options["num_frames"]) == (30, 10, 0)
@@ -240,7 +242,9 @@ def test_keys_are_clean_and_unique(tmp_path: Path) -> None:
     rows = [{"fname": name, "liveness_score": number % 2} for number, name in enumerate(names)]
     clips.write_labels(tmp_path / "c/label.csv", rows, ("fname", "liveness_score"))
     assert clips.build(tmp_path / "c", tmp_path / "s") == 0
-    keys = dict(zip(*(sidecar.read(tmp_path / "s/index.arrow")[c].to_pylist() for c in ("video", "key")), strict=True))
+    keys = dict(
+        zip(*(index_table.read(tmp_path / "s/index.arrow")[c].to_pylist() for c in ("video", "key")), strict=True)
+    )
     assert keys == {
         "a b.mp4": "a_b", "a_b.mp4": "a_b-2", "x/clip.v2.avi": "x_clip_v2", "x/clip.v2.mp4": "x_clip_v2-2",
         "\u00fcber.mp4": "_ber", "n" * 120 + ".mp4": "n" * 72, "UP.MP4": "UP",
@@ -437,7 +441,7 @@ def test_a_full_disk_without_root(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("shards.tar.SampleWriter.write", full)
+        patch.setattr("shards.format.tar.SampleWriter.write", full)
         assert clips.build(corpus, tmp_path / "s") == 74
     assert "No space left on device" in capsys.readouterr().err
     assert not list((tmp_path / "s").glob("*.tar")) and not list((tmp_path / "s").glob(".*.tmp"))

@@ -11,7 +11,7 @@ import pytest
 
 from livetrain.data import Dataset
 from livetrain.data.decode import decode_video
-from shards import sidecar
+from shards.format import index_table
 from tests.shards import clips
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -60,7 +60,7 @@ def test_videos(row: dict[str, str], built: Path) -> None:
         assert any(rejected["video"] == row["file"] and rejected["reason"] for rejected in dataset.rejected())
         return
     place = names.index(row["file"])
-    facts = sidecar.read(built / "index.arrow").to_pylist()[place]
+    facts = index_table.read(built / "index.arrow").to_pylist()[place]
     num_frames, rotation = int(row["num_frames"]), int(row["rotation"])
     assert facts["num_frames"] == num_frames
     turn = facts["rotation"] // 90

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from livetrain.errors import UserError
-from shards import cli, importers, sidecar
+from livetrain.core.errors import UserError
+from shards import cli, importers
+from shards.format import index_table
+from shards.format.probe import probe
 from shards.importers import oulu_npu
 from shards.importers.layout import Options
-from shards.probe import probe
 from tests.shards import clips
 
 NUAA = Path(__file__).parents[3] / "shared" / "data" / "nuaa"
@@ -305,7 +306,7 @@ def test_zalo_leaves_its_unlabelled_test_folder_out(tmp_path: Path, capsys: pyte
     build += ["--fractions", "0.5,0,0.5"]
     assert cli.main(build) == 2 and "--skip-unlabelled" in capsys.readouterr().err
     assert told.splitlines()[-1].endswith("--skip-unlabelled") and cli.main([*build, "--skip-unlabelled"]) == 0
-    rows = sidecar.read(out / "index.arrow").to_pylist()
+    rows = index_table.read(out / "index.arrow").to_pylist()
     assert {(row["video"], row["label"], row["domain"]) for row in rows} == {
         ("train/videos/1.mp4", 1.0, "zalo"),
         ("train/videos/2.mp4", 0.0, "zalo"),

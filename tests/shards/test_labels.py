@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from shards import cli
 from shards.labels import Columns, find_videos, read_labels
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import wds2idx
 
-from shards import sidecar
+from shards.format import index_table
 from tests.shards import clips
 
 STORES = {
@@ -41,7 +41,7 @@ def tars(shards: Path) -> list[Path]:
 def stored_media(shards: Path) -> Iterator[tuple[dict, list[bytes]]]:
     """Each row of the index with its media, cut out of the tar by the index's offsets."""
     names = tars(shards)
-    for row in sidecar.read(shards / "index.arrow").to_pylist():
+    for row in index_table.read(shards / "index.arrow").to_pylist():
         data, offset = names[row["shard"]].read_bytes(), row["offset"]
         media = []
         for size in row["frame_sizes"] or [row["size"]]:
@@ -52,7 +52,7 @@ def stored_media(shards: Path) -> Iterator[tuple[dict, list[bytes]]]:
 
 def test_the_parquet_sidecar_has_the_rows_of_the_index(shards: Path) -> None:
     rows = pyarrow.parquet.read_table(shards / "index.parquet").to_pylist()
-    assert rows and rows == sidecar.read(shards / "index.arrow").to_pylist()
+    assert rows and rows == index_table.read(shards / "index.arrow").to_pylist()
 
 
 def test_webdataset_reads_every_sample(shards: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset
-from livetrain.errors import UserError
-from shards import cli, sidecar, split
+from shards import cli, split
+from shards.format import index_table
 from shards.labels import Label, Labels
 from shards.split import by_hash
 from shards.verify import verify
@@ -42,7 +43,7 @@ def run(folder: Path, *options: str) -> int:
 
 
 def rows(folder: Path) -> list[dict]:
-    return sidecar.read(folder / "index.arrow").to_pylist()
+    return index_table.read(folder / "index.arrow").to_pylist()
 
 
 def people(members: list[dict]) -> dict[str, set[str]]:
@@ -91,7 +92,11 @@ def test_the_same_request_gives_the_same_bytes_and_the_build_says_what_changed(s
 
 def test_a_crash_between_the_files_is_found_and_set_right(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = clips.digests(shards)
-    for stops_at in ("shards.manifest.write", "shards.sidecar.write_parquet", "shards.sidecar.write_table"):
+    for stops_at in (
+        "shards.format.manifest.write",
+        "shards.format.index_table.write_parquet",
+        "shards.format.index_table.write_table",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(stops_at, lambda *_: (_ for _ in ()).throw(UserError("the disk is full")))
             assert run(shards, "--protocol", "kfold", "--folds", "3") == 2

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from livetrain.errors import UserError
-from shards.kept import Kept
+from livetrain.core.errors import UserError
+from shards.existing import Kept
 from shards.labels import Label, Labels
 from shards.split import assign, fold_counts, parse_fractions
 

@@ -14,9 +14,10 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 
 from livetrain.data.decode import decode_video
-from shards import sidecar, stores
-from shards.colour import ToRgb
-from shards.probe import probe
+from shards import stores
+from shards.format import index_table
+from shards.format.colour import ToRgb
+from shards.format.probe import probe
 from shards.stores import Media, transcode
 from shards.stores.remux import digest
 from tests.shards import clips
@@ -74,7 +75,7 @@ def test_remux_takes_the_crop_out(width: int, height: int, coded: tuple[int, int
     rows: list[dict[str, Any]] = [{"fname": name, "liveness_score": number % 2} for number, name in enumerate(names)]
     clips.write_labels(folder / "label.csv", rows, ("fname", "liveness_score"))
     assert clips.build(folder, tmp_path / "s", "--store", "remux") == 0
-    row = sidecar.read(tmp_path / "s" / "index.arrow").to_pylist()[0]
+    row = index_table.read(tmp_path / "s" / "index.arrow").to_pylist()[0]
     data = (tmp_path / "s" / "shard-000000.tar").read_bytes()[row["offset"] : row["offset"] + row["size"]]
     assert (row["width"], row["height"], row["coded_width"], row["coded_height"]) == (width, height, *coded)
     with av.open(io.BytesIO(data)) as container:

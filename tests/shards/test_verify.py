@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from livetrain.fileio import file_sha256
-from shards import cli, manifest, sidecar
+from livetrain.core.files import file_sha256
+from shards import cli
+from shards.format import index_table, manifest
 from shards.verify import verify
 from tests.shards import clips
 
@@ -50,7 +51,7 @@ def test_a_whole_folder(shards: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_flipped_byte_of_a_sample_names_shard_sample_and_video(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = sidecar.read(shards / "index.arrow").to_pylist()[3]
+    row = index_table.read(shards / "index.arrow").to_pylist()[3]
     name = f"shard-{row['shard']:06d}.tar"
     flip(shards / name, row["offset"] + row["size"] - 9)
     assert run(shards) == 1
@@ -87,11 +88,11 @@ def test_a_shard_that_does_not_belong(shards: Path) -> None:
 
 
 def test_a_thorough_check_finds_an_index_that_disagrees_with_its_tar_though_all_checksums_fit(shards: Path) -> None:
-    rows = sidecar.read(shards / "index.arrow").to_pylist()
+    rows = index_table.read(shards / "index.arrow").to_pylist()
     rows[0]["offset"] += 512
     rows[1]["num_frames"] += 1
     rows[2]["domain"] = "elsewhere"
-    sidecar.write(shards / "index.arrow", rows)
+    index_table.write(shards / "index.arrow", rows)
     content = manifest.read(shards)
     content["files"]["index.arrow"] = file_sha256(shards / "index.arrow")
     manifest.write(shards, content)

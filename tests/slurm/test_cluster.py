@@ -19,10 +19,9 @@ from pathlib import Path
 import pytest
 
 from livetrain import cli
-from livetrain.engine import heartbeat
-from livetrain.engine.checkpoint import MANIFEST
-from livetrain.engine.run import CHECKPOINTS
-from livetrain.errors import EXIT_STOPPED
+from livetrain.checkpoint.folders import MANIFEST
+from livetrain.core.errors import EXIT_STOPPED
+from livetrain.distributed import watchdog
 from tests import ranks
 from tests.runs import REPO, SMALL, records, same_weights, weights
 from tests.slurm import cluster as slurm
@@ -107,9 +106,9 @@ def test_a_run_survives_what_happens_to_jobs(
     job = Job(nodes, run, capsys.readouterr().out.split()[1].rstrip(":"))
 
     # A checkpoint is written beside training: the update after it may be logged before it is there.
-    saved = run / CHECKPOINTS / "step-00000020" / MANIFEST
+    saved = run / "checkpoints" / "step-00000020" / MANIFEST
     job.wait(lambda: job.steps() >= 25 and saved.exists(), "the job trains and has saved")
-    victim = next(beat for beat in heartbeat.read(run / heartbeat.FOLDER) if beat.rank == 1)
+    victim = next(beat for beat in watchdog.read(run / watchdog.FOLDER) if beat.rank == 1)
     os.kill(victim.pid, signal.SIGKILL)
     job.wait(lambda: len(job.attempts()) == 1, "the fault is noted")
     assert job.attempts()[0]["exit_code"] not in (0, EXIT_STOPPED) and job.attempts()[0]["step"] >= 20
@@ -139,7 +138,7 @@ def test_a_run_survives_what_happens_to_jobs(
 
 @pytest.mark.slow
 def test_doctor_compares_the_nodes(nodes: Cluster, tmp_path: Path) -> None:
-    look = f"cd {REPO} && {sys.executable} -c 'from livetrain.doctor import check_nodes; print(check_nodes())'"
+    look = f"cd {REPO} && {sys.executable} -c 'from livetrain.jobs.doctor import check_nodes; print(check_nodes())'"
     log = tmp_path / "log"
     nodes.call("sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={log}", "--wrap", look)
     assert "level='ok', seen='2 nodes with the same versions" in log.read_text()

@@ -10,8 +10,7 @@ import pytest
 
 from livetrain import cli
 from livetrain.config import load_config, to_yaml
-from livetrain.engine import attempts
-from livetrain.jobs import ledger
+from livetrain.jobs import ledger, requeue
 from livetrain.jobs.ledger import Submitted
 
 STAND_INS = {
@@ -71,10 +70,10 @@ def test_a_cancelled_run_saves_and_does_not_start_again(
     assert calls == ["--full --signal=TERM 8", "--state=PENDING 8"]
     config = load_config([], [f"run_dir={run / 'task-1'}", "data.shards=x"], warn=print)
     (run / "config.yaml").write_text(to_yaml(config))
-    assert attempts.main(["75", str(run / "config.yaml")]) == 1
+    assert requeue.main(["75", str(run / "config.yaml")]) == 1
     assert "not starting again: it was cancelled" in capsys.readouterr().out
     submitted(run, "9", "task-0", "task-1")
-    assert attempts.main(["75", str(run / "config.yaml")]) == 0, "submitted again, it is wanted again"
+    assert requeue.main(["75", str(run / "config.yaml")]) == 0, "submitted again, it is wanted again"
 
 
 def test_what_cannot_be_asked_is_named(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from livetrain import cli, submit
+from livetrain import cli
 from livetrain.config import load_config, to_yaml
 from livetrain.data import Dataset
-from livetrain.engine.environment import code_version
-from livetrain.jobs import array, ledger
+from livetrain.jobs import array, ledger, submit
+from livetrain.tracking.environment import code_version
 from shards import cli as shards_cli
 from tests.slurm import cluster as slurm
 
@@ -164,7 +164,12 @@ def test_the_run_directory_gets_code_and_configuration(
     config = load_config([run / "submitted.yaml"], [], warn=print)
     assert (config.seed, config.data.shards, config.run_dir) == (7, f"{tmp_path}/shards", str(run))
     (code,) = run.glob("code-*")
-    for name in ("livetrain/train.py", "livetrain/verdict/report.html.j2", "shards/tar.py", "slurm/train.sbatch"):
+    for name in (
+        "livetrain/train.py",
+        "livetrain/report/report.html.j2",
+        "shards/format/tar.py",
+        "slurm/train.sbatch",
+    ):
         assert (code / name).read_bytes() == (REPO / name).read_bytes()
     assert os.access(code / "slurm" / "train.sbatch", os.X_OK)
     assert code_version(code) == code_version(REPO), "the commit at submission"
@@ -365,8 +370,7 @@ def test_whether_to_go_on_is_decided_where_the_run_was(
     assert len(steps) == 2 and all("--image=a.sqsh" in step for step in steps), "cores and image reach both"
     train, decided = (call for call in calls if call.startswith("python yes -m livetrain."))
     assert (
-        "livetrain.cli train" in train
-        and decided == f"python yes -m livetrain.engine.attempts {trained} a.yaml name=b c"
+        "livetrain.cli train" in train and decided == f"python yes -m livetrain.jobs.requeue {trained} a.yaml name=b c"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.verdict import scores
 from tests.verdict.helpers import make_scores
 

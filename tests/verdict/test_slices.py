@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livetrain.errors import UserError
-from livetrain.verdict import details, intervals, slices
-from livetrain.verdict.details import Details
+from livetrain.core.errors import UserError
+from livetrain.verdict import clip_metadata, intervals, slices
+from livetrain.verdict.clip_metadata import Details
 from tests.verdict.helpers import make_scores
 
 
 def test_details_come_back(tmp_path: Path) -> None:
     path = tmp_path / "test_details.csv"
     whole = Details("s,1", "phone", "zalo", 240, 320, 2.5, 30.0, 0.25, 0.5, (3, 11), (0.25, 0.123457), (0.5, 0.5))
-    details.write(path, {"a": whole, "b": Details()})
-    assert details.read(path, ["b", "a"]) == {"b": Details(), "a": whole}
+    clip_metadata.write(path, {"a": whole, "b": Details()})
+    assert clip_metadata.read(path, ["b", "a"]) == {"b": Details(), "a": whole}
     with pytest.raises(UserError, match="no row for c"):
-        details.read(path, ["c"])
+        clip_metadata.read(path, ["c"])
     path.write_text(path.read_text().replace("0.25", "dark"))
     with pytest.raises(UserError, match="cannot be read.*livetrain evaluate"):
-        details.read(path, ["a"])
-    assert details.read(tmp_path / "absent.csv", ["a"]) == {}
+        clip_metadata.read(path, ["a"])
+    assert clip_metadata.read(tmp_path / "absent.csv", ["a"]) == {}
 
 
 def test_intervals_of_slices_are_those_of_the_verdict() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livetrain.config import Config, VerdictConfig
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.verdict import calibration, threshold
 from tests.verdict.helpers import make_scores
 from tests.verdict.test_metrics import candidates, labelled_scores, rates

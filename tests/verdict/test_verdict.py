@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from livetrain.errors import UserError
+from livetrain.core.errors import UserError
 from livetrain.verdict import verdict
 from tests.verdict.helpers import make_scores
 

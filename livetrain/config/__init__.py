@@ -1,0 +1,59 @@
+"""The configuration: one dataclass a section, read from YAML files and `key=value`.
+
+    config = load_config(["configs/nuaa.yaml"], ["optim.lr=3e-4"])
+
+`schema` holds the keys, their defaults and bounds, and nothing else does; `load` builds a Config; `checks` refuses what
+cannot work and warns about keys without effect.
+"""
+
+from livetrain.config.augment import PRESETS, AugmentConfig
+from livetrain.config.checks import keys_without_effect
+from livetrain.config.load import RETIRED, config_from, load_config, split_arguments, to_dict, to_yaml
+from livetrain.config.reference import describe_keys
+from livetrain.config.schema import (
+    Config,
+    DataConfig,
+    DdpConfig,
+    EvalConfig,
+    FsdpConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PredictConfig,
+    RunConfig,
+    TrackingConfig,
+    TrainConfig,
+    VerdictConfig,
+    default_of,
+    known_keys,
+    value_of,
+)
+
+__all__ = [
+    "PRESETS",
+    "RETIRED",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "DdpConfig",
+    "EvalConfig",
+    "FsdpConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PredictConfig",
+    "RunConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "VerdictConfig",
+    "config_from",
+    "default_of",
+    "describe_keys",
+    "keys_without_effect",
+    "known_keys",
+    "load_config",
+    "split_arguments",
+    "to_dict",
+    "to_yaml",
+    "value_of",
+]

@@ -1,0 +1,144 @@
+"""Checks of a whole configuration: unknown keys, values out of range, combinations that cannot work, and keys that have
+no effect under the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+
+from livetrain.config.augment import AugmentConfig
+from livetrain.config.schema import Config, DdpConfig, default_of, known_keys, value_of
+from livetrain.config.split_spec import Selection
+from livetrain.core.errors import UserError
+from livetrain.core.files import is_url
+
+
+def check_known(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    sections = {name.split(".")[0] for name in known if "." in name}
+    if key in sections:
+        raise UserError(f"{origin}: {key} is a section; set its keys, for example {key}.{_first_key(key)}")
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    same_name = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    guess = (same_name or nearest or [""])[0]
+    raise UserError(f"{origin}: unknown key {key}" + (f"; did you mean {guess}?" if guess else ""))
+
+
+def _first_key(section: str) -> str:
+    return next(name.split(".")[1] for name in known_keys() if name.startswith(f"{section}."))
+
+
+def check_values(config: Config, explicit: dict[str, str]) -> None:
+    for key, item in known_keys().items():
+        value = value_of(config, key)
+        origin = explicit.get(key, "default")
+        allowed = item.metadata.get("allowed")
+        if allowed and value not in allowed:
+            raise UserError(f"{origin}: {key}={value!r} is not one of {', '.join(allowed)}")
+        low, high = item.metadata.get("low", -math.inf), item.metadata.get("high", math.inf)
+        if "low" in item.metadata and not low <= value <= high:
+            bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+            raise UserError(f"{origin}: {key}={value} is out of range; it must be {bounds}")
+    for low_key, high_key in [("crop_scale_min", "crop_scale_max"), ("crop_ratio_min", "crop_ratio_max")]:
+        low, high = getattr(config.augment, low_key), getattr(config.augment, high_key)
+        if low > high:
+            raise UserError(f"augment.{low_key}={low} is above augment.{high_key}={high}")
+    if config.augment.mixup + config.augment.cutmix > 1:
+        raise UserError(
+            f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
+            "draw, and add up to more than 1; lower one"
+        )
+    for one, other in itertools.combinations(("train_split", "dev_split", "test_split"), 2):
+        first, second = getattr(config.data, one), getattr(config.data, other)
+        if Selection.parse(first).shares_samples(Selection.parse(second)):
+            raise UserError(f"data.{one}={first} and data.{other}={second} share clips: their people would be in both")
+    if config.ddp.static_graph and config.train.accumulation > 1:
+        raise UserError(
+            "ddp.static_graph=true needs train.accumulation=1: with more, gradients are not averaged every time"
+        )
+    if config.data.shards and config.data.sources:
+        raise UserError("data.shards and data.sources are both set; leave one empty (data.shards=)")
+    if config.data.weights and config.data.balance != "none":
+        raise UserError("data.weights and data.balance are both set; choose one of the two ways to mix")
+    if config.data.weights and len(config.data.weights) != len(config.data.sources):
+        numbers, folders = len(config.data.weights), len(config.data.sources)
+        raise UserError(f"data.weights has {numbers} numbers, data.sources {folders} folders; give each a weight")
+
+
+def keys_without_effect(config: Config, explicit: Sequence[str] | dict[str, str]) -> list[str]:
+    """A line for each key of `explicit` that is not as by default and changes nothing under the other options."""
+    return [
+        f"warning: {key} has no effect with {reason}"
+        for keys, without_effect, reason in _effects(config)
+        if without_effect
+        for key in keys
+        if key in explicit and value_of(config, key) != default_of(key)
+    ]
+
+
+def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
+    """(keys, whether they are without effect, because of what)."""
+    aug = config.augment
+    names = [item.name for item in dataclasses.fields(AugmentConfig) if item.name not in ("enabled", "preset")]
+    augmentations = [f"augment.{name}" for name in names]
+    yield augmentations, not aug.enabled, "augment.enabled=false"
+    if aug.enabled:
+        color = ["brightness", "contrast", "saturation", "hue_degrees"]
+        yield [f"augment.{name}" for name in color], aug.color == 0, "augment.color=0"
+        for switch, name in [
+            ("blur", "blur_sigma_max"),
+            ("jpeg", "jpeg_quality_min"),
+            ("downscale", "downscale_min"),
+            ("erase", "erase_scale_max"),
+            ("mixup", "mixup_alpha"),
+            ("cutmix", "cutmix_alpha"),
+            ("gamma", "gamma_max"),
+            ("temperature", "temperature_max"),
+            ("motion_blur", "motion_blur_length_max"),
+            ("noise", "noise_sigma_max"),
+            *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
+        ]:
+            yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"
+    remote = [f"data.{name}" for name in ("cache_dir", "cache_gb", "download_ahead", "retries")]
+    places = config.data.sources or [config.data.shards]
+    yield (
+        remote,
+        not any(map(is_url, places)),
+        f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
+    )
+    in_shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    yield ["fsdp.param_dtype", "fsdp.reduce_dtype"], not in_shards, "weights that are not in shards"
+    ddp = [f"ddp.{item.name}" for item in dataclasses.fields(DdpConfig)]
+    yield ddp, in_shards, "weights in shards (FSDP2)"
+    yield ["data.nvdec_lanes"], config.data.decoder == "cpu", "data.decoder=cpu"
+    yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
+    yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"
+    yield ["data.frame_stride"], config.data.sampling != "stride", f"data.sampling={config.data.sampling}"
+    yield ["data.frame_interval_seconds"], config.data.sampling != "interval", f"data.sampling={config.data.sampling}"
+    yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
+    frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
+    yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["model.freeze"], config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["loss.attack_types_weight"], not config.loss.attack_types, "loss.attack_types empty"
+    yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"
+    sgd = any(word in config.optim.name.lower() for word in ("sgd", "momentum", "nesterov", "rmsprop", "lars", "muon"))
+    yield ["optim.momentum"], not sgd, f"optim.name={config.optim.name}"
+    yield ["optim.beta1", "optim.beta2"], "sgd" in config.optim.name.lower(), f"optim.name={config.optim.name}"
+    yield ["optim.min_lr_ratio"], config.optim.schedule == "constant", "optim.schedule=constant"
+    yield ["train.epochs"], config.train.max_steps > 0, f"train.max_steps={config.train.max_steps}"
+    yield ["eval.top_frames"], config.eval.aggregate != "topk", f"eval.aggregate={config.eval.aggregate}"
+    yield ["eval.trim"], config.eval.aggregate != "trimmed", f"eval.aggregate={config.eval.aggregate}"
+    yield ["eval.batch_size"], config.eval.num_frames == 0, "eval.num_frames=0"
+    criterion = config.verdict.criterion
+    yield ["verdict.max_apcer"], criterion != "max_apcer", f"verdict.criterion={criterion}"
+    yield ["verdict.attack_cost", "verdict.live_cost"], criterion != "cost", f"verdict.criterion={criterion}"
+    yield ["eval.use_ema", "train.ema_warmup"], config.train.ema_decay == 0, "train.ema_decay=0"
+    yield ["train.patience"], config.train.eval_every_epochs == 0, "train.eval_every_epochs=0"
+    wandb = [f"tracking.{name}" for name in ("project", "entity", "group")]
+    yield wandb, config.tracking.wandb == "disabled", "tracking.wandb=disabled"

@@ -1,0 +1,164 @@
+"""Build a Config from YAML files and `key=value` overrides, and write one back as YAML.
+
+    load_config(["configs/nuaa.yaml"], ["optim.lr=3e-4", "train.epochs=5"])
+
+A YAML file lists only its overrides, and may build on another one (`base: other.yaml`, relative to itself); `key=value`
+comes last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from livetrain.config.augment import PRESETS
+from livetrain.config.checks import check_known, check_values, keys_without_effect
+from livetrain.config.folds import apply_fold, apply_leave_out
+from livetrain.config.schema import Config, default_of
+from livetrain.core.errors import UserError, first_line
+from livetrain.core.progress import warn_stderr
+
+_ONE_METHOD = "intervals are made in one way, from people and one more who was not seen"
+
+
+RETIRED: dict[str, tuple[Any, str]] = {
+    "verdict.interval": ("bca", _ONE_METHOD),
+    "verdict.resample": ("people", _ONE_METHOD),
+    "verdict.bootstrap_replicates": (2000, _ONE_METHOD),
+}
+"""Keys of older versions: key → (its default then, why it is no more)."""
+
+
+def load_config(
+    paths: Sequence[str | Path], overrides: Sequence[str], warn: Callable[[str], None] | None = None
+) -> Config:
+    """Defaults ← YAML files in order ← `key=value` in order.
+
+    `warn` gets a line for each key set without effect (default: standard error). Raises UserError for a file that
+    cannot be read, an unknown key (with the nearest name), a wrong type, a value that is not allowed.
+    """
+    parts = [part for path in paths for part in _read_yaml(Path(path))] + [_read_overrides(overrides)]
+    config = _merged(parts, warn)
+    if not config.data.shards and not config.data.sources:
+        raise UserError("data.shards is not set; name the folder that `python -m shards build --out DIR` wrote")
+    return config
+
+
+def config_from(
+    values: Mapping[str, Any], origin: str, overrides: Sequence[str] = (), warn: Callable[[str], None] | None = None
+) -> Config:
+    """Defaults ← nested `values` ← `key=value`, as a configuration that needs no shards. `origin` names the file that
+    holds `values` in errors, which are those of `load_config`."""
+    return _merged([(origin, OmegaConf.create(dict(values))), _read_overrides(overrides)], warn)
+
+
+def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
+    merged: Any = OmegaConf.structured(Config)
+    explicit: dict[str, str] = {}
+    parts = [(origin, _without_retired(part, origin, warn or warn_stderr)) for origin, part in parts]
+    for origin, part in parts:
+        for key in _leaf_keys(part):
+            check_known(key, origin)
+            explicit[key] = origin
+    for origin, part in [_preset(parts), *parts]:
+        try:
+            merged = OmegaConf.merge(merged, part)
+        except OmegaConfBaseException as error:
+            key = error.full_key or str(error.key)
+            raise UserError(f"{origin}: {key}: {first_line(error)} (default: {default_of(key)!r})") from None
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    config.run_dir = config.run_dir or _default_run_dir(config.name)
+    apply_fold(config.data, explicit)
+    apply_leave_out(config.data)
+    check_values(config, explicit)
+    for line in keys_without_effect(config, explicit):
+        (warn or warn_stderr)(line)
+    return config
+
+
+def _without_retired(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
+    """`part` without keys of older versions, so that the configurations of older runs load; each is named, unless it
+    was left as it was by default."""
+    kept = part.copy()
+    for key, (default, reason) in RETIRED.items():
+        section, name = key.split(".")
+        values = kept.get(section)
+        if isinstance(values, DictConfig) and name in values:
+            value = values.pop(name)
+            if value != default:
+                warn(f"warning: {origin}: {key}={value} has no effect any more: {reason}")
+    return kept
+
+
+def _preset(parts: Sequence[tuple[str, DictConfig]]) -> tuple[str, DictConfig]:
+    """The values of the preset that is named last, to be merged before everything that is given."""
+    named = [OmegaConf.select(part, "augment.preset") for _, part in parts]
+    name = next((str(item) for item in reversed(named) if item is not None), "standard")
+    return "augment.preset", OmegaConf.create({"augment": PRESETS.get(name, {})})
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` of it gives the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain dicts."""
+    return dataclasses.asdict(config)
+
+
+def _default_run_dir(name: str) -> str:
+    """runs/<name>; of a trial that `wandb agent` started, runs/<name>-<its W&B id>, so that trials do not resume each
+    other."""
+    trial = os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+    return str(Path("runs") / (f"{name}-{trial}" if trial else name))
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
+    """The file's content after that of the files it builds on, each with its name."""
+    if path.resolve() in seen:
+        raise UserError(f"{path}: `base` leads back to the file itself")
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the configurations that come with livetrain are in configs/") from None
+    except Exception as error:  # YAML's errors have no common base that omegaconf promises
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{path}: must hold `key: value` lines")
+    base = content.pop("base", None)
+    before = [] if base is None else _read_yaml(path.parent / str(base), (*seen, path.resolve()))
+    return [*before, (str(path), content)]
+
+
+def _read_overrides(overrides: Sequence[str]) -> tuple[str, DictConfig]:
+    for item in overrides:
+        if "=" not in item or item.startswith(("=", "-")):
+            raise UserError(f"{item!r} is not key=value; write for example optim.lr=3e-4 (and name YAML files *.yaml)")
+    try:
+        # `key=` is the empty word, as a shell's user means it, not YAML's null.
+        return "command line", OmegaConf.from_dotlist([f"{x}''" if x.endswith("=") else x for x in overrides])
+    except Exception as error:
+        raise UserError(f"command line: {' '.join(str(error).split())}") from None
+
+
+def _leaf_keys(part: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name, value in OmegaConf.to_container(part, resolve=False).items():  # type: ignore[union-attr]
+        key = f"{prefix}{str(name)}"
+        if isinstance(value, dict):
+            yield from _leaf_keys(OmegaConf.create(value), f"{key}.")
+        else:
+            yield key
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(YAML files, `key=value` overrides) of a command line, in order."""
+    files = [item for item in arguments if "=" not in item and item.endswith((".yaml", ".yml"))]
+    return files, [item for item in arguments if item not in files]

@@ -1,0 +1,3 @@
+"""The version of livetrain, without importing more."""
+
+VERSION = "0.1.0"

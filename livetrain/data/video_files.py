@@ -1,0 +1,205 @@
+"""Raw video files in place of shards: probed as they are needed, then planned, decoded and transformed as evaluation
+does with the same videos in a shard. Nobody vouches for them, so what touches them is in processes of its own.
+
+    files = VideoFiles(paths, workers)
+    with files_loader(files, config, rows, batch_size=8, device=…, mean=…, std=…) as loader:
+        for batch in loader: …          # batch.step = k: rows[8 * k : 8 * (k + 1)]
+    files.reasons                       # row → why it has no score
+
+A video whose packets tell its frames (H.264, HEVC in MP4) is not decoded to be probed; others are, once.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.config import Config
+from livetrain.core.files import patiently
+from livetrain.core.worker_pool import WorkerDied
+from livetrain.data import plan
+from livetrain.data.dataset import FetchError
+from livetrain.data.decode import DecodeError
+from livetrain.data.decoders import colours_of
+from livetrain.data.isolated_decode import DecodeTask, Workers
+from livetrain.data.loader import Loader
+from livetrain.data.plan import ClipPlan, Samples
+from shards.format.probe import Probe, RejectedVideo
+
+# Types as in the index of a shard folder: rounding must plan the same frames.
+COLUMNS = {
+    "num_frames": np.int32,
+    "fps": np.float32,
+    "duration_seconds": np.float32,
+    "height": np.int32,
+    "width": np.int32,
+    "rotation": np.int16,
+    "coded_height": np.int32,
+    "coded_width": np.int32,
+    "sample_aspect_ratio": np.float32,
+    "is_interlaced": np.int8,
+    "is_regular": np.int8,
+    "is_full_range": np.int8,
+    "is_range_coded": np.int8,
+}
+WORDS = ("codec", "pixel_format", "matrix", "transfer")
+
+
+class VideoFiles:
+    """Video files as a loader sees a data set: a row each, in the order given. Facts are there once a row is probed;
+    `reasons` says why a row could not be. Threads may share it."""
+
+    is_remote = False
+
+    def __init__(self, paths: Sequence[Path], workers: Workers) -> None:
+        self.paths, self._workers = list(paths), workers
+        self.reasons: dict[int, str] = {}
+        self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
+        self._columns["rotation"][:] = 0
+        self._columns["label"] = np.full(len(paths), math.nan, np.float32)
+        self._texts = [{"store": "original", "key": str(path)} for path in paths]
+        self._seconds: dict[int, NDArray[np.float32]] = {}
+        self._probed: dict[int, Future[Probe | WorkerDied]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def column(self, name: str) -> NDArray[Any]:
+        return self._columns[name]
+
+    def text(self, name: str, row: int) -> str:
+        return self._texts[row].get(name, "")
+
+    def shard_name(self, row: int) -> str:
+        return str(self.paths[row].parent)
+
+    def shard_path(self, row: int) -> Path:
+        return self.paths[row].parent
+
+    def root_of(self, row: int) -> Path:
+        return self.paths[row].parent
+
+    def video_bytes(self, row: int) -> bytes:
+        """The file's bytes. Raises FetchError."""
+        try:
+            return patiently(self.paths[row].read_bytes, self.paths[row])
+        except OSError as error:
+            raise FetchError(f"cannot read it: {error.strerror or error}") from error
+
+    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]:
+        raise AssertionError("a file is a video")
+
+    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
+        """Nothing: the kernel reads ahead."""
+
+    def samples(self, rows: NDArray[np.int64]) -> Samples:
+        """The rows as planning takes them."""
+        return Samples(rows, self._columns, frame_seconds=self.frame_seconds)
+
+    def frame_seconds(self, row: int) -> NDArray[np.float32]:
+        """See `Dataset`."""
+        return self._seconds.get(row, np.empty(0, np.float32))
+
+    def announce(self, row: int) -> None:
+        """Have a row probed, once."""
+        with self._lock:
+            if row not in self._probed:
+                self._probed[row] = self._workers.probe(self.paths[row])
+
+    def await_facts(self, row: int) -> None:
+        """Returns when the facts of an announced row, or its reason, are there. Raises UserError."""
+        try:
+            found = self._probed[row].result()
+        except RejectedVideo as error:
+            self.reasons[row] = str(error)
+        except OSError as error:
+            self.reasons[row] = f"cannot read it: {error.strerror or error}"
+        else:
+            if isinstance(found, WorkerDied):
+                self.reasons[row] = f"the decoder {found.reason}"
+            else:
+                self.describe(row, found)
+
+    def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+        """See `Dataset`; by a worker, which reads the file itself."""
+        facts = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
+        num_frames, is_regular = facts
+        task = DecodeTask(self.paths[row], frames, num_frames, bool(is_regular), box, size, colours_of(self, row))
+        try:
+            return self._workers.decode(task)
+        except OSError as error:
+            raise DecodeError(f"cannot read it: {error.strerror or error}") from error
+
+    def describe(self, row: int, found: Probe) -> None:
+        """Set the facts of a row."""
+        stored = found.stored()
+        for name in COLUMNS:
+            self._columns[name][row] = stored[name]
+        if found.frame_seconds:
+            self._seconds[row] = np.array(stored["frame_seconds"], np.float32)
+        self._texts[row] |= {name: stored[name] for name in WORDS}
+
+
+def files_loader(
+    files: VideoFiles,
+    config: Config,
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int,
+    local_world: int,
+    device: torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Loader:
+    """Batches of the files `rows` (int64, at least one), without augmentation, the last one padded.
+
+    Every batch comes, also one whose files all fail; nothing is raised for files that fail (data.on_error aside).
+    """
+    num_batches = math.ceil(len(rows) / batch_size)
+    everything = files.samples(np.arange(len(files)))
+
+    def chunk(step: int) -> NDArray[np.int64]:
+        return rows[step * batch_size : (step + 1) * batch_size]
+
+    def planned(step: int) -> ClipPlan:
+        here = chunk(step)
+        inside = np.zeros(batch_size, np.bool_)
+        inside[: len(here)] = [row not in files.reasons for row in here.tolist()]
+        padded = np.concatenate([here, np.repeat(here[:1], batch_size - len(here))])
+        facts = everything.facts(padded)
+        return plan.plan_views(facts, inside, config, step)
+
+    def plans() -> Iterator[ClipPlan]:
+        """Plans in order; probing runs ahead of them."""
+        announced = 0
+        for step in range(num_batches):
+            while announced <= step + config.data.prefetch and announced < num_batches:
+                for row in chunk(announced).tolist():
+                    files.announce(row)
+                announced += 1
+            for row in chunk(step).tolist():
+                files.await_facts(row)
+            yield planned(step)
+
+    return Loader(
+        files,
+        config,
+        plans,
+        num_batches,
+        planned(0),
+        [],
+        local_world=local_world,
+        device=device,
+        mean=mean,
+        std=std,
+        patience=math.inf,
+    )

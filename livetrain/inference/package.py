@@ -1,0 +1,445 @@
+"""A trained model on disk: the folder that users hand on, and the other places a model can be loaded from.
+
+    livetrain package runs/NAME [--out DIR] [--version TEXT] [key=value …]
+
+writes a model package, which needs neither the run nor its configuration:
+
+    model.safetensors   the backbone, with timm's names     } timm.create_model("local-dir:DIR", pretrained=True)
+    config.json         timm's description of it            }
+    head.safetensors    pooling of frames and the linear head
+    livetrain.json      labels, threshold, preprocessing, configuration, metrics, version, SHA-256 of the weights
+    README.md           the model card
+
+`load` takes a package, a run directory (its best checkpoint), or a checkpoint's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from livetrain.checkpoint import folders
+from livetrain.config import Config, config_from, to_dict
+from livetrain.core.errors import UserError, first_line
+from livetrain.core.files import file_sha256, fsync_folder, save_tensors, write_json, write_text
+from livetrain.core.version import VERSION
+from livetrain.data import Dataset
+from livetrain.distributed.load_weights import load_weights
+from livetrain.model import LivenessModel, build_model
+from livetrain.tracking.run_dir import RunDir
+from livetrain.verdict import threshold as stored_threshold
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS, HEAD, TIMM_CONFIG, CARD = (
+    "livetrain.json",
+    "model.safetensors",
+    "head.safetensors",
+    "config.json",
+    "README.md",
+)
+FACTS = ("version", "step", "criterion", "temperature", "metrics")  # what a package keeps of Trained.facts
+LABELS = ["attack", "live"]  # by class number: live = 1
+
+# Keys that belong to the machine, the training data or the training, not to the model.
+NOT_PACKAGED = {
+    "data": (
+        "shards",
+        "sources",
+        "weights",
+        "leave_out",
+        "allow_leak",
+        "cache_dir",
+        "cache_gb",
+        "download_ahead",
+        "retries",
+        "train_split",
+        "dev_split",
+        "test_split",
+        "on_error",
+        "prefetch",
+        "threads",
+        "decoder",
+    ),
+    "model": ("pretrained", "weights", "freeze_backbone", "grad_checkpointing", "compile", "sync_bn", "drop_path"),
+    "eval": ("criterion", "use_ema"),
+    "predict": (),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ready to score: the model on the CPU in evaluation mode, and how its input is made.
+
+    threshold: p_live from which a clip is accepted, chosen on dev; None where none is known. facts: name, step,
+    version, criterion, metrics: what is known of where it comes from.
+    """
+
+    path: Path
+    config: Config
+    model: LivenessModel
+    threshold: float | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
+    """Load a package, a run directory or a checkpoint's folder; `overrides` are `key=value` of the configuration.
+
+    Raises UserError when it is none of these, incomplete, damaged, or made by a newer version.
+    """
+    folder = Path(path)
+    if (folder / DESCRIPTION).exists():
+        return _load_package(folder, overrides)
+    if (folder / folders.MANIFEST).exists():
+        return _load_checkpoint(folder.parent.parent, folder, overrides)
+    run = RunDir(folder)
+    if run.config.exists():
+        best = run.best()
+        if best is None:
+            raise UserError(f"{folder} has no best checkpoint yet; name one: {run.checkpoints}/step-…")
+        return _load_checkpoint(folder, best, overrides)
+    what = "is none of these" if folder.exists() else "does not exist"
+    raise UserError(f"{folder} {what}: a model package, a run directory, a checkpoint's folder")
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of the weights of what `load` takes, without reading them: of a package that of the list of its files'
+    digests. "" where there are none."""
+    if (path / DESCRIPTION).exists():
+        return hashlib.sha256(json.dumps(_description(path).get("sha256", {}), sort_keys=True).encode()).hexdigest()
+    if (path / folders.MANIFEST).exists():
+        return folders.weights_sha256(path)
+    best = RunDir(path).best()
+    return folders.weights_sha256(best) if best else ""
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of what `load` takes, without its weights. Raises UserError."""
+    if (path / DESCRIPTION).exists():
+        return config_from(_description(path)["config"], str(path / DESCRIPTION), warn=lambda line: None)
+    folder = path.parent.parent if (path / folders.MANIFEST).exists() else path
+    return RunDir(folder).load_config()
+
+
+def check_same_model(trained: Config, config: Config, path: Path) -> None:
+    """Raises UserError where overrides make another model than the one whose weights are in `path`."""
+    one, other = (to_dict(item)["model"] | {"loss.name": item.loss.name} for item in (trained, config))
+    differing = [key for key in one if key not in NOT_PACKAGED["model"] and one[key] != other[key]]
+    if differing:
+        key = differing[0] if "." in differing[0] else f"model.{differing[0]}"
+        hint = "; to pool the scores of frames otherwise, set eval.aggregate" if key == "model.pool" else ""
+        raise UserError(
+            f"{key}={other[differing[0]]} makes another model than {path} was trained as ({one[differing[0]]}); "
+            f"leave it out{hint}"
+        )
+
+
+def open_shards(config: Config, path: Path) -> Dataset:
+    """The data set of a configuration; `path` names the model it is of. Raises UserError where it has none."""
+    if not config.data.shards and not config.data.sources:
+        raise UserError(f"{path} does not know its shards; name them: data.shards=DIR")
+    return Dataset.of(config.data)
+
+
+def write(trained: Trained, out: Path, *, version: str = "") -> Path:
+    """Write the package `out`, whole or not at all. `version` is the user's own name for it.
+
+    Raises UserError when `out` holds something already or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: holds something already; choose a new folder, or remove it first")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot write there: {error.strerror or error}") from error
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        _write_files(trained, temporary, version)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+        fsync_folder(out.parent)
+    except (OSError, RuntimeError) as error:  # safetensors raises RuntimeError for a full disk
+        raise UserError(f"--out {out}: cannot be written: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def describe(trained: Trained, version: str) -> dict[str, Any]:
+    """The content of livetrain.json but for the digests."""
+    config, model = trained.config, trained.model
+    facts = dict(trained.facts)
+    version = version or str(facts.pop("version", "")) or f"{config.name}-{facts.get('step', 0)}"
+    return {
+        "format": FORMAT,
+        "livetrain": VERSION,
+        "version": version,
+        "labels": LABELS,
+        "threshold": trained.threshold,
+        "preprocessing": {
+            "mean": list(model.mean),
+            "std": list(model.std),
+            "scale": "RGB / 255, then (x - mean) / std, channel by channel",
+            "layout": "float [clips, frames, 3, height, width]",
+            "size": [config.data.image_size, config.data.image_size],
+            "fit": config.data.fit,
+            "resize": "bilinear with antialiasing, of the upright frame",
+            "num_frames": config.eval.num_frames,
+            "frames": "all of them"
+            if not config.eval.num_frames
+            else "one from the middle of each of num_frames equal parts"
+            if config.data.sampling == "segments"
+            else f"{config.data.frame_interval_seconds:g} s apart, in the middle of the video",
+        },
+        "output": "logit of live; p_live = sigmoid(logit)"
+        if model.head.out_features == 1
+        else "logits of attack and live; p_live = softmax(logits)[1]",
+        "config": packaged_config(config),
+        **facts,
+    }
+
+
+def packaged_config(config: Config) -> dict[str, Any]:
+    """The part of the configuration that says what the model is and what it is shown, as nested dicts."""
+    values = to_dict(config)
+    kept: dict[str, Any] = {
+        section: {key: value for key, value in values[section].items() if key not in left_out}
+        for section, left_out in NOT_PACKAGED.items()
+    }
+    return {
+        **kept,
+        "name": config.name,
+        "seed": config.seed,
+        "loss": {"name": config.loss.name},
+        "train": {"precision": config.train.precision},
+    }
+
+
+def _write_files(trained: Trained, folder: Path, version: str) -> None:
+    from timm.models._hub import save_config_for_hf
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    backbone, head = split_weights(weights)
+    save_tensors(backbone, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(head, folder / HEAD, metadata={"format": "pt"})
+    save_config_for_hf(trained.model.backbone, str(folder / TIMM_CONFIG), data_config=timm_data_config(trained))
+    description = describe(trained, version)
+    description["sha256"] = {name: file_sha256(folder / name) for name in (WEIGHTS, HEAD, TIMM_CONFIG)}
+    write_json(folder / DESCRIPTION, description)
+    write_text(folder / CARD, model_card(description))
+
+
+def split_weights(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(the backbone's, with timm's names; the rest) of a LivenessModel's weights."""
+    prefix = "backbone."
+    backbone = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return backbone, {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
+
+
+def timm_data_config(trained: Trained) -> dict[str, Any]:
+    """What timm's transforms need to know to show the backbone what livetrain shows it."""
+    side = trained.config.data.image_size
+    return {
+        "input_size": (3, side, side),
+        "mean": trained.model.mean,
+        "std": trained.model.std,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "squash" if trained.config.data.fit == "stretch" else "center",
+    }
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """livetrain.json of a package. Raises UserError."""
+    file = folder / DESCRIPTION
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no whole package ({type(error).__name__}: {error}); make it again") from None
+    if found != FORMAT:
+        raise UserError(f"{file}: format {found!r}, this version of livetrain reads {FORMAT}; update livetrain")
+    return content
+
+
+def _threshold_for(
+    path: Path, threshold: float | None, chosen: Mapping[str, Any], scoring: Mapping[str, Any]
+) -> float | None:
+    """The threshold, or None with a warning where it was `chosen` on scores made in another way than `scoring`."""
+    other = stored_threshold.other_scoring(chosen, scoring)
+    if threshold is None or not other:
+        return threshold
+    print(
+        f"warning: {path}: its threshold was chosen on scores made with {other}; there is none for these scores: "
+        "`livetrain evaluate RUN` with the same key=value chooses one on dev",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
+    file = folder / DESCRIPTION
+    content = _description(folder)
+    try:
+        digests, values, shown = content["sha256"], content["config"], content["preprocessing"]
+        damaged = [name for name, digest in digests.items() if file_sha256(folder / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no whole package ({type(error).__name__}: {error}); make it again") from None
+    if damaged:
+        raise UserError(f"{folder} is damaged: {', '.join(damaged)} is not what was written; make it again")
+    config = config_from(values, str(file), overrides, warn=lambda line: None)
+    packaged = config_from(values, str(file), warn=lambda line: None)
+    check_same_model(packaged, config, folder)
+    # timm builds what config.json describes, also where model.backbone named a hub or another folder.
+    wanted = config_from(values, str(file), [*overrides, f"model.backbone=local-dir:{folder}"], warn=lambda line: None)
+    model = build_model(wanted.model, config.loss, config.data.image_size).eval()
+    weights = {f"backbone.{name}": tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    load_weights(model, weights | load_file(folder / HEAD), str(folder))
+    model.mean, model.std = tuple(shown["mean"]), tuple(shown["std"])
+    facts = {name: content[name] for name in FACTS if name in content}
+    chosen, scoring = stored_threshold.scoring_of(packaged), stored_threshold.scoring_of(config)
+    return Trained(folder, config, model, _threshold_for(folder, content["threshold"], chosen, scoring), facts)
+
+
+def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> Trained:
+    run = RunDir(run_dir)
+    config, trained = run.load_config(overrides), run.load_config()
+    check_same_model(trained, config, folder)
+    config.data.on_error = "skip"
+    bare = config_from(packaged_config(config), str(run.config), warn=lambda line: None)
+    model = build_model(bare.model, bare.loss, config.data.image_size).eval()
+    weights, manifest = folders.load_weights(folder, averaged=config.eval.use_ema)
+    load_weights(model, _without_second_head(weights), str(folder))
+    facts: dict[str, Any] = {"step": manifest["step"]}
+    own, scoring = stored_threshold.scoring_of(trained), stored_threshold.scoring_of(config)
+    stored = stored_threshold.find(run_dir, folder, scoring, trained=own)
+    threshold = None
+    if stored is not None:
+        threshold = _threshold_for(folder, stored.threshold, stored.scoring, scoring)
+    if stored is not None and threshold is not None:
+        facts |= {"criterion": stored.criterion, "temperature": stored.temperature}
+    if folder.name.startswith("best-") and run.verdict.exists():  # the weights that the verdict is about
+        verdict = run.read_verdict()
+        if stored is None:  # of a run from before threshold.json
+            threshold = _threshold_for(folder, verdict["threshold"], own, scoring)
+            facts |= {"criterion": "eer"}
+        if scoring == own:  # figures of other scores would not be this model's
+            facts |= {"metrics": {split: verdict[split] for split in ("dev", "test")}}
+    return Trained(folder, config, model, threshold, facts)
+
+
+def _without_second_head(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What training alone needs (loss.attack_types) is no part of a model that scores."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("attack_head.")}
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """README.md of a package, with the hub's header: what it is, how to use it, what is known of its errors."""
+    shown, config = description["preprocessing"], description["config"]
+    lines = [
+        "---",
+        "library_name: timm",
+        "tags: [face-anti-spoofing, liveness, presentation-attack-detection, livetrain]",
+        "---",
+        "",
+        f"# {config['name']}, version {description['version']}",
+        "",
+        "Tells a live person in front of a camera from a presentation attack, from a short video.",
+        f"A `{config['model']['backbone']}` on each of {shown['num_frames'] or 'all'} frames, {shown['size'][0]}",
+        "pixels a side;",
+        f"features pooled by {config['model']['pool']}; one linear head. Made by livetrain {description['livetrain']}.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from livetrain import load_model",
+        'model = load_model("DIR")',
+        'print(model.predict("video.mp4"))',
+        "```",
+        "",
+        "`livetrain predict --checkpoint DIR --videos VIDEOS --out submission.csv` scores a folder.",
+        '`timm.create_model("local-dir:DIR", pretrained=True)` loads the backbone alone: features of frames.',
+        "",
+        "## Input and output",
+        "",
+        *[f"- {name}: {_plain(value)}" for name, value in shown.items()],
+        f"- output: {description['output']}; labels: {', '.join(f'{i} {name}' for i, name in enumerate(LABELS))}",
+        f"- threshold: {_threshold_text(description)}",
+        "",
+        "## Errors",
+        "",
+        *_figures(description.get("metrics", {})),
+        "",
+        "Measured on the splits of the training run's own data. Other cameras, lights, people and attacks have other",
+        "errors: measure on data of the place of use, and choose the threshold there.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _threshold_text(description: Mapping[str, Any]) -> str:
+    if description["threshold"] is None:
+        return "none is known; choose one on data of your own"
+    return f"accept where p_live >= {description['threshold']:.6g} (chosen on dev: {description.get('criterion')})"
+
+
+def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not metrics:
+        return ["None are known."]
+    rows = [
+        ("clips", "num_clips", 1.0, ""),
+        ("people", "num_people", 1.0, ""),
+        ("AUC", "auc", 1.0, ""),
+        ("EER", "eer", 100.0, " %"),
+        ("APCER, largest", "apcer_max", 100.0, " %"),
+        ("BPCER", "bpcer", 100.0, " %"),
+        ("HTER", "hter", 100.0, " %"),
+    ]
+    lines = [f"| | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+    for title, key, factor, unit in rows:
+        values = [figures.get(key) for figures in metrics.values()]
+        cells = ["unknown" if value is None else f"{value * factor:.4g}{unit}" for value in values]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    parser = argparse.ArgumentParser(prog="livetrain package", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--version", default="")
+    try:
+        options, overrides = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"livetrain package: {error}") from None
+    trained = load(options.source, overrides)
+    out = write(trained, options.out or options.source / "package", version=options.version)
+    load(out)  # what cannot be loaded must not leave the house
+    print(out)
+    return 0

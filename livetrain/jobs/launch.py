@@ -1,0 +1,195 @@
+"""Start one of the scripts through `accelerate launch`, pass signals on to its processes, and end as it ended.
+
+Accelerate and torchrun leave some things to be wished for: SIGUSR1 does not reach the processes; SIGTERM gives them
+30 s and loses their exit code; Ctrl-C ends the launcher and may leave them; an orderly end with a code of its own shows
+the launcher's traceback; and processes outlive a launcher that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from livetrain.config import load_config, split_arguments
+from livetrain.core.errors import EXIT_STOPPED, UserError, first_line
+from livetrain.distributed import watchdog
+from livetrain.distributed.preemption import SIGNALS
+
+LAUNCHER = "LIVETRAIN_LAUNCHER"  # the environment variable that names its process
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+# torchrun's agent turns the signals it handles into a hard end; those of a polite stop are left to `_Passing`.
+AGENT_SIGNALS = "SIGQUIT"
+
+
+def launch(script: str, arguments: list[str]) -> int:
+    """Run livetrain/`script`; returns its exit code, or 128 + the signal that ended a process.
+
+    Arguments up to the first YAML file, folder or `key=value` are Accelerate's options.
+    """
+    return _launch(script, *split(arguments))
+
+
+def launch_processes(script: str, num_processes: int, arguments: list[str]) -> int:
+    """`launch` with all `arguments` the script's, on `num_processes` GPUs of this machine, or CPU processes without."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "1"
+    # "--multi_gpu" is what makes Accelerate start several processes, on the CPU too.
+    options = ["--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"]
+    return _launch(script, [*options, "--dynamo_backend", "no", "--main_process_port", "0"], arguments)
+
+
+def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
+    with _Passing(str(PACKAGE / script)) as passing:
+        from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed import DistError
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+        options = launch_command_parser().parse_args([*accelerates, str(PACKAGE / script), *scripts])
+        options.signals_to_handle = AGENT_SIGNALS
+        try:
+            launch_command(options)
+        except subprocess.CalledProcessError as error:
+            returncode = error.returncode
+        except ChildFailedError as error:
+            rank, failure = min(error.failures.items(), key=lambda item: _when(item[1]))
+            returncode = failure.exitcode
+            if returncode < 0 and -returncode not in passing.passed:
+                _tell_of_death(rank, returncode, scripts)
+            elif len(error.failures) > 1:
+                _tell_of_the_first(rank, failure)
+        except (DistError, ConnectionError) as error:  # the second is Accelerate's, of a port that is taken
+            # No mistake in what was asked, for which a cluster would not start the job again: nodes die, and come late.
+            print(f"error: {_not_met(options, error)}", file=sys.stderr, flush=True)
+            return 1
+        else:
+            return 0
+    if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
+        return EXIT_STOPPED
+    return returncode if returncode >= 0 else 128 - returncode  # as shells count deaths by signals
+
+
+def _when(failure: Any) -> int:
+    """Nanoseconds since 1970 at which a process failed, by what it left (entry.run), or when its end was seen."""
+    return int(_left_by(failure).get("exact", 0)) or (failure.timestamp + 1) * 10**9  # whole seconds, cut off
+
+
+def _left_by(failure: Any) -> dict[str, Any]:
+    message = failure.error_file_data.get("message")
+    return message["extraInfo"] if isinstance(message, dict) else {}
+
+
+def _tell_of_the_first(rank: int, failure: Any) -> None:
+    """Of several processes that failed, most because another one did, print how the first one came to it."""
+    callstack = _left_by(failure).get("py_callstack")
+    if callstack:
+        print(f"error: rank {rank} failed first, the others after it:\n{callstack}", file=sys.stderr, flush=True)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(Accelerate's options, the script's arguments): options and their values come first."""
+    flags: set[str] = set()
+    for index, item in enumerate(arguments):
+        before = arguments[index - 1] if index else ""
+        if item.startswith("-"):
+            continue
+        if before.startswith("-") and "=" not in before:
+            flags = flags or _flags()
+            if before not in flags:
+                continue  # it is the option's value
+        return arguments[:index], arguments[index:]
+    return arguments, []
+
+
+def _flags() -> set[str]:
+    """Accelerate's options that take no value, as its own parser has them."""
+    from accelerate.commands.launch import launch_command_parser
+
+    actions = launch_command_parser()._actions
+    return {name for action in actions if action.nargs == 0 for name in action.option_strings}
+
+
+class _Passing:
+    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any. A process
+    learns whose it is, so that it stops when this one is gone (`follow_launcher`)."""
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.passed: set[int] = set()
+        self._before: dict[int, Any] = {}
+        self._waiting: threading.Timer | None = None
+
+    def __enter__(self) -> _Passing:
+        os.environ[LAUNCHER] = str(os.getpid())
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, lambda n, _: self._pass_on(n)) for number in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            self._waiting.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int) -> None:
+        found = False
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if self.script in process.cmdline():
+                    process.send_signal(number)
+                    found = True
+        if found:
+            self.passed.add(int(number))
+        else:
+            self._waiting = threading.Timer(0.5, self._pass_on, [number])
+            self._waiting.daemon = True
+            self._waiting.start()
+
+
+def follow_launcher() -> None:
+    """Have this process asked to stop (SIGTERM) when the launcher that started it is gone, however it went. Linux.
+
+    One process saves before it ends. Several cannot: the store that they report through is the launcher's.
+    """
+    launcher = os.environ.get(LAUNCHER, "")
+    if launcher != str(os.getppid()):
+        return  # started by hand, or by something between
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != int(launcher):  # it went meanwhile
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _not_met(options: Any, error: Exception) -> str:
+    """Why the nodes of a run are not together, and what to look at."""
+    where = f"{options.main_process_ip}:{options.main_process_port}"
+    if "EADDRINUSE" in str(error) or type(error) is ConnectionError:
+        return f"port {options.main_process_port} is taken on this machine; choose another on all nodes (PORT)"
+    return (
+        f"node {options.machine_rank} of {options.num_machines} did not meet the others at {where}, or lost them "
+        f"({first_line(error)}); is that the address of node 0, can it be reached from here, are all nodes alive, and "
+        "were they started within half a minute?"
+    )
+
+
+def _tell_of_death(rank: int, exitcode: int, arguments: list[str]) -> None:
+    """Name the process that a signal ended, and how far it got."""
+    name = signal.Signals(-exitcode).name
+    with contextlib.suppress(UserError):  # the script itself has told of it
+        config = load_config(*split_arguments(arguments), warn=lambda line: None)
+        beats = {beat.rank: beat for beat in watchdog.read(Path(config.run_dir) / watchdog.FOLDER)}
+        where = f" on {beats[rank].host} after {beats[rank].step} updates" if rank in beats else ""
+        print(f"error: rank {rank} was ended by {name}{where}", file=sys.stderr, flush=True)

@@ -1,0 +1,258 @@
+"""`python -m shards faces DIR`: the face of each clip of a shard folder, into faces.arrow beside the index.
+
+While it is under way the folder holds `.faces/` with a line for each clip that is done, so a killed run goes on from
+there. faces.arrow is written before dataset.json lists it: a folder never lists what it does not hold. What comes out
+does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from livetrain.core import worker_pool
+from livetrain.core.errors import UserError
+from livetrain.core.files import file_sha256, write_text
+from livetrain.core.progress import progress
+from shards.faces import boxes
+from shards.faces.detector import open_face_model
+from shards.faces.track import Track, find_face
+from shards.format import index_table, manifest
+from shards.format.colour import Colours, ToRgb
+from shards.format.probe import RejectedVideo, decode, open_video
+from shards.stores.pictures import evenly_spaced
+from shards.verify import payload_offsets
+
+STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
+MISSING = "faces_missing.csv"
+MISSING_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")  # as rejected.csv
+NO_FACE = "no face found"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`num_frames`: looked at in each clip, evenly spaced. `upsample`: see FaceModel.detect."""
+
+    num_frames: int = 8
+    upsample: int = 0
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """One clip: its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames
+    to look at, its rotation, and what its samples stand for."""
+
+    tar: Path
+    media: tuple[tuple[int, int], ...]
+    store: str
+    size: tuple[int, int]
+    frames: tuple[int, ...]
+    rotation: int
+    colours: Colours
+    upsample: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A clip's track, or None and the reason."""
+
+    track: Track | None
+    reason: str = ""
+
+
+def find_faces(folder: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False) -> str:
+    """Write faces.arrow, faces_missing.csv and the new dataset.json of a shard folder; returns the table of counts.
+
+    Goes on with a stopped run. Raises UserError when the folder is no finished build, has faces of other options
+    (unless `overwrite`), or cannot be written; when the extra is missing.
+    """
+    try:
+        content = manifest.read(folder)
+    except ValueError as error:
+        raise UserError(f"{folder / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
+    index = index_table.read(folder / index_table.FILE_NAME)
+    about = {
+        "build": content["request"],
+        "detector": open_face_model().name,
+        "num_frames": options.num_frames,
+        "upsample": options.upsample,
+    }
+    reasons = None if overwrite else _finished(folder, content, about)
+    if reasons is None:
+        found = _look(folder, index, content, options, about, num_workers)
+        reasons = [item.reason for item in found]
+        boxes.write(folder / boxes.FILE_NAME, [item.track for item in found], reasons, about)
+        content = manifest.read(folder)  # others may have added to it meanwhile
+        content["files"][boxes.FILE_NAME] = file_sha256(folder / boxes.FILE_NAME)
+        manifest.write(folder, content)
+        shutil.rmtree(folder / STATE_FOLDER)
+    _write_missing(folder / MISSING, index, reasons)
+    return table_text(index, np.array([bool(reason) for reason in reasons]))
+
+
+def find_in_clip(task: ClipTask) -> Found:
+    """Decode a few frames of one clip and look for its face: the task of a worker process."""
+    try:
+        pictures = list(_pictures(task))
+    except (RejectedVideo, OSError, SyntaxError) as error:
+        return Found(None, f"cannot be decoded: {error}")
+    track = find_face(open_face_model(), pictures, np.array(task.frames), task.upsample)
+    return Found(track, "" if track else NO_FACE)
+
+
+def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
+    """Clips with a face and without, by split and class. `missing`: bool [num_samples]."""
+    live = index["label"].to_numpy() >= 0.5
+    counts = Counter(zip(index["split"].to_pylist(), (~live).tolist(), missing.tolist(), strict=True))
+    lines = [f"{'split':<8}{'class':<8}{'face':>9}{'no face':>9}"]
+    for split, attack in sorted({key[:2] for key in counts}):
+        numbers = (counts[split, attack, False], counts[split, attack, True])
+        lines.append(f"{split:<8}{'attack' if attack else 'live':<8}" + "".join(f"{n:>9,}" for n in numbers))
+    return "\n".join(lines)
+
+
+def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> list[str] | None:
+    """The reasons for missing faces when the folder has faces already; UserError if they were found in another way."""
+    if boxes.FILE_NAME not in content["files"]:
+        return None
+    try:
+        table, known = boxes.read(folder / boxes.FILE_NAME)
+    except (FileNotFoundError, UserError):
+        return None  # damaged: made again
+    if known["build"] != about["build"]:
+        return None
+    changed = [name for name, value in about.items() if known.get(name) != value]
+    if changed:
+        told = ", ".join(f"{name}: {known.get(name)}" for name in changed)
+        raise UserError(f"{folder}: has faces found in another way ({told}); give --overwrite to replace them")
+    return table["reason"].to_pylist()
+
+
+def _look(
+    folder: Path, index: pa.Table, content: dict[str, Any], options: Options, about: dict[str, Any], num_workers: int
+) -> list[Found]:
+    """The face of each clip; those that a stopped run has found are not looked for again."""
+    state = folder / STATE_FOLDER
+    log = state / "clips.jsonl"
+    tasks = _tasks(folder, index, content, options)
+    keys = index["key"].to_pylist()
+    request = json.dumps(about, sort_keys=True)
+    try:
+        state.mkdir(exist_ok=True)
+        with (state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another process looks for faces there; wait for it") from None
+            known = _read_log(log, request)
+            if not known:
+                log.write_text(request + "\n", encoding="utf-8")
+            missing = [row for row, key in enumerate(keys) if key not in known]
+            with log.open("a", encoding="utf-8") as file, progress("faces", len(missing), "clips") as advance:
+                todo = [tasks[row] for row in missing]
+                for position, result in worker_pool.unordered(
+                    find_in_clip, todo, num_workers, ("shards.faces.annotate",)
+                ):
+                    if isinstance(result, worker_pool.WorkerDied):
+                        result = Found(None, "the detector crashed on it")
+                    key = keys[missing[position]]
+                    known[key] = result
+                    file.write(_log_line(key, result) + "\n")
+                    file.flush()
+                    advance(1, key)
+    except OSError as error:
+        raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
+    return [known[key] for key in keys]
+
+
+def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Options) -> list[ClipTask]:
+    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation",
+             "matrix", "is_full_range", "transfer")  # fmt: skip
+    return [
+        ClipTask(
+            folder / content["shards"][row["shard"]]["name"],
+            tuple(payload_offsets(row)),
+            row["store"],
+            (row["height"], row["width"]),
+            tuple(evenly_spaced(row["num_frames"], options.num_frames)),
+            row["rotation"],
+            Colours(row["matrix"], bool(row["is_full_range"]), row["transfer"]),
+            options.upsample,
+        )
+        for row in index.select(list(names)).to_pylist()
+    ]
+
+
+def _pictures(task: ClipTask) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a clip, upright RGB uint8 [height, width, 3]."""
+    with task.tar.open("rb") as file:
+        if task.store == "frames":
+            from PIL import Image
+
+            for index in task.frames:
+                file.seek(task.media[index][0])
+                with Image.open(io.BytesIO(file.read(task.media[index][1])), formats=["JPEG"]) as image:
+                    yield np.asarray(image.convert("RGB"))
+            return
+        file.seek(task.media[0][0])
+        data = file.read(task.media[0][1])
+    with open_video(data) as container:
+        wanted, to_rgb = set(task.frames), ToRgb(task.colours)
+        for number, frame in enumerate(decode(container, container.streams.best("video"))):
+            if number in wanted:
+                picture = to_rgb(frame, (frame.height, frame.width))[: task.size[0], : task.size[1]]
+                yield np.ascontiguousarray(np.rot90(picture, -task.rotation // 90))  # counter-clockwise
+            if number == task.frames[-1]:
+                return
+    raise RejectedVideo(f"it has fewer frames than the index says ({task.frames[-1] + 1} were wanted)")
+
+
+def _log_line(key: str, found: Found) -> str:
+    track = found.track
+    values = None if track is None else [track.frames.tolist(), track.boxes.tolist(), track.scores.tolist()]
+    return json.dumps([key, values, found.reason])
+
+
+def _read_log(path: Path, request: str) -> dict[str, Found]:
+    """What a stopped run has found, by key; nothing if it was of another request."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    if not lines or lines[0] != request:
+        return {}
+    known = {}
+    for line in lines[1:]:
+        try:
+            key, values, reason = json.loads(line)
+        except ValueError:
+            continue  # the line that was being written
+        track = None
+        if values is not None:
+            frames, boxes, scores = values
+            track = Track(np.array(frames, np.int32), np.array(boxes, np.float32), np.array(scores, np.float32))
+        known[key] = Found(track, reason)
+    return known
+
+
+def _write_missing(path: Path, index: pa.Table, reasons: Sequence[str]) -> None:
+    rows = [row for row, reason in enumerate(reasons) if reason]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(MISSING_COLUMNS)
+    table = index.select(list(MISSING_COLUMNS[:-1])).take(pa.array(rows, pa.int64()))
+    for row, values in zip(rows, table.to_pylist(), strict=True):
+        writer.writerow([f"{v:g}" if isinstance(v, float) else v for v in values.values()] + [reasons[row]])
+    write_text(path, buffer.getvalue())

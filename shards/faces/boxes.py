@@ -1,0 +1,69 @@
+"""faces.arrow: the main face's track of each clip, row for row beside index.arrow.
+
+An Arrow IPC file that readers map into memory. Its metadata names the build it belongs to and how it was made. It is
+listed with its SHA-256 in dataset.json; index.arrow knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from livetrain.core.errors import UserError
+from livetrain.core.files import atomic_write
+from shards.faces.track import Track
+
+FILE_NAME = "faces.arrow"
+FORMAT = 1
+_KEY = b"livetrain_faces"
+
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("item", kind, nullable=False))
+
+
+SCHEMA = pa.schema(
+    [  # as face_track.Track; lists of no entry: no face
+        pa.field("frames", _list(pa.int32()), nullable=False),
+        pa.field("boxes", _list(pa.float32()), nullable=False),  # four numbers a frame, one box after the other
+        pa.field("scores", _list(pa.float32()), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # why there is no face; "" where there is one
+    ]
+)
+
+
+def write(path: Path, tracks: Sequence[Track | None], reasons: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Write the tracks, and the reasons where there is none, atomically, with `about` (JSON) as metadata; the same give
+    the same bytes."""
+    columns = [
+        pa.array([[] if t is None else t.frames for t in tracks], SCHEMA.field("frames").type),
+        pa.array([[] if t is None else t.boxes.reshape(-1) for t in tracks], SCHEMA.field("boxes").type),
+        pa.array([[] if t is None else t.scores for t in tracks], SCHEMA.field("scores").type),
+        pa.array(reasons, pa.string()),
+    ]
+    text = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    schema = SCHEMA.with_metadata({_KEY: text.encode()})
+    with atomic_write(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        out.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Map a faces.arrow into memory: a table of SCHEMA, and what `write` was told about it.
+
+    Raises FileNotFoundError; UserError when it is no such file.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+        about = json.loads((table.schema.metadata or {})[_KEY])
+        known = about["format"] == FORMAT and table.schema.equals(SCHEMA)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path}: not a file of faces that this version reads; run python -m shards faces again")
+    return table, about

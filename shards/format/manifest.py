@@ -1,0 +1,149 @@
+"""dataset.json: what a shard folder holds. Written last, so a folder that has it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from livetrain.core.errors import UserError
+from livetrain.core.files import file_sha256, write_text
+from shards.format import index_table
+from shards.format.tar import shard_name
+
+FILE_NAME = "dataset.json"
+FORMAT = 5  # 5: the index has the colours and the uneven times of videos
+
+
+def describe(
+    out: Path,
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    num_rejected: int,
+    group_column: str,
+    request: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest of a folder whose other files are all written. `rows` are those of the index."""
+    options = request["options"]
+    return {
+        "format": FORMAT,
+        "store": options["store"],
+        "seed": options["seed"],
+        "group_column": group_column,
+        "has_groups": bool(group_column),
+        "num_samples": len(rows),
+        "num_rejected": num_rejected,
+        "splits": split_counts(rows),
+        "shards": shard_entries(out, records),
+        "files": {
+            name: file_sha256(out / name) for name in (index_table.FILE_NAME, index_table.PARQUET_NAME, "rejected.csv")
+        },
+        "options": options,
+        "request": request["request"],
+    }
+
+
+def shard_entries(out: Path, records: Sequence[Mapping[str, Any]], first: int = 0) -> list[dict[str, Any]]:
+    """What the manifest says of shards that are written, numbered from `first`."""
+    return [
+        {
+            "name": f"{shard_name(number)}.tar",
+            "sha256": record["sha256"],
+            "idx_sha256": file_sha256(out / f"{shard_name(number)}.idx"),
+            "bytes": record["bytes"],
+            "num_samples": len(record["rows"]),
+        }
+        for number, record in enumerate(records, first)
+    ]
+
+
+def split_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Samples, live ones, attacks and people of each split; rows as in the index."""
+    return {name: _split(rows, name) for name in sorted({row["split"] for row in rows})}
+
+
+def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
+    members = [row for row in rows if row["split"] == name]
+    num_live = sum(row["label"] >= 0.5 for row in members)
+    return {
+        "num_samples": len(members),
+        "num_live": num_live,
+        "num_attack": len(members) - num_live,
+        "num_groups": len({(row["domain"], row["group"]) for row in members if row["group"]}),
+    }
+
+
+def before(path: Path) -> Path:
+    """Where the old content of a file of a shard folder is while several of them change: with dataset.json as it was,
+    it is the whole that was there."""
+    return path.with_name(f".{path.name}.before")
+
+
+def current(path: Path, sha256: str) -> Path:
+    """The file at `path`, or what was there before a change that did not reach dataset.json, whichever has this
+    SHA-256. Raises UserError where neither has; FileNotFoundError where there is none."""
+    if file_sha256(path) == sha256:
+        return path
+    if before(path).exists() and file_sha256(before(path)) == sha256:
+        return before(path)
+    raise UserError(
+        f"{path} is not the file that {FILE_NAME} there is about: the folder was copied in part, or changed; copy it "
+        "whole, or build it again"
+    )
+
+
+@contextlib.contextmanager
+def changing(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Change files that dataset.json names, and dataset.json last: a reader has all of them as they were, or all as
+    they are to be, also if this process is killed on the way."""
+    content = read(folder)
+    for name in names:
+        path, old = folder / name, before(folder / name)
+        # What an earlier change that was killed has left is kept: it is what dataset.json is about.
+        if path.exists() and file_sha256(path) == content["files"].get(name):
+            old.unlink(missing_ok=True)
+            os.link(path, old)
+    yield
+    for name in names:
+        before(folder / name).unlink(missing_ok=True)
+
+
+def write(out: Path, content: Mapping[str, Any]) -> None:
+    """Write the manifest with a checksum over itself."""
+    write_text(out / FILE_NAME, text_of(content))
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The manifest of a shard folder. UserError when there is none; ValueError, with the reason, when it is damaged."""
+    path = out / FILE_NAME
+    try:
+        text = path.read_bytes().decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: no such file; {out} is no shard folder, or its build was stopped: run the build again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
+    content = parse(text)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; build the shards again")
+    return content
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The manifest in the text of a dataset.json, of whatever format. Raises ValueError when it is damaged."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or text != text_of(content):
+        raise ValueError("its checksum does not match its content")
+    return content
+
+
+def text_of(content: Mapping[str, Any]) -> str:
+    """What is in dataset.json: the manifest with a checksum over itself."""
+    body = {name: value for name, value in content.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "checksum": checksum}, indent=2, sort_keys=True) + "\n"

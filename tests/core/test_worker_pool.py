@@ -1,0 +1,107 @@
+"""The pool of workers: results of all tasks, errors raised, and a dying worker that takes nothing else with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from livetrain.core import worker_pool
+from livetrain.core.errors import UserError
+from shards import build
+from tests.shards import clips
+
+
+def work(number: int) -> int:
+    if number == 13:
+        os.abort()  # as a crash in a decoder does
+    if number == 17:
+        signal.pause()  # as a decoder in an endless loop
+    if number == 19:
+        return len(bytearray(10**10))
+    if number == 99:
+        raise UserError("ninety-nine")
+    return number * number
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_every_task_gives_a_result(num_workers: int) -> None:
+    numbers = [3, 1, 4, 1, 5, 9, 2, 6]
+    results = dict(worker_pool.unordered(work, numbers, num_workers, build.PRELOAD))
+    assert [results[index] for index in range(8)] == [n * n for n in numbers]
+    assert list(worker_pool.unordered(work, [], num_workers, build.PRELOAD)) == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_error_is_raised_here(num_workers: int) -> None:
+    with pytest.raises(UserError, match="ninety-nine"):
+        list(worker_pool.unordered(work, [1, 99, 2], num_workers, build.PRELOAD))
+
+
+def test_only_the_task_that_kills_its_worker_lacks_a_result() -> None:
+    numbers = [1, 2, 13, 4, 5, 6, 7, 13, 9]
+    results = dict(worker_pool.unordered(work, numbers, 2, build.PRELOAD))
+    assert sorted(results) == list(range(9))
+    for index, number in enumerate(numbers):
+        if number == 13:
+            assert results[index] == worker_pool.WorkerDied("crashed")
+        else:
+            assert results[index] == number * number
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_a_task_that_hangs_is_ended_and_named(num_workers: int) -> None:
+    limits = worker_pool.Limits(1, 10**9)
+    results = dict(worker_pool.unordered(work, [1, 17, 3, 13, 17, 5], num_workers, build.PRELOAD, limits))
+    slow, crashed = worker_pool.WorkerDied("took longer than 1 s"), worker_pool.WorkerDied("crashed")
+    assert results == {0: 1, 1: slow, 2: 9, 3: crashed, 4: slow, 5: 25}
+
+
+def test_a_task_gets_no_more_memory_than_its_limit() -> None:
+    with pytest.raises(MemoryError):
+        list(worker_pool.unordered(work, [19], 2, build.PRELOAD, worker_pool.Limits(60, 10**9)))
+
+
+def test_a_caller_that_stops_early_leaves_no_process_behind() -> None:
+    results = worker_pool.unordered(work, [17, 1, 17], 2, build.PRELOAD, worker_pool.Limits(60, 10**9))
+    assert next(results) == (1, 1)
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_pool_names_what_its_workers_die_of() -> None:
+    """Tasks come one by one, from several threads; what fails takes nothing else with it."""
+    pool = worker_pool.Pool(work, 3, build.PRELOAD, worker_pool.Limits(1, 10**9))
+    tasks = [1, 13, 2, 17, 3, 19, 4, 99, 5]
+    futures = [pool.submit(task) for task in tasks]
+    found = {task: future.exception() or future.result() for task, future in zip(tasks, futures, strict=True)}
+    assert {task: found[task] for task in (1, 2, 3, 4, 5)} == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
+    assert found[13] == worker_pool.WorkerDied("crashed") and found[17] == worker_pool.WorkerDied(
+        "took longer than 1 s"
+    )
+    assert isinstance(found[19], MemoryError) and isinstance(found[99], UserError)
+    assert pool.submit(6).result() == 36
+    pool.close()
+
+
+def crash_on_bob(path: Path) -> build.Probed:
+    if path.name == "bob-0.mp4":
+        os.abort()
+    if path.name == "bob-1.mkv":
+        signal.pause()
+    return build.probe_file(path)
+
+
+def test_videos_on_which_the_decoder_crashes_or_hangs_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = clips.corpus(tmp_path / "c", clips_per_person=2)
+    monkeypatch.setattr("shards.build.probe_file", crash_on_bob)
+    monkeypatch.setattr("shards.build.MAX_SECONDS", -59)
+    assert clips.build(folder, tmp_path / "s", "--workers", 2) == 0
+    lines = (tmp_path / "s/rejected.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["bob-0.mp4", "bob-1.mkv"]
+    assert lines[1].endswith("the decoder crashed") and lines[2].endswith("the decoder took longer than 1 s")

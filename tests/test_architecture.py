@@ -1,0 +1,63 @@
+"""The rooms of the code and their arrows: docs/develop/architecture.md lists what each room may import."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+TOP = {"cli", "train", "evaluate", "predict", "__init__", "__main__"}
+
+
+def allowed() -> dict[str, list[str]]:
+    """room → what it may import, from the table in the docs."""
+    text = (REPO / "docs" / "develop" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    return {room: re.findall(r"`([\w.]+)`", cell) for room, cell in rows}
+
+
+def room(module: str) -> str:
+    """The room of a dotted module name."""
+    package, *parts = module.split(".")
+    if package == "shards":
+        return "shards.format" if parts[:1] == ["format"] else "shards"
+    return package if not parts or parts[0] in TOP or not (REPO / package / parts[0]).is_dir() else parts[0]
+
+
+def arrows() -> dict[str, set[str]]:
+    """room → rooms that it imports, anywhere in its modules."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in [*REPO.glob("livetrain/**/*.py"), *REPO.glob("shards/**/*.py")]:
+        own = room(".".join(path.relative_to(REPO).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [item.name for item in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{item.name}" for item in node.names]
+            found[own] |= {room(name) for name in names if name.split(".")[0] in ("livetrain", "shards")} - {own}
+    return found
+
+
+def test_rooms_import_what_the_docs_allow_and_nothing_else() -> None:
+    table = allowed()
+    assert len(table) >= 15, "the table is read"
+    assert {own: sorted(found) for own, found in arrows().items() if found} == {
+        own: sorted(rooms) for own, rooms in table.items() if rooms
+    }
+
+
+def test_arrows_point_down_the_table_so_there_is_no_cycle() -> None:
+    table = allowed()
+    order = {own: place for place, own in enumerate(table)}
+    assert [(own, other) for own, rooms in table.items() for other in rooms if order[other] <= order[own]] == []
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    """Two things are in a longer one."""
+    lengths = {
+        str(path.relative_to(REPO)): len(path.read_text(encoding="utf-8").splitlines())
+        for package in ("livetrain", "shards")
+        for path in REPO.glob(f"{package}/**/*.py")
+    }
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
