@@ -70,17 +70,17 @@ def evaluate(
     from livetrain.checkpoint import folders
     from livetrain.data import Dataset, leaks
     from livetrain.distributed import collectives, fsdp
-    from livetrain.evaluation.final import conclude
+    from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.training import resume, setup
     from livetrain.verdict import threshold
 
     accelerator = setup.make_accelerator(config)
-    checkpoint_folder, manifest = collectives.first_decides(
+    checkpoint_folder, manifest = collectives.decide_on_rank_zero(
         lambda: (checkpoint_folder, folders.check(checkpoint_folder))
     )
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
-    model, loss = setup.make_model(config, accelerator, with_weights=False)
+    model = setup.make_model(config, accelerator, with_weights=False)
     if accelerator.is_fsdp2:
         fsdp.to_meta(model)
         fsdp.shard(model, accelerator, config)
@@ -91,15 +91,13 @@ def evaluate(
         resume.write_config(config)
     run_dir, trained = run_dir or Path(config.run_dir), trained or config
     own, scoring = threshold.scoring_of(trained), threshold.scoring_of(config)
-    conclude(
-        accelerator, config, dataset, model, loss, step=manifest["step"], checkpoint=checkpoint_folder,
-        stored=threshold.find(
-            run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict,
-            weights_sha256=folders.weights_sha256(checkpoint_folder),
-        ),
-        record=record, home=run_dir,
-        may_fit=all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA),
+    stored = threshold.find(
+        run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict,
+        weights_sha256=folders.weights_sha256(checkpoint_folder),
     )  # fmt: skip
+    may_fit = all(getattr(config.data, name) == getattr(trained.data, name) for name in DATA)
+    origin = Origin(manifest["step"], checkpoint_folder, stored, may_fit, record, home=run_dir)
+    final_evaluation(accelerator, config, dataset, model, origin)
 
 
 def differing(trained: Config, config: Config) -> dict[str, Any]:

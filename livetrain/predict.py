@@ -132,8 +132,8 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
 
     from livetrain.data import VideoFiles
 
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-    files = VideoFiles([folder / name for name in names], model.workers(local_world))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    files = VideoFiles([folder / name for name in names], model.workers(local_size))
     stamps = iter([_stamp(folder, name) for name in names])
     bar = progress("predicting", len(names), "videos", enabled=state.is_main_process)
     try:
@@ -142,7 +142,7 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
             if not names:
                 return
             rows = np.arange(len(names))
-            for batch in model.score(files, rows, batch_size=model.batch_size, local_world=local_world):
+            for batch in model.score(files, rows, batch_size=model.batch_size, local_size=local_size):
                 for prediction in batch:
                     out.write(json.dumps({"stamp": next(stamps), **asdict(prediction)}) + "\n")
                 out.flush()

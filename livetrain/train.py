@@ -31,11 +31,11 @@ def train(config: Config, stop: StopRequest) -> None:
     from livetrain import data
     from livetrain.core.progress import warn_stderr
     from livetrain.distributed import collectives
-    from livetrain.evaluation.final import conclude
+    from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.planner import dry_run
     from livetrain.tracking.run_lock import Ownership
     from livetrain.training import resume, setup
-    from livetrain.training.trainer import Loop
+    from livetrain.training.trainer import Trainer
 
     setup.check_batch(config)
     accelerator = setup.make_accelerator(config)
@@ -44,11 +44,11 @@ def train(config: Config, stop: StopRequest) -> None:
     data.attack_types.check(dataset, config)
     for notice in data.leaks.check(dataset, config):
         warn(f"warning: {notice}")
-    model, loss = setup.make_model(config, accelerator)
+    model = setup.make_model(config, accelerator)
 
     if config.dry_run:
         if accelerator.is_main_process:
-            print(dry_run.describe(config, dataset, model.to(accelerator.device), loss, accelerator))
+            print(dry_run.describe(config, dataset, model.to(accelerator.device), accelerator))
         return
 
     with contextlib.ExitStack() as held:
@@ -56,24 +56,13 @@ def train(config: Config, stop: StopRequest) -> None:
         def take() -> None:
             held.callback(Ownership(Path(config.run_dir)).take().release)
 
-        collectives.first_decides(take)
+        collectives.decide_on_rank_zero(take)
         start = resume.find_start(config, dataset, warn)
-        parts = setup.make_parts(config, accelerator, dataset, model, loss, start)
-        with Loop(config, accelerator, dataset, parts, start, warn, stop) as loop:
-            loop.train()
-            best = loop.load_best()
-            conclude(
-                accelerator,
-                config,
-                dataset,
-                model,
-                loss,
-                step=parts.num_steps,
-                checkpoint=best,
-                wandb=loop.wandb,
-                after_batch=loop.pause_point,
-                after_scoring=loop.scored,
-            )
+        objects = setup.make_objects(config, accelerator, dataset, model, start)
+        with Trainer(config, accelerator, dataset, objects, start, warn, stop) as trainer:
+            trainer.train()
+            origin = Origin(objects.num_steps, trainer.load_best())
+            final_evaluation(accelerator, config, dataset, model, origin, wandb=trainer.log.wandb, hooks=trainer.hooks)
     accelerator.end_training()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelerate import PartialState
 
 from livetrain.core.errors import UserError
-from livetrain.distributed.collectives import first_decides
+from livetrain.distributed.collectives import decide_on_rank_zero
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         return 1 // (arguments[0] == "none")
 
     try:
-        print(f"rank {rank}: {first_decides(decide)}", flush=True)
+        print(f"rank {rank}: {decide_on_rank_zero(decide)}", flush=True)
     except Exception as error:
         print(f"rank {rank}: {type(error).__name__}: {error}", flush=True)
     return 0

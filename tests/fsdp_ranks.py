@@ -33,7 +33,7 @@ from livetrain.config import Config, load_config
 from livetrain.core.errors import UserError
 from livetrain.data import Batch
 from livetrain.distributed import fsdp
-from livetrain.model import Ema, build_optimizer, build_schedule, prepare_model
+from livetrain.model import Ema, build_loss, build_optimizer, build_schedule, prepare_model
 from livetrain.training import setup
 from livetrain.training.step import Updater
 from tests.runs import forget_accelerator
@@ -73,7 +73,7 @@ def updates(config: Config, *, in_shards: bool, half: bool, backend: str = "aot_
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with accelerator_of(config, in_shards=in_shards, half=half) as accelerator:
-        model, loss = setup.make_model(config, accelerator)
+        model = setup.make_model(config, accelerator)
         blocks = fsdp.units(model.backbone) if in_shards else None
         prepare_model(
             model, config.model, accelerator.device, accelerator.num_processes, backend=backend, blocks=blocks
@@ -87,7 +87,7 @@ def updates(config: Config, *, in_shards: bool, half: bool, backend: str = "aot_
         schedule = build_schedule(optimizer, config.optim, 10)
         assert accelerator.is_fsdp2 == in_shards
         wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
-        updater = Updater(accelerator, config, wrapped, loss, optimizer, schedule, ema)
+        updater = Updater(accelerator, config, wrapped, build_loss(config.loss), optimizer, schedule, ema)
         found: dict[str, Any] = {"losses": [], "norms": []}
         for step in range(STEPS):
             result = updater.update(step, batches(config, accelerator, step))

@@ -62,7 +62,7 @@ def train_here(config: Config, *, with_report: bool = False) -> None:
 @contextlib.contextmanager
 def without_report() -> Iterator[None]:
     """Runs end without report.html."""
-    with mock.patch.object(page, "write", lambda run_dir, **_: run_dir / page.FILE_NAME):
+    with mock.patch.object(page, "write", lambda content, **_: content.run.report):
         yield
 
 

@@ -21,7 +21,6 @@ from livetrain.config import load_config
 from livetrain.data import Dataset, isolated_decode
 from livetrain.evaluation.evaluator import evaluate
 from livetrain.inference.package import load, open_shards, write
-from livetrain.model import build_loss
 from livetrain.verdict.scores import FAILED, Scores
 from tests import crashing, ranks
 from tests.runs import forget_accelerator
@@ -35,8 +34,7 @@ def scored_on_shards(run: Path, *overrides: str) -> Scores:
     config = load_config([run / "config.yaml"], overrides, warn=lambda line: None)
     dataset = Dataset.open(config.data.shards)
     trained = load(run, overrides)
-    model, loss = trained.model, build_loss(config.loss)
-    return evaluate(Accelerator(), config, dataset, config.data.test_split, model, loss).scores
+    return evaluate(Accelerator(), config, dataset, config.data.test_split, trained.model).scores
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +290,7 @@ def test_an_evaluation_counts_and_names_the_clips_whose_score_is_nan(
 
     trained.model.register_forward_hook(spoil)
     dataset = open_shards(trained.config, plain)
-    loss = build_loss(trained.config.loss)
-    found = evaluate(Accelerator(), trained.config, dataset, "test", trained.model, loss).scores
+    found = evaluate(Accelerator(), trained.config, dataset, "test", trained.model).scores
     failed = found.key[~found.scored].tolist()
     assert failed and found.scored.any() and not np.isnan(found.p_live[found.scored]).any()
     assert f"the score of {failed[0]} is NaN or Inf" in capsys.readouterr().err

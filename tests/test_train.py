@@ -368,7 +368,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     told = capsys.readouterr().out
     for word in ("train", "dev", "test", "people", "6 updates of 8 clips", "parameters", "FLOPs", "memory"):
         assert word in told
-    assert "lanes        cpu 100%: h264" in told
+    assert "decoders     cpu 100%: h264" in told
     loading, model = (float(re.search(rf"{word} ([\d,.]+)", told)[1].replace(",", "")) for word in ("loading", "model"))
     expected = float(re.search(r"expected +([\d,.]+) clips/s", told)[1].replace(",", ""))
     assert expected == pytest.approx(1 / (1 / loading + 1 / model), rel=0.05), "both on the same cores"

@@ -211,7 +211,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
     from livetrain.config import load_config
     from livetrain.data import Batch
     from livetrain.distributed import fsdp
-    from livetrain.model import build_optimizer, build_schedule
+    from livetrain.model import build_loss, build_optimizer, build_schedule
     from livetrain.training import setup
     from livetrain.training.step import Updater
 
@@ -228,7 +228,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         ]  # fmt: skip
         config = load_config([], [*keys, *options], warn=lambda line: None)
         accelerator = setup.make_accelerator(config)
-        model, loss = setup.make_model(config, accelerator)
+        model = setup.make_model(config, accelerator)
         if name == FSDP:
             fsdp.cut(model, accelerator, config)
         optimizer: Any = build_optimizer(model, config.optim)
@@ -236,7 +236,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         wrapped: Any = model
         if name not in (ALONE, "network"):
             wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
-        parts = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
+        parts = Updater(accelerator, config, wrapped, build_loss(config.loss), optimizer, schedule, None)
         batch = Batch(
             torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),
             torch.ones(1, dtype=torch.bool), np.zeros(1, dtype=np.int64), np.zeros((1, NUM_FRAMES), dtype=np.int64),

@@ -174,7 +174,7 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
 
     from livetrain.data import Batch
     from livetrain.distributed import fsdp
-    from livetrain.model import build_optimizer, build_schedule
+    from livetrain.model import build_loss, build_optimizer, build_schedule
     from livetrain.training import setup
     from livetrain.training.step import Updater
 
@@ -187,13 +187,13 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
         ]  # fmt: skip
         config = load_config([], keys, warn=lambda line: None)
         accelerator = setup.make_accelerator(config)
-        model, loss = setup.make_model(config, accelerator)
+        model = setup.make_model(config, accelerator)
         if sharded_weights:
             fsdp.cut(model, accelerator, config)
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 10)
         wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
-        updater = Updater(accelerator, config, wrapped, loss, optimizer, schedule, None)
+        updater = Updater(accelerator, config, wrapped, build_loss(config.loss), optimizer, schedule, None)
         device = accelerator.device
         generator = torch.Generator().manual_seed(0)
         clips = torch.randn(4, 2, 3, 160, 160, generator=generator).to(device)

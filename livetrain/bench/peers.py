@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.bench.sides import steady_rate
+from livetrain.core.world import World
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = ("decode", "resize", "augment")
@@ -102,7 +103,7 @@ def _livetrain(task: Task, shards: Path) -> tuple[float, dict[str, float]]:
             pool.shutdown(cancel_futures=True)
         return found
     loader = data.train_loader(
-        dataset, config, rank=0, world=1, local_world=1, device=torch.device(task.device), mean=MEAN, std=STD,
+        dataset, config, world=World(torch.device(task.device)), mean=MEAN, std=STD,
         num_steps=steps,
     )  # fmt: skip
     with loader:

@@ -22,6 +22,7 @@ from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.synthetic import make_folder
+from livetrain.core.world import World
 
 SAMPLES_A_SHARD = 1000
 FAR = 1_000_000  # the step of a run that goes on
@@ -88,7 +89,7 @@ def first_batch(folder: Path, step: int = 0) -> tuple[float, dict[str, float]]:
     found = time.perf_counter()
     after = _memory()
     loader = train_loader(
-        dataset, config, rank=0, world=1, local_world=1, device=torch.device("cpu"), mean=MEAN, std=STD,
+        dataset, config, world=World(torch.device("cpu")), mean=MEAN, std=STD,
         start_step=step, num_steps=step + 2,
     )  # fmt: skip
     with loader:

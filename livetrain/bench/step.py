@@ -1,6 +1,6 @@
 """`livetrain bench step`: training as it is against what stops it, and against loops that others would write.
 
-    livetrain            `Loop.train` on real shards: loader, updates, log lines
+    livetrain            `Trainer.train` on real shards: loader, updates, log lines
     cached batch         the same updates on one batch that is there already: what the loader costs
     plain PyTorch        forward, backward, AdamW on that batch, nothing else: what livetrain costs
     Lightning            the same in a LightningModule
@@ -30,6 +30,7 @@ from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.config import Config, load_config
+from livetrain.core.world import World
 from livetrain.data import Batch, Dataset, train_loader
 from livetrain.planner.formulas import lifted_by
 
@@ -137,13 +138,13 @@ def _add(table: Table, name: str, found: dict[str, Measured]) -> None:
 
 
 def livetrain(work: Work) -> tuple[float, dict[str, float]]:
-    """`Loop.train`, as a run does it; figures from its own log lines."""
+    """`Trainer.train`, as a run does it; figures from its own log lines."""
     from livetrain.distributed.preemption import StopRequest
-    from livetrain.training.trainer import Loop
+    from livetrain.training.trainer import Trainer
 
     with _prepared(work) as (config, accelerator, dataset, parts), StopRequest() as stop:
-        with Loop(config, accelerator, dataset, parts, None, lambda line: None, stop) as loop:
-            loop.train()
+        with Trainer(config, accelerator, dataset, parts, None, lambda line: None, stop) as trainer:
+            trainer.train()
         lines = (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "train" and record["step"] > SKIPPED]
     figures = ("samples_per_second", "data_wait_percent", "mfu_percent", "gpu_memory_gib")
@@ -259,7 +260,7 @@ def loader(work: Work) -> float:
         device = accelerator.device
         num_steps = SKIPPED + work.updates + 4  # the loader's end is no part of the time
         batches = train_loader(
-            dataset, config, rank=0, world=1, local_world=1, device=device, mean=parts.model.mean, std=parts.model.std,
+            dataset, config, world=World(device), mean=parts.model.mean, std=parts.model.std,
             num_steps=num_steps,
         )  # fmt: skip
         with batches:
@@ -284,16 +285,14 @@ def _prepared(work: Work) -> Iterator[Any]:
         config = work.config(folder)
         accelerator = setup.make_accelerator(config)
         dataset = Dataset.open(config.data.shards, config.data)
-        model, loss = setup.make_model(config, accelerator)
-        parts = setup.make_parts(config, accelerator, dataset, model, loss, None)
+        model = setup.make_model(config, accelerator)
+        parts = setup.make_objects(config, accelerator, dataset, model, None)
         yield config, accelerator, dataset, parts
         dataset.close()
 
 
 def _first_batch(config: Config, dataset: Dataset, model: Any, device: torch.device) -> Batch:
-    loader = train_loader(
-        dataset, config, rank=0, world=1, local_world=1, device=device, mean=model.mean, std=model.std, num_steps=1
-    )
+    loader = train_loader(dataset, config, world=World(device), mean=model.mean, std=model.std, num_steps=1)
     with loader:
         return next(iter(loader))
 

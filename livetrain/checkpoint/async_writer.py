@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from livetrain.checkpoint import folders
-from livetrain.checkpoint.barrier import Team
+from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.core.errors import UserError
 
@@ -36,10 +36,10 @@ class CheckpointWriter:
         keep_last: int,
         keep_every: int,
         tell: Callable[[str], None],
-        team: Team | None = None,
+        team: RankBarrier | None = None,
     ) -> None:
         self.folder, self.keep_last, self.keep_every, self.tell = folder, keep_last, keep_every, tell
-        self.team = team or Team()
+        self.team = team or RankBarrier()
         self.stall_seconds = 0.0
         self.num_failed = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="livetrain-checkpoint")  # one: writes keep their order
@@ -69,7 +69,7 @@ class CheckpointWriter:
     ) -> None:
         """Write the weights that dev chose. Call it on one process; of weights in shards, on all: each copies and
         writes its own, and none has them whole."""
-        team = self.team if in_shards else Team()
+        team = self.team if in_shards else RankBarrier()
         share = folders.own_share(model, team) if in_shards else model
 
         def write(copied: dict[str, torch.Tensor]) -> None:

@@ -20,7 +20,7 @@ POLL_SECONDS = (0.02, 0.5)  # at first, and at most
 
 
 @dataclass
-class Team:
+class RankBarrier:
     """`rank` of `world` processes. patience_seconds: how long the first one waits for a report. broken: set it when a
     process is known to be gone, and none waits any more."""
 
@@ -31,7 +31,7 @@ class Team:
     broken: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
-    def of_this_run(cls, patience_seconds: float) -> Team:
+    def of_this_run(cls, patience_seconds: float) -> RankBarrier:
         """The processes of torch.distributed, or this one alone."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return cls()

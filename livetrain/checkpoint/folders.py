@@ -31,7 +31,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from livetrain.checkpoint import safetensors_io
-from livetrain.checkpoint.barrier import Team
+from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, fsync_folder, save_tensors, write_json
 
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Saved:
+class CheckpointReader:
     """A checkpoint on the disk, found whole. Its tensors are read when asked for."""
 
     path: Path
@@ -77,7 +77,9 @@ class Saved:
         return safetensors_io.put_back(value, lambda name: torch.empty(shapes[name], dtype=dtypes[name]))
 
 
-def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -> tuple[Checkpoint, dict[str, Any]]:
+def share_of(
+    checkpoint: Checkpoint, alike: Callable[[str], bool], team: RankBarrier
+) -> tuple[Checkpoint, dict[str, Any]]:
     """(an outline of the checkpoint, the tensors that this process is to write, by name).
 
     alike: whether all processes hold the same under a name. Shards are everyone's own; what is neither is the first
@@ -99,7 +101,7 @@ def share_of(checkpoint: Checkpoint, alike: Callable[[str], bool], team: Team) -
     return Checkpoint(checkpoint.step, **outline), share
 
 
-def own_share(tensors: Mapping[str, torch.Tensor], team: Team) -> dict[str, torch.Tensor]:
+def own_share(tensors: Mapping[str, torch.Tensor], team: RankBarrier) -> dict[str, torch.Tensor]:
     """Of weights in shards, what this process is to write: its shards, and on the first one what is in none."""
     return {
         name: tensor
@@ -121,7 +123,7 @@ def save(
     keep_last: int,
     keep_every: int = 0,
     share: Mapping[str, torch.Tensor] | None = None,
-    team: Team | None = None,
+    team: RankBarrier | None = None,
 ) -> Path:
     """Write `folder`/step-NNNNNNNN, then prune all but the `keep_last` newest and every `keep_every`-th step (0: none).
 
@@ -129,7 +131,7 @@ def save(
     when the folder is there. Tensors must be dense, on the CPU, and share no memory (see `snapshot`). Raises UserError
     when it cannot be written (disk full); the checkpoints before it are untouched.
     """
-    team = team or Team()
+    team = team or RankBarrier()
     if share is None:
         checkpoint, share = share_of(checkpoint, lambda name: True, team)
 
@@ -151,14 +153,14 @@ def save(
 
 
 def save_best(
-    folder: Path, step: int, model: Mapping[str, torch.Tensor], figures: dict[str, Any], team: Team | None = None
+    folder: Path, step: int, model: Mapping[str, torch.Tensor], figures: dict[str, Any], team: RankBarrier | None = None
 ) -> Path:
     """Write `folder`/best-NNNNNNNN with the weights that were scored, then remove the best one before.
 
     Call it on one process, or on every one of `team` with its share of the weights: the first one joins them, a tensor
     at a time. Tensors and errors are as in `save`.
     """
-    team = team or Team()
+    team = team or RankBarrier()
 
     def write(temporary: Path) -> list[Path]:
         if team.world == 1:
@@ -182,12 +184,12 @@ def save_best(
     return target
 
 
-def load(path: Path) -> Saved:
+def load(path: Path) -> CheckpointReader:
     """Open a step folder. Raises UserError when it is incomplete, damaged or of another kind."""
     return _open(path, check(path))
 
 
-def open_checked(path: Path) -> Saved:
+def open_checked(path: Path) -> CheckpointReader:
     """`load` of a folder that another process has checked: its files are not read through."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -196,7 +198,7 @@ def open_checked(path: Path) -> Saved:
     return _open(path, manifest)
 
 
-def _open(path: Path, manifest: dict[str, Any]) -> Saved:
+def _open(path: Path, manifest: dict[str, Any]) -> CheckpointReader:
     if not (path / STATE).exists():
         raise UserError(f"{path} holds weights to evaluate, no state to go on from; choose a step-* folder")
     try:
@@ -205,7 +207,7 @@ def _open(path: Path, manifest: dict[str, Any]) -> Saved:
         raise UserError(f"{path / STATE} holds more than tensors and numbers; livetrain did not write it") from None
     if not (path / TENSORS).is_dir() or "model" not in outline:
         raise UserError(f"{path} was written by an older version of livetrain, which has to go on from it")
-    return Saved(path, manifest["step"], outline, safetensors_io.Stored(path / TENSORS))
+    return CheckpointReader(path, manifest["step"], outline, safetensors_io.Stored(path / TENSORS))
 
 
 def load_weights(path: Path, *, averaged: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -233,7 +235,7 @@ def stored_weights(path: Path, manifest: dict[str, Any], *, averaged: bool) -> t
     return saved.stored, "ema/" if averaged and saved.outline["ema"] is not None else "model/"
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Saved | None:
+def newest(folder: Path, warn: Callable[[str], None]) -> CheckpointReader | None:
     """The newest checkpoint in `folder` that is whole, or None; damaged ones are passed over with a warning."""
     for path in reversed(list_steps(folder)):
         try:
@@ -294,7 +296,7 @@ def _write_folder(
     step: int,
     figures: dict[str, Any],
     write: Callable[[Path], list[Path]],
-    team: Team,
+    team: RankBarrier,
     join: Callable[[Path], list[Path]] | None = None,
 ) -> Path:
     """`write(aside)`, which returns its files, on every process of the team; the first one then makes it `target`.
@@ -329,7 +331,7 @@ def _write_folder(
     return target
 
 
-def _write_part(temporary: Path, write: Callable[[Path], list[Path]], team: Team) -> dict[str, Any]:
+def _write_part(temporary: Path, write: Callable[[Path], list[Path]], team: RankBarrier) -> dict[str, Any]:
     """{"sha256": of each file written} or {"error": why not}."""
     try:
         if team.world == 1:

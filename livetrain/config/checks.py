@@ -116,7 +116,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield ["fsdp.param_dtype", "fsdp.reduce_dtype"], not in_shards, "weights that are not in shards"
     ddp = [f"ddp.{item.name}" for item in dataclasses.fields(DdpConfig)]
     yield ddp, in_shards, "weights in shards (FSDP2)"
-    yield ["data.nvdec_lanes"], config.data.decoder == "cpu", "data.decoder=cpu"
+    yield ["data.nvdec_pipelines"], config.data.decoder == "cpu", "data.decoder=cpu"
     yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
     yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"
     yield ["data.frame_stride"], config.data.sampling != "stride", f"data.sampling={config.data.sampling}"

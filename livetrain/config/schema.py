@@ -35,8 +35,8 @@ class DataConfig:
     """Train on classes, kinds of attack (beside as many live clips as attacks in all), or domains equally often."""
     balance_strength: float = number(1.0, 0.0, 1.0)
     """1: equally often; 0: as often as they are there; in between: in proportion to their number ^ (1 - this)."""
-    nvdec_lanes: int = number(4, 1, 16)
-    """Pipelines that decode videos side by side on a GPU."""
+    nvdec_pipelines: int = number(4, 1, 16)
+    """Pipelines that decode videos in parallel on a GPU."""
     decode_memory_mb: int = number(4096, 1)
     """Decoded pictures, before they are resized, take at most so much of the GPU (or of DALI on the CPU) at a time."""
     sampling: str = choice("segments", "interval", "stride")

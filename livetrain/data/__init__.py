@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livetrain.data import attack_types, leaks
+    from livetrain.data.batch import Batch, Failure
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
-    from livetrain.data.loader import Batch, Failure, Loader, eval_loader, train_loader
+    from livetrain.data.loader import Loader
+    from livetrain.data.loaders import eval_loader, train_loader
     from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
     from livetrain.data.video_files import VideoFiles, files_loader
 
@@ -38,7 +40,9 @@ _MODULES = {
     "dataset": ("Dataset", "FetchError"),
     "decode": ("DecodeError",),
     "video_files": ("VideoFiles", "files_loader"),
-    "loader": ("Batch", "Failure", "Loader", "eval_loader", "train_loader"),
+    "batch": ("Batch", "Failure"),
+    "loader": ("Loader",),
+    "loaders": ("eval_loader", "train_loader"),
     "plan": ("PADDING", "epoch_of_step", "num_train_steps"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

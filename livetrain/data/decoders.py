@@ -1,4 +1,4 @@
-"""Which way a clip takes to the graph, and what its samples stand for: pure functions of its row in the index."""
+"""Which decoder a clip uses, and what its samples stand for: pure functions of its row in the index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from shards.format.colour import Colours
 
-Source = Literal["frames", "video", "jpeg"]
+Decoder = Literal["cpu", "nvdec", "image"]
 
 # What NVDEC gives as libavcodec does, through DALI 2.4 on an H200: no value of RGB was more than one level away when
 # both were converted alike.
@@ -27,9 +27,9 @@ class Rows(Protocol):
     def text(self, name: str, row: int) -> str: ...
 
 
-def lane_of(rows: Rows, row: int, *, on_gpu: bool) -> Source:
-    """`source_of` the clip in a row of the index."""
-    return source_of(**facts_of(rows, row), on_gpu=on_gpu)
+def decoder_of(rows: Rows, row: int, *, on_gpu: bool) -> Decoder:
+    """`choose_decoder` the clip in a row of the index."""
+    return choose_decoder(**facts_of(rows, row), on_gpu=on_gpu)
 
 
 def colours_of(rows: Rows, row: int) -> Colours:
@@ -38,7 +38,7 @@ def colours_of(rows: Rows, row: int) -> Colours:
 
 
 def facts_of(rows: Rows, row: int) -> dict[str, Any]:
-    """What `source_of` asks of a row of the index."""
+    """What `choose_decoder` asks of a row of the index."""
     numbers = {name: int(rows.column(name)[row]) for name in ("is_interlaced", "is_regular", "is_range_coded")}
     size = {name: int(rows.column(f"coded_{name}")[row]) for name in ("width", "height")}
     return {name: rows.text(name, row) for name in ("store", "codec", "pixel_format")} | numbers | size
@@ -50,14 +50,14 @@ def decoded_bytes(rows: Rows, row: int, num_frames: int) -> int:
     return 3 * size * num_frames
 
 
-def source_of(store: str, *, on_gpu: bool, **facts: Any) -> Source:
-    """`jpeg`: pictures that DALI decodes. `video`: a file that NVDEC decodes. `frames`: PyAV decodes on the CPU.
+def choose_decoder(store: str, *, on_gpu: bool, **facts: Any) -> Decoder:
+    """`image`: DALI decodes stored JPEG frames. `nvdec`: NVDEC decodes a video. `cpu`: libavcodec decodes one.
 
     on_gpu: whether there is an NVDEC to use. facts: those of `why_not_nvdec`.
     """
     if store == "frames":
-        return "jpeg"
-    return "video" if on_gpu and not why_not_nvdec(**facts) else "frames"
+        return "image"
+    return "nvdec" if on_gpu and not why_not_nvdec(**facts) else "cpu"
 
 
 def why_not_nvdec(

@@ -1,7 +1,7 @@
 """The DALI pipeline: crop, resize, rotate, augment, normalise. One graph for CPU and GPU, and no random operator in it.
 
 Everything that varies is an input, so the same inputs give the same pixels, whatever process or batch they are in.
-Three sources enter the same graph: pictures decoded, cropped and resized on the CPU (`frames`), whole video files
+Three sources enter the same graph: pictures decoded, cropped and resized on the CPU (`cpu`), whole video files
 decoded by DALI (`video`: NVDEC on CUDA), and JPEGs (`jpeg`: nvJPEG on CUDA; each frame is then a sample of its own,
 with its clip's parameters). RGB that DALI made of a video is brought to the standard formulas by a matrix a clip,
 before it is rounded.
@@ -20,7 +20,7 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Augmentation
-from livetrain.data.decoders import Source
+from livetrain.data.decoders import Decoder
 from shards.format.colour import Colours, correction
 
 Params = dict[str, NDArray[Any]]
@@ -43,7 +43,7 @@ class GraphError(Exception):
 
 
 class Graph:
-    """Pipelines for clips of one source; batches may hold 1 to `max_clips` clips of at most `num_frames` frames,
+    """Pipelines for clips of one decoder; batches may hold 1 to `max_clips` clips of at most `num_frames` frames,
     all of a batch equally many.
 
     `push` up to `DEPTH` batches, `pull` them in the same order. `dtype` is torch.float32 or torch.float16.
@@ -51,7 +51,7 @@ class Graph:
 
     def __init__(
         self,
-        source: Source,
+        decoder: Decoder,
         augmentations: Sequence[Augmentation],
         example: Params,
         *,
@@ -64,13 +64,13 @@ class Graph:
         dtype: torch.dtype,
         num_threads: int,
     ) -> None:
-        self.source, self.device, self.dtype = source, device, dtype
+        self.decoder, self.device, self.dtype = decoder, device, dtype
         self._free: list[Pipeline] = []
         self._busy: deque[tuple[Pipeline, int]] = deque()
 
         def make() -> Pipeline:
             pipeline = _define(
-                source,
+                decoder,
                 list(augmentations),
                 _input_types(self._inputs(example)),
                 image_size,
@@ -78,7 +78,7 @@ class Graph:
                 [255 * s for s in std],
                 device.type == "cuda",
                 types.FLOAT16 if dtype == torch.float16 else types.FLOAT,
-                batch_size=max_clips * (num_frames if source == "jpeg" else 1),
+                batch_size=max_clips * (num_frames if decoder == "image" else 1),
                 num_threads=num_threads,
                 device_id=(device.index or 0) if device.type == "cuda" else None,
                 prefetch_queue_depth=1,
@@ -98,15 +98,15 @@ class Graph:
         assert len(self._busy) < DEPTH, "pull before pushing more"
         num_clips = len(media)
         params = self._inputs(params)
-        if self.source == "jpeg":
+        if self.decoder == "image":
             media = [jpeg for clip in media for jpeg in clip]
             params = {name: np.repeat(values, frames.shape[1], axis=0) for name, values in params.items()}
-        if self.source != "frames":
+        if self.decoder != "cpu":
             media = [np.frombuffer(item, np.uint8) for item in media]
         pipeline = self._free.pop() if self._free else self._make()
         pipeline.feed_input("media", list(media))
         # One dense array an input: as lists of arrays, 18 inputs of 256 samples take 15 ms of Python, so 0.7.
-        if self.source == "video":
+        if self.decoder == "nvdec":
             pipeline.feed_input("frame_numbers", np.ascontiguousarray(frames, np.int32))
         for name, values in params.items():
             pipeline.feed_input(name, np.ascontiguousarray(values))
@@ -134,7 +134,7 @@ class Graph:
     def _inputs(self, params: Params) -> Params:
         """What the graph takes of the parameters: a picture that is cropped needs no box, and one that DALI has not
         converted no other colours."""
-        unused = {"frames": {"box", *COLOUR_INPUTS}, "jpeg": COLOUR_INPUTS, "video": set()}[self.source]
+        unused = {"cpu": {"box", *COLOUR_INPUTS}, "image": COLOUR_INPUTS, "nvdec": set()}[self.decoder]
         return {name: values for name, values in params.items() if name not in unused}
 
     def _copy(self, output: Any) -> torch.Tensor:
@@ -153,7 +153,7 @@ class Graph:
 
 @pipeline_def(enable_conditionals=True)
 def _define(
-    source: Source,
+    decoder: Decoder,
     augmentations: list[Augmentation],
     inputs: dict[str, tuple[Any, int]],
     size: int,
@@ -162,24 +162,24 @@ def _define(
     on_gpu: bool,
     dtype: Any,
 ) -> Any:
-    layout = "HWC" if source == "jpeg" else "FHWC"
+    layout = "HWC" if decoder == "image" else "FHWC"
     params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
-    decoder = "mixed" if on_gpu else "cpu"
-    if source == "frames":
+    device = "mixed" if on_gpu else "cpu"
+    if decoder == "cpu":
         frames = fn.external_source(name="media", dtype=types.UINT8, ndim=4, layout="FHWC")
         frames = frames.gpu() if on_gpu else frames
     else:
         encoded = fn.external_source(name="media", dtype=types.UINT8, ndim=1)
-        if source == "video":
+        if decoder == "nvdec":
             numbers = fn.external_source(name="frame_numbers", dtype=types.INT32, ndim=1)
-            frames = fn.decoders.video(encoded, device=decoder, frames=numbers)
+            frames = fn.decoders.video(encoded, device=device, frames=numbers)
         else:
-            frames = fn.decoders.image(encoded, device=decoder, output_type=types.RGB)
+            frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
         box = params["box"]
         # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
         frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
         resized: dict[str, Any] = {"size": [size, size], "interp_type": types.INTERP_LINEAR, "antialias": True}
-        if source == "video":
+        if decoder == "nvdec":
             frames = corrected(fn.resize(frames, dtype=types.FLOAT, **resized), params)
         else:
             frames = fn.resize(frames, **resized)

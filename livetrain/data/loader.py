@@ -11,7 +11,6 @@ was. A clip that cannot be fetched or decoded comes as zeros with `valid` False 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import queue
 import threading
 import time
@@ -19,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +27,12 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.core.errors import MachineFault, UserError
 from livetrain.core.machine import num_cores
-from livetrain.data import attack_types, augment, mixup, perturb, plan
-from livetrain.data.dataset import Dataset, FetchError
+from livetrain.core.world import World
+from livetrain.data import attack_types, augment, mixup
+from livetrain.data.batch import Batch, Clips, Failure
+from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
-from livetrain.data.decoders import Source, colours_of, decoded_bytes, lane_of
+from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_of
 from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
 from livetrain.data.loader_stages import Stages
 from livetrain.data.nvdec_refusals import Refusals
@@ -39,71 +40,30 @@ from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.data.side_stream import SideStream
 from shards.format.colour import RGB, Colours
 
-Lane = tuple[Source, int]  # one of the graphs of a source
-Parts = dict[Lane, tuple[list[int], list[Any]]]  # positions in a batch and their media
+Pipeline = tuple[Decoder, int]  # one of the graphs of a decoder
+Parts = dict[Pipeline, tuple[list[int], list[Any]]]  # positions in a batch and their media
 
 # So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
 
 
-class Clips(Protocol):
-    """Where a loader's clips come from: a `Dataset`, or video files (livetrain.data.video_files)."""
-
-    @property
-    def is_remote(self) -> bool:
-        """See `Dataset`, here and below."""
-
-    def column(self, name: str) -> NDArray[Any]: ...
-    def text(self, name: str, row: int) -> str: ...
-    def shard_name(self, row: int) -> str: ...
-    def shard_path(self, row: int) -> Any: ...
-    def root_of(self, row: int) -> Any: ...
-    def video_bytes(self, row: int) -> bytes: ...
-    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]: ...
-    def decode(
-        self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int
-    ) -> NDArray[np.uint8]: ...
-    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None: ...
-
-
 @dataclass(frozen=True)
-class Failure:
-    """A clip that did not arrive: the tar's name, the sample's key, the reason, the row of the index."""
+class Plans:
+    """What a loader is to yield: `iterate()` gives the plans of num_batches batches in order. example: one of them, for
+    shapes and the names of parameters. augmentations: those that the graph holds."""
 
-    shard: str
-    key: str
-    reason: str
-    row: int = PADDING
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch of n clips.
-
-    clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
-    (live = 1; 0 where not valid). kinds: float32 [n, K] on the device, live or one of loss.attack_types, K = 0 without
-    those (see livetrain.data.attack_types). valid: bool [n] on the device; False for padding (rows == PADDING, key "")
-    and for clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
-    frames of each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
-    """
-
-    clips: torch.Tensor
-    labels: torch.Tensor
-    kinds: torch.Tensor
-    valid: torch.Tensor
-    rows: NDArray[np.int64]
-    frames: NDArray[np.int64]
-    keys: list[str]
-    step: int
-    failures: list[Failure]
+    iterate: Callable[[], Iterator[ClipPlan]]
+    num_batches: int
+    example: ClipPlan
+    augmentations: Sequence[augment.Augmentation] = ()
 
 
 @dataclass
 class _Prepared:
     """A planned micro-batch on its way through the graphs.
 
-    rounds: one after the other, what each lane decodes; as many as data.decode_memory_mb makes necessary, at least one.
-    failures: positions whose clip did not arrive. clips: as far as they are there.
+    rounds: one after the other, what each pipeline decodes; as many as data.decode_memory_mb makes necessary, at least
+    one. failures: positions whose clip did not arrive. clips: as far as they are there.
     """
 
     plan: ClipPlan
@@ -112,108 +72,17 @@ class _Prepared:
     clips: torch.Tensor | None = None
 
 
-def train_loader(
-    dataset: Dataset,
-    config: Config,
-    *,
-    rank: int,
-    world: int,
-    local_world: int,
-    device: torch.device,
-    mean: Sequence[float],
-    std: Sequence[float],
-    start_step: int = 0,
-    num_steps: int,
-    samples: plan.Samples | None = None,
-) -> Loader:
-    """Micro-batches of the updates start_step … num_steps-1 for process `rank` of `world` (`local_world` on this
-    machine).
-
-    Yields `train.accumulation` batches an update. `mean`, `std`: of RGB in [0, 1]. `samples`: of these, instead of the
-    whole training split.
-    """
-    samples = samples or plan.Samples.of_training(dataset, config)
-    plan.micro_batch_size(config, world)  # tells a global batch that does not divide before anything starts
-
-    def plans() -> Iterator[ClipPlan]:
-        for step in range(start_step, num_steps):
-            for micro in range(config.train.accumulation):
-                yield plan.plan_train(samples, config, step, micro, rank, world)
-
-    return Loader(
-        dataset,
-        config,
-        plans,
-        (num_steps - start_step) * config.train.accumulation,
-        plan.plan_train(samples, config, start_step, 0, rank, world),
-        augment.active_augmentations(config.augment),
-        local_world=local_world,
-        device=device,
-        mean=mean,
-        std=std,
-    )
-
-
-def eval_loader(
-    dataset: Dataset,
-    config: Config,
-    split: str,
-    *,
-    rank: int,
-    world: int,
-    local_world: int,
-    device: torch.device,
-    mean: Sequence[float],
-    std: Sequence[float],
-    perturbation: perturb.Perturbation | None = None,
-) -> Loader:
-    """Batches of a split without augmentation: each sample once over all processes, equally many batches on each.
-
-    With a `perturbation` every clip comes changed by it.
-    """
-    samples = plan.Samples.of(dataset, split)
-    num_batches = plan.num_evaluation_batches(len(samples), config, world)
-
-    def planned(batch: int) -> ClipPlan:
-        item = plan.plan_evaluation(samples, config, batch, rank, world)
-        return item if perturbation is None else perturb.perturb(item, samples, config, perturbation)
-
-    def plans() -> Iterator[ClipPlan]:
-        return map(planned, range(num_batches))
-
-    example = planned(0)
-    if not config.eval.num_frames:  # room for the longest
-        longest = int(samples.columns["num_frames"][samples.rows].max())
-        example = dataclasses.replace(example, frames=np.zeros((1, longest), np.int64))
-    return Loader(
-        dataset,
-        config,
-        plans,
-        num_batches,
-        example,
-        [] if perturbation is None else perturbation.augmentations(),
-        local_world=local_world,
-        device=device,
-        mean=mean,
-        std=std,
-    )
-
-
 class Loader:
-    """Iterates once over micro-batches; made by `train_loader` and `eval_loader`. Use as a context manager or
-    `close()`."""
+    """Iterates once over micro-batches. Made by `train_loader`, `eval_loader` and `files_loader`; use it as a context
+    manager, or call `close()`."""
 
     def __init__(
         self,
-        dataset: Clips,
+        clips: Clips,
         config: Config,
-        plans: Callable[[], Iterator[ClipPlan]],
-        num_batches: int,
-        example: ClipPlan,
-        augmentations: list[augment.Augmentation],
+        plans: Plans,
         *,
-        local_world: int,
-        device: torch.device,
+        world: World,
         mean: Sequence[float],
         std: Sequence[float],
         patience: float = MAX_FAILURES_IN_A_ROW,
@@ -222,27 +91,27 @@ class Loader:
         self.stages = Stages()
         self.failures: list[Failure] = []
         self.refusals = Refusals()
+        device = world.device
         if config.data.decoder == "gpu" and device.type != "cuda":
             raise UserError("data.decoder=gpu needs a CUDA device; set data.decoder=auto or cpu")
-        self._dataset, self._config, self._num_batches, self._plans = dataset, config, num_batches, plans
+        self._clips, self._config, self._plans = clips, config, plans
         if device.type == "cuda" and device.index is None:  # so Accelerate calls a machine's only GPU
             device = torch.device("cuda", torch.cuda.current_device())
         self._device, self._side = device, SideStream(device)
-        self._cache_share = 1 / local_world
+        self._cache_share = 1 / world.local_size
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
-        self._threads = config.data.threads or max(1, num_cores() // local_world)
-        self._graphs: dict[Lane, Graph] = {}
+        self._threads = config.data.threads or max(1, num_cores() // world.local_size)
+        self._graphs: dict[Pipeline, Graph] = {}
         self._graph_options: dict[str, Any] = {
             "image_size": config.data.image_size,
-            "num_frames": example.frames.shape[1],
-            "max_clips": len(example.rows),
+            "num_frames": plans.example.frames.shape[1],
+            "max_clips": len(plans.example.rows),
             "mean": mean,
             "std": std,
             "device": device,
             "dtype": torch.float32 if config.train.precision == "fp32" or device.type == "cpu" else torch.float16,
             "num_threads": self._threads,
         }
-        self._example, self._augmentations = example, augmentations
         self._failures_in_a_row, self._patience = 0, patience
         self._queue: queue.Queue[tuple[Batch, Any] | BaseException | None] = queue.Queue(max(1, config.data.prefetch))
         self._stop = threading.Event()
@@ -251,7 +120,7 @@ class Loader:
         self._thread.start()
 
     def __len__(self) -> int:
-        return self._num_batches
+        return self._plans.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches that have not been handed out yet, once: nothing after the last, or after `close`."""
@@ -286,7 +155,7 @@ class Loader:
             with contextlib.suppress(queue.Empty):
                 self._queue.get(timeout=0.02)
         self._graphs.clear()
-        self._dataset.prefetch(np.empty(0, np.int64))
+        self._clips.prefetch(np.empty(0, np.int64))
 
     # --- the background thread ----------------------------------------------------------------------------------------
 
@@ -306,7 +175,7 @@ class Loader:
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
         """Batches in order. Two windows slide over the plans: media in preparation, and rounds of them inside DALI."""
-        plans = self._announced(self._plans()) if self._dataset.is_remote else self._plans()
+        plans = self._announced(self._plans.iterate()) if self._clips.is_remote else self._plans.iterate()
         preparing: deque[tuple[ClipPlan, list[Future[Any]]]] = deque()
         ready: deque[tuple[_Prepared, Parts, bool]] = deque()  # of a batch a round, and whether it is the last one
         in_graph: deque[tuple[_Prepared, Parts, bool]] = deque()
@@ -319,8 +188,8 @@ class Loader:
                 ready += [(prepared, parts, number == last) for number, parts in enumerate(prepared.rounds)]
             if ready and len(in_graph) < DEPTH:
                 prepared, parts, _ = ready[0]
-                for lane in parts:
-                    self._push(prepared, lane, parts[lane])
+                for pipeline in parts:
+                    self._push(prepared, pipeline, parts[pipeline])
                 in_graph.append(ready.popleft())
             elif in_graph:
                 prepared, parts, is_last = in_graph.popleft()
@@ -339,34 +208,34 @@ class Loader:
             if not ahead:
                 return
             rows = np.concatenate([item.rows for item in ahead])
-            self._dataset.prefetch(rows[rows != PADDING], self._cache_share)
+            self._clips.prefetch(rows[rows != PADDING], self._cache_share)
             yield ahead.popleft()
 
-    def _source(self, row: int) -> Source:
-        """Which way a sample's frames enter the graph."""
-        on_gpu = self._decode_on_gpu and not self.refusals.covers(self._dataset, row)
-        return lane_of(self._dataset, row, on_gpu=on_gpu)
+    def _decoder(self, row: int) -> Decoder:
+        """Which decoder a sample uses."""
+        on_gpu = self._decode_on_gpu and not self.refusals.covers(self._clips, row)
+        return decoder_of(self._clips, row, on_gpu=on_gpu)
 
-    def _medium(self, item: ClipPlan, index: int) -> tuple[Source, Any] | None:
+    def _medium(self, item: ClipPlan, index: int) -> tuple[Decoder, Any] | None:
         """What the graph needs of one clip, and which; runs in the thread pool. Raises FetchError, DecodeError."""
         row = int(item.rows[index])
         # What was handed to the pool before a stop must not be downloaded after it.
         if row == PADDING or self._stop.is_set():
             return None
-        source = self._source(row)
+        decoder = self._decoder(row)
         with self.stages.timed("prepare_seconds"):
-            if source == "jpeg":
-                return source, self._dataset.jpeg_bytes(row, item.frames[index])
-            return source, self._dataset.video_bytes(row) if source == "video" else self._decode(item, index)
+            if decoder == "image":
+                return decoder, self._clips.jpeg_bytes(row, item.frames[index])
+            return decoder, self._clips.video_bytes(row) if decoder == "nvdec" else self._decode(item, index)
 
     def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
         box, size = item.params["box"][index], self._graph_options["image_size"]
-        return self._dataset.decode(int(item.rows[index]), item.frames[index], box, size)
+        return self._clips.decode(int(item.rows[index]), item.frames[index], box, size)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)
-        counts: Counter[Source] = Counter()
+        counts: Counter[Decoder] = Counter()
         budget = self._config.data.decode_memory_mb * 1e6 / DEPTH  # so many rounds are in the graphs at once
         used = 0
         for position, future in enumerate(media):
@@ -376,51 +245,53 @@ class Loader:
                 prepared.failures[position] = str(error)
                 continue
             if medium is not None:
-                source, content = medium
-                # In turn, whatever the lanes are at: which graph a clip takes changes none of its pixels.
-                lane = source, counts[source] % self._num_lanes(source)
-                counts[source] += 1
-                needed = self._decoded_bytes(item, position, source)
+                decoder, content = medium
+                # In turn, whatever the pipelines are at: which graph a clip takes changes none of its pixels.
+                pipeline = decoder, counts[decoder] % self._num_pipelines(decoder)
+                counts[decoder] += 1
+                needed = self._decoded_bytes(item, position, decoder)
                 if used and used + needed > budget:
                     prepared.rounds.append({})
                     used = 0
                 used += needed
-                positions, ready = prepared.rounds[-1].setdefault(lane, ([], []))
+                positions, ready = prepared.rounds[-1].setdefault(pipeline, ([], []))
                 positions.append(position)
                 ready.append(content)
         return prepared
 
-    def _decoded_bytes(self, item: ClipPlan, position: int, source: Source) -> int:
+    def _decoded_bytes(self, item: ClipPlan, position: int, decoder: Decoder) -> int:
         """What a clip takes within DALI before it is resized; those of the CPU's decoder come resized."""
         row, num_frames = int(item.rows[position]), item.frames.shape[1]
-        if source == "frames":
+        if decoder == "cpu":
             return 3 * int(self._graph_options["image_size"]) ** 2 * num_frames
-        return decoded_bytes(self._dataset, row, num_frames)
+        return decoded_bytes(self._clips, row, num_frames)
 
-    def _num_lanes(self, source: Source) -> int:
-        """Graphs of a source side by side: NVDEC waits for its pipeline's one CUDA stream at every frame wanted."""
-        return self._config.data.nvdec_lanes if source == "video" else 1
+    def _num_pipelines(self, decoder: Decoder) -> int:
+        """Graphs of a decoder side by side: NVDEC waits for its pipeline's one CUDA stream at every frame wanted."""
+        return self._config.data.nvdec_pipelines if decoder == "nvdec" else 1
 
-    def _push(self, prepared: _Prepared, lane: Lane, part: tuple[list[int], list[Any]]) -> None:
+    def _push(self, prepared: _Prepared, pipeline: Pipeline, part: tuple[list[int], list[Any]]) -> None:
         positions, media = part
-        self._graph(lane).push(media, prepared.plan.frames[positions], self._params(prepared.plan, positions, lane[0]))
+        self._graph(pipeline).push(
+            media, prepared.plan.frames[positions], self._params(prepared.plan, positions, pipeline[0])
+        )
 
-    def _params(self, item: ClipPlan, positions: list[int], source: Source) -> Params:
+    def _params(self, item: ClipPlan, positions: list[int], decoder: Decoder) -> Params:
         """The graph's inputs for some clips of a plan; of a file that DALI decodes, its colours too."""
         params = {name: values[positions] for name, values in item.params.items()}
-        if source == "video":
-            params |= colour_params([colours_of(self._dataset, int(item.rows[position])) for position in positions])
+        if decoder == "nvdec":
+            params |= colour_params([colours_of(self._clips, int(item.rows[position])) for position in positions])
         return params
 
     def _pull(self, prepared: _Prepared, parts: Parts) -> None:
         """Pull a round of a batch out of the graphs, into its clips."""
         size = len(prepared.plan.rows)
-        for lane, (positions, media) in parts.items():
+        for pipeline, (positions, media) in parts.items():
             try:
                 with self.stages.timed("graph_seconds"):
-                    part = self._graph(lane).pull()
+                    part = self._graph(pipeline).pull()
             except GraphError:
-                part = self._one_by_one(prepared, lane, positions, media)
+                part = self._one_by_one(prepared, pipeline, positions, media)
             if len(positions) == size:
                 prepared.clips = part
             else:
@@ -437,21 +308,23 @@ class Loader:
             clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
         return self._batch(prepared, clips)
 
-    def _one_by_one(self, prepared: _Prepared, lane: Lane, positions: list[int], media: list[Any]) -> torch.Tensor:
+    def _one_by_one(
+        self, prepared: _Prepared, pipeline: Pipeline, positions: list[int], media: list[Any]
+    ) -> torch.Tensor:
         """A round that DALI refused, clip by clip: what is whole comes through, what is damaged is known by name."""
-        source = lane[0]
+        decoder = pipeline[0]
         options = self._graph_options
-        graph = self._make_graph(source)  # the usual one may hold the batches behind this
+        graph = self._make_graph(decoder)  # the usual one may hold the batches behind this
         second: Graph | None = None  # for what the GPU's decoder refuses
         side = options["image_size"]
         shape = (len(positions), prepared.plan.frames.shape[1], 3, side, side)
         clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
         for slot, position in enumerate(positions):
-            params = self._params(prepared.plan, [position], source)
+            params = self._params(prepared.plan, [position], decoder)
             try:
                 clips[slot] = graph.run([media[slot]], prepared.plan.frames[[position]], params)[0]
             except GraphError as error:
-                if source != "video":
+                if decoder != "nvdec":
                     prepared.failures[position] = str(error)
                     continue
                 try:
@@ -460,8 +333,8 @@ class Loader:
                     prepared.failures[position] = str(worse)
                     continue
                 # Whole, but nothing for this GPU's decoder: by the CPU from now on.
-                self.refusals.note(self._dataset, int(prepared.plan.rows[position]))
-                second = second or self._make_graph("frames")
+                self.refusals.note(self._clips, int(prepared.plan.rows[position]))
+                second = second or self._make_graph("cpu")
                 clips[slot] = second.run([pixels], prepared.plan.frames[[position]], params)[0]
         return clips
 
@@ -471,7 +344,7 @@ class Loader:
         failures = []
         for position, row in enumerate(rows.tolist()):
             if position in prepared.failures:
-                failure = Failure(self._dataset.shard_name(row), keys[position], prepared.failures[position], row)
+                failure = Failure(self._clips.shard_name(row), keys[position], prepared.failures[position], row)
                 failures.append(failure)
                 self._check(failure, int(row))
             elif row != PADDING:
@@ -479,9 +352,9 @@ class Loader:
         valid = rows != PADDING
         valid[list(prepared.failures)] = False
         # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
-        labels = np.where(valid, self._dataset.column("label")[rows], 0).astype(np.float32)
+        labels = np.where(valid, self._clips.column("label")[rows], 0).astype(np.float32)
         types = self._config.loss.attack_types
-        named = [self._dataset.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
+        named = [self._clips.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
         targets = np.concatenate([labels[:, None], attack_types.one_hot(named, types)], axis=1)
         clips, targets = mixup.apply(clips, targets, valid, prepared.plan.blend)
         on_device = self._side.upload(targets)
@@ -499,31 +372,31 @@ class Loader:
 
     def _check(self, failure: Failure, row: int) -> None:
         """Raises UserError, MachineFault when the run must not go on; `row`: the clip that failed."""
-        what = f"{self._dataset.shard_path(row)}, key {failure.key}: {failure.reason}"
-        root = self._dataset.root_of(row)
+        what = f"{self._clips.shard_path(row)}, key {failure.key}: {failure.reason}"
+        root = self._clips.root_of(row)
         self._failures_in_a_row += 1
         if self._config.data.on_error == "stop":
             raise UserError(f"{what}; repair the shard, or set data.on_error=skip to go on without such clips")
         if self._failures_in_a_row >= self._patience:
             advice = f"is the disk there? `python -m shards verify {root}` checks every shard"
-            if self._dataset.is_remote:
+            if self._clips.is_remote:
                 advice = f"is {root} still there, and as it was when this run began?"
             raise MachineFault(
                 f"{what}; it is the {self._failures_in_a_row}th clip in a row that cannot be had: {advice}"
             )
 
     def _key(self, row: int) -> str:
-        return "" if row == PADDING else self._dataset.text("key", row)
+        return "" if row == PADDING else self._clips.text("key", row)
 
-    def _graph(self, lane: Lane) -> Graph:
-        if lane not in self._graphs:
-            self._graphs[lane] = self._make_graph(lane[0])
-        return self._graphs[lane]
+    def _graph(self, pipeline: Pipeline) -> Graph:
+        if pipeline not in self._graphs:
+            self._graphs[pipeline] = self._make_graph(pipeline[0])
+        return self._graphs[pipeline]
 
-    def _make_graph(self, source: Source) -> Graph:
-        """A lane of `source`: with its share of the batch, and of the threads."""
-        lanes, options = self._num_lanes(source), dict(self._graph_options)
-        options["max_clips"] = -(-options["max_clips"] // lanes)
-        options["num_threads"] = max(1, options["num_threads"] // lanes)
-        example = self._example.params | (colour_params([Colours(RGB, True)]) if source == "video" else {})
-        return Graph(source, self._augmentations, example, **options)
+    def _make_graph(self, decoder: Decoder) -> Graph:
+        """A pipeline of `decoder`: with its share of the batch, and of the threads."""
+        pipelines, options = self._num_pipelines(decoder), dict(self._graph_options)
+        options["max_clips"] = -(-options["max_clips"] // pipelines)
+        options["num_threads"] = max(1, options["num_threads"] // pipelines)
+        example = self._plans.example.params | (colour_params([Colours(RGB, True)]) if decoder == "nvdec" else {})
+        return Graph(decoder, self._plans.augmentations, example, **options)

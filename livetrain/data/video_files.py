@@ -2,7 +2,7 @@
 does with the same videos in a shard. Nobody vouches for them, so what touches them is in processes of its own.
 
     files = VideoFiles(paths, workers)
-    with files_loader(files, config, rows, batch_size=8, device=…, mean=…, std=…) as loader:
+    with files_loader(files, config, rows, batch_size=8, world=World(device), mean=…, std=…) as loader:
         for batch in loader: …          # batch.step = k: rows[8 * k : 8 * (k + 1)]
     files.reasons                       # row → why it has no score
 
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.core.files import patiently
 from livetrain.core.worker_pool import WorkerDied
+from livetrain.core.world import World
 from livetrain.data import plan
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import colours_of
 from livetrain.data.isolated_decode import DecodeTask, Workers
-from livetrain.data.loader import Loader
+from livetrain.data.loader import Loader, Plans
 from livetrain.data.plan import ClipPlan, Samples
 from shards.format.probe import Probe, RejectedVideo
 
@@ -155,8 +155,7 @@ def files_loader(
     rows: NDArray[np.int64],
     *,
     batch_size: int,
-    local_world: int,
-    device: torch.device,
+    world: World,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Loader:
@@ -190,16 +189,5 @@ def files_loader(
                 files.await_facts(row)
             yield planned(step)
 
-    return Loader(
-        files,
-        config,
-        plans,
-        num_batches,
-        planned(0),
-        [],
-        local_world=local_world,
-        device=device,
-        mean=mean,
-        std=std,
-        patience=math.inf,
-    )
+    batches = Plans(plans, num_batches, planned(0))
+    return Loader(files, config, batches, world=world, mean=mean, std=std, patience=math.inf)

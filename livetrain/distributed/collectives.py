@@ -22,27 +22,27 @@ from livetrain.core.files import file_sha256
 Decision = TypeVar("Decision")
 
 
-def is_alone() -> bool:
+def is_single_process() -> bool:
     """Whether this process is the only one of its run."""
     return not distributed.is_initialized() or distributed.get_world_size() == 1
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the process that decides."""
-    return is_alone() or distributed.get_rank() == 0
+    return is_single_process() or distributed.get_rank() == 0
 
 
-def first_decides(decide: Callable[[], Decision]) -> Decision:
+def decide_on_rank_zero(decide: Callable[[], Decision]) -> Decision:
     """What `decide()` returns on the first process, on all of them. All processes call it; `decide` runs on the first
     one alone and returns what can be pickled.
 
     A UserError that it raises is raised on all of them; after any other exception the others end with RuntimeError, in
     place of waiting for an answer.
     """
-    if is_alone():
+    if is_single_process():
         return decide()
     answer: list[Any] = [None, None]
-    if is_first():
+    if is_rank_zero():
         try:
             answer[0] = decide()
         except UserError as error:
@@ -75,10 +75,10 @@ def await_manifest(folder: Path, sha256: str) -> None:
         time.sleep(0.2)
 
 
-def give_to_all(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
+def broadcast_tensors(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
     """Make tensors what the first process has in them, in place. All processes call it with the same shapes in the same
     order."""
-    if is_alone():
+    if is_single_process():
         return
     with torch.no_grad():
         for tensor in tensors:

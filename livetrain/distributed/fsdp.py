@@ -31,7 +31,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from livetrain.checkpoint import safetensors_io
-from livetrain.checkpoint.folders import Saved
+from livetrain.checkpoint.folders import CheckpointReader
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.model import LivenessModel, is_element_wise
@@ -236,7 +236,7 @@ def _holds_list(module: nn.Module) -> bool:
     return False
 
 
-def read_optimizer_state(optimizer: torch.optim.Optimizer, saved: Saved) -> dict[str, Any]:
+def read_optimizer_state(optimizer: torch.optim.Optimizer, saved: CheckpointReader) -> dict[str, Any]:
     """A checkpoint's optimizer state as the `load_state_dict` of one over shards takes it: each reads its own."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     into: dict[str, torch.Tensor] = {}

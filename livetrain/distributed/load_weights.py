@@ -20,9 +20,9 @@ def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tens
     def load() -> None:
         load_weights(model, read(), what)
 
-    collectives.first_decides(load)
+    collectives.decide_on_rank_zero(load)
     device = next(model.parameters()).device
-    collectives.give_to_all(model.state_dict().values(), device)
+    collectives.broadcast_tensors(model.state_dict().values(), device)
 
 
 def load_checked(model: torch.nn.Module, folder: Path, manifest: dict[str, Any], *, averaged: bool, what: str) -> None:

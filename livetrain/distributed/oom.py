@@ -14,7 +14,7 @@ from livetrain.core.errors import MachineFault, first_line
 
 
 @contextlib.contextmanager
-def told_to_the_user(what: str, advice: str, folder: Path | None = None) -> Iterator[None]:
+def oom_advice(what: str, advice: str, folder: Path | None = None) -> Iterator[None]:
     """Raises MachineFault with `advice` where the block runs out of memory, of a GPU or of the machine; of a GPU, with
     what lay in its memory in `folder`."""
     try:

@@ -17,12 +17,13 @@ from torch import distributed
 
 from livetrain.config import Config
 from livetrain.core.progress import progress
+from livetrain.core.world import World
 from livetrain.data import Batch, Dataset, Failure, eval_loader
 from livetrain.data.perturb import Perturbation
 from livetrain.distributed.fsdp import is_sharded
-from livetrain.distributed.oom import advice_for_evaluation, told_to_the_user
+from livetrain.distributed.oom import advice_for_evaluation, oom_advice
 from livetrain.evaluation.scoring import autocast, rendered, scored_frames
-from livetrain.model import LivenessModel, p_live
+from livetrain.model import LivenessModel, build_loss, p_live
 from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.scores import FAILED, OK, Scores
 
@@ -40,6 +41,23 @@ class Evaluation:
     loss: float
     failures: list[Failure]
 
+    @staticmethod
+    def empty() -> Evaluation:
+        """Without a row."""
+        return Evaluation(Scores.from_rows([]), {}, float("nan"), [])
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What an evaluation calls on every process: after_batch after each batch, equally often on all of them (what it
+    raises ends the evaluation), after_scoring when all batches are scored, before the results are joined."""
+
+    after_batch: Callable[[], None] = lambda: None
+    after_scoring: Callable[[], None] = lambda: None
+
+
+NO_HOOKS = Hooks()
+
 
 def evaluate(
     accelerator: Accelerator,
@@ -47,35 +65,30 @@ def evaluate(
     dataset: Dataset,
     split: str,
     model: LivenessModel,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     *,
-    after_batch: Callable[[], None] = lambda: None,
-    after_scoring: Callable[[], None] = lambda: None,
+    hooks: Hooks = NO_HOOKS,
     perturbation: Perturbation | None = None,
     with_details: bool = True,
 ) -> Evaluation:
     """Score every video of `split` with the unwrapped `model`. All processes call it; the first one gets the result,
     the others one without a row.
 
-    `after_batch` is called after each batch, equally often on all processes; what it raises ends the evaluation.
-    `after_scoring` is called when all batches are scored, before the results are joined. with_details: Evaluation's
-    details too, which a figure needs none of.
+    perturbation: scores every clip changed by it. with_details: clip metadata too, which a figure alone does not need.
+    The loss is that of config.loss.
 
     Videos rejected by the shard builder, clips that cannot be decoded and clips whose score is NaN or Inf are rows with
     status failed_to_acquire; the last are named in a warning.
     `seconds` is the wall time of a clip's batch, data included, over the batch's clips.
     """
     was_training = model.training
+    loss = build_loss(config.loss)
     model.eval()
     mine: list[_Part] = []
     loader = eval_loader(
         dataset,
         rendered(config),
         split,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        local_world=local_world(accelerator),
-        device=accelerator.device,
+        world=World.of(accelerator),
         mean=model.mean,
         std=model.std,
         perturbation=perturbation,
@@ -87,7 +100,7 @@ def evaluate(
     with loader, bar as advance, without_gradients:
         started = time.perf_counter()
         for batch in loader:
-            with autocast(config, accelerator.device), told_to_the_user(title, advice_for_evaluation(config)):
+            with autocast(config, accelerator.device), oom_advice(title, advice_for_evaluation(config)):
                 logits, frames, shares = scored_frames(model, batch.clips, config)
             scores, losses = (
                 p_live(logits).double().cpu().numpy(),
@@ -97,16 +110,16 @@ def evaluate(
             seen = _seen(model, batch, frames, shares, good) if with_details else []
             seconds = np.full(int(good.sum()), (time.perf_counter() - started) / max(1, int(good.sum())))
             mine.append(_Part(batch.rows[good], scores[good], losses[good], seconds, seen))
-            after_batch()
+            hooks.after_batch()
             started = time.perf_counter()
             advance()
         failures = loader.failures
-    after_scoring()
+    hooks.after_scoring()
     model.train(was_training)
     parts = _gathered(mine, accelerator)
     all_failures = _gathered(failures, accelerator)
     if not accelerator.is_main_process:
-        return Evaluation(Scores.from_rows([]), {}, float("nan"), [])
+        return Evaluation.empty()
     return _joined(dataset, config, split, title, parts, all_failures, with_details=with_details)
 
 
@@ -189,13 +202,6 @@ def _warn_not_finite(title: str, keys: list[str]) -> None:
         print(f"warning: {title}: the score of {key} is NaN or Inf; counted as failure to acquire", file=sys.stderr)
     if len(keys) > MAX_NAMED:
         print(f"warning: {title}: and {len(keys) - MAX_NAMED} more scores are NaN or Inf", file=sys.stderr)
-
-
-def local_world(accelerator: Accelerator) -> int:
-    """How many processes share this machine (torchrun's LOCAL_WORLD_SIZE)."""
-    import os
-
-    return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
 
 
 def _seen(

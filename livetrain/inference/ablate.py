@@ -90,13 +90,13 @@ def _score(
 ) -> tuple[Scores, float]:
     """(scores of the split, GFLOP a clip) of one model."""
     from livetrain.evaluation.evaluator import evaluate
-    from livetrain.model import build_loss, count_flops
+    from livetrain.model import count_flops
 
     config = settings(one.config, frames, tta, precision)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     arithmetic = torch.autocast(accelerator.device.type, dtype=dtype) if dtype else contextlib.nullcontext()
     with arithmetic:
-        found = evaluate(accelerator, config, dataset, split, one.model, build_loss(config.loss)).scores
+        found = evaluate(accelerator, config, dataset, split, one.model).scores
     scored = found.num_frames[found.scored]
     side = config.data.image_size
     flops = count_flops(one.model, (1, 3, side, side)) * num_views(tta) * (scored.mean() if len(scored) else 0)

@@ -28,7 +28,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 from livetrain.tracking.run_dir import RunDir
 from livetrain.training import resume
-from livetrain.verdict import provenance, scores, threshold, verdict
+from livetrain.verdict import scores, verdict
 from livetrain.verdict.scores import FAILED, OK, Scores
 
 Floats = NDArray[np.float64]
@@ -110,10 +110,9 @@ def dev_and_weights(names: Sequence[str], devs: Sequence[Scores], how: str) -> t
 
 def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, float]:
     """Write the ensemble `out`; returns member → weight. Raises UserError."""
-    from livetrain.evaluation.scoring import precision
+    from livetrain.evaluation.finish import finish
     from livetrain.inference import package
     from livetrain.inference.predictor import ENSEMBLE
-    from livetrain.tracking.environment import code_version
 
     if len(sources) < 2:
         raise UserError("an ensemble needs two runs or more: livetrain ensemble RUN RUN … --out DIR")
@@ -126,23 +125,16 @@ def build(sources: Sequence[Path], out: Path, how: str = "fitted") -> dict[str, 
             raise UserError(f"{names[0]} and {name} have different test videos; evaluate both on the same shards")
     dev, weights = dev_and_weights(names, devs, how)
     test = combine(tests, weights)
-    settings = verdict_settings(sources)
     config = package.load(sources[0]).config
     digests = {name: package.weights_sha256(source) for name, source in zip(names, sources, strict=True)}
-    scores.write(RunDir(out).scores("dev"), dev)
-    scores.write(RunDir(out).scores("test"), test)
-    made_of = provenance.of(
-        out, dev, test, weights=digests, scoring=threshold.scoring_of(config), precision=precision(config),
-        code=code_version(),
-    )  # fmt: skip
-    figures = verdict.build(dev, test, settings=settings, notices=notices(sources), chain=made_of)
+    judged = dataclasses.replace(config, verdict=verdict_settings(sources))
+    figures = finish(RunDir(out), judged, dev, test, None, weights=digests, notices=notices(sources))
     members = []
     for number, (source, weight) in enumerate(zip(sources, weights.tolist(), strict=True)):
         if weight:
             folder = Path("members") / f"{number:02d}"
             package.write(package.load(source), out / folder)
             members.append({"path": str(folder), "weight": weight, "from": str(source)})
-    write_json(RunDir(out).verdict, figures)
     _write_config(config, out)
     content = {
         "format": 1, "members": members, "threshold": figures["threshold"], "weights": how, "sources": names,
@@ -189,15 +181,14 @@ def scored(source: Path) -> tuple[Scores, Scores]:
 
     from livetrain.evaluation.evaluator import evaluate
     from livetrain.evaluation.scoring import mixed_precision
-    from livetrain.model import build_loss
 
     trained = package.load(source)
     config = trained.config
     accelerator = Accelerator(mixed_precision=mixed_precision(config))
     dataset = package.open_shards(config, source)
-    model, loss = trained.model.to(accelerator.device), build_loss(config.loss)
+    model = trained.model.to(accelerator.device)
     dev, test = (
-        evaluate(accelerator, config, dataset, split, model, loss).scores
+        evaluate(accelerator, config, dataset, split, model).scores
         for split in (config.data.dev_split, config.data.test_split)
     )
     return dev, test

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.core.machine import num_cores
+from livetrain.core.world import World
 from livetrain.data import Loader, VideoFiles, files_loader
 from livetrain.data.isolated_decode import Workers
 from livetrain.data.plan import evaluation_batch_size
@@ -95,13 +96,13 @@ class Predictor:
         return [prediction for batch in batches for prediction in batch]
 
     def score(
-        self, files: VideoFiles, rows: NDArray[np.int64], *, batch_size: int, local_world: int = 1
+        self, files: VideoFiles, rows: NDArray[np.int64], *, batch_size: int, local_size: int = 1
     ) -> Iterator[list[Prediction]]:
-        """Predictions of the files `rows`, in order, `batch_size` at a time; `local_world`: processes here."""
+        """Predictions of the files `rows`, in order, `batch_size` at a time; `local_size`: processes here."""
         config = self.groups[0][0].trained.config
         with contextlib.ExitStack() as stack:
             loaders = [
-                stack.enter_context(self._loader(group, files, rows, batch_size, local_world)) for group in self.groups
+                stack.enter_context(self._loader(group, files, rows, batch_size, local_size)) for group in self.groups
             ]
             started = time.perf_counter()
             with torch.inference_mode():
@@ -122,11 +123,11 @@ class Predictor:
                         for i, row in enumerate(here)
                     ]
 
-    def workers(self, local_world: int = 1) -> Workers:
-        """The processes that probe and decode, of `local_world` predictors on this machine; one pool for all calls."""
+    def workers(self, local_size: int = 1) -> Workers:
+        """The processes that probe and decode, of `local_size` predictors on this machine; one pool for all calls."""
         if self._workers is None:
             config = self.groups[0][0].trained.config
-            self._workers = Workers(config.data.threads or max(1, num_cores() // local_world))
+            self._workers = Workers(config.data.threads or max(1, num_cores() // local_size))
         return self._workers
 
     def identity(self) -> str:
@@ -142,7 +143,7 @@ class Predictor:
         return f"{parts!r} {self.threshold!r}"
 
     def _loader(
-        self, group: list[Member], files: VideoFiles, rows: NDArray[np.int64], batch_size: int, local_world: int
+        self, group: list[Member], files: VideoFiles, rows: NDArray[np.int64], batch_size: int, local_size: int
     ) -> Loader:
         trained = group[0].trained
         return files_loader(
@@ -150,8 +151,7 @@ class Predictor:
             rendered(trained.config),
             rows,
             batch_size=batch_size,
-            local_world=local_world,
-            device=self.device,
+            world=World(self.device, local_size=local_size),
             mean=trained.model.mean,
             std=trained.model.std,
         )

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write, write_json
+from livetrain.core.world import World
 from livetrain.data import Dataset, Loader
+from livetrain.data.loader import Plans
 from livetrain.data.plan import Samples, plan_evaluation
 from livetrain.model import LivenessModel, live_logit, p_live
 from livetrain.report import page
@@ -186,8 +188,8 @@ def _clips(
     split = dataclasses.replace(Samples.of(dataset, config.data.test_split), rows=np.array(rows, dtype=np.int64))
     all_at_once = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=len(rows)))
     item = plan_evaluation(split, all_at_once, 0, 0, 1)
-    options: dict[str, Any] = {"local_world": 1, "device": device, "mean": model.mean, "std": model.std}
-    with Loader(dataset, all_at_once, lambda: iter([item]), 1, item, [], **options) as loader:
+    plans = Plans(lambda: iter([item]), 1, item)
+    with Loader(dataset, all_at_once, plans, world=World(device), mean=model.mean, std=model.std) as loader:
         (batch,) = list(loader)
     valid = batch.valid.cpu()
     return [key for key, good in zip(batch.keys, valid.tolist(), strict=True) if good], batch.clips[batch.valid].float()

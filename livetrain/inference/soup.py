@@ -84,9 +84,8 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
     from accelerate import Accelerator
 
     from livetrain.evaluation.evaluator import evaluate
-    from livetrain.evaluation.final import conclude
+    from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.evaluation.scoring import mixed_precision
-    from livetrain.model import build_loss
 
     if len(sources) < 2:
         raise UserError("a soup needs two checkpoints or more: livetrain soup CHECKPOINT CHECKPOINT … --out DIR")
@@ -97,11 +96,11 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
     config = _config(models[0], out, overrides)
     dataset = open_shards(config, models[0].path)
     accelerator = Accelerator(mixed_precision=mixed_precision(config))
-    model, loss = models[0].model.to(accelerator.device), build_loss(config.loss)
+    model = models[0].model.to(accelerator.device)
 
     def figure_of(weights: Weights) -> float:
         model.load_state_dict(weights)
-        found = evaluate(accelerator, config, dataset, config.data.dev_split, model, loss)
+        found = evaluate(accelerator, config, dataset, config.data.dev_split, model)
         figures = metrics.summary(found.scores)
         if config.eval.criterion == "loss" or figures["eer"] is None or figures["auc"] is None:
             return found.loss
@@ -119,7 +118,7 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
     contiguous = {name: tensor.contiguous() for name, tensor in soup.weights.items()}
     best = folders.save_best(RunDir(out).checkpoints, step, contiguous, figures)
     model.load_state_dict(soup.weights)
-    conclude(accelerator, config, dataset, model, loss, step=step, checkpoint=best)
+    final_evaluation(accelerator, config, dataset, model, Origin(step, best))
     return soup
 
 

@@ -25,13 +25,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.config import Config, load_config, split_arguments, to_yaml
+from livetrain.config import Config, load_config, split_arguments
 from livetrain.core.errors import UserError
-from livetrain.core.files import write_json, write_text
 from livetrain.report import page
 from livetrain.tracking.run_dir import RunDir
-from livetrain.training.resume import refuse_another
-from livetrain.verdict import provenance, scores, threshold, verdict
+from livetrain.training.resume import refuse_another, write_config
+from livetrain.verdict import scores, threshold, verdict
 from livetrain.verdict.scores import Scores
 
 CERTAIN = 1e-12  # scores are kept so far from 0 and 1 before their log-odds are taken
@@ -95,8 +94,7 @@ def gather(config: Config, count: int) -> dict[str, object]:
     from livetrain.checkpoint import folders
     from livetrain.data import Dataset
     from livetrain.data.pictures import clip_pictures
-    from livetrain.evaluation.scoring import precision
-    from livetrain.tracking.environment import code_version
+    from livetrain.evaluation.finish import finish
 
     folder = Path(config.run_dir)
     parts: dict[str, list[Scores]] = {"dev": [], "test": []}
@@ -120,17 +118,8 @@ def gather(config: Config, count: int) -> dict[str, object]:
     )  # fmt: skip
     told = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
     notices = list(dict.fromkeys([*_notices(folder, count), told]))
-    for split, found_scores in joined.items():
-        scores.write(RunDir(folder).scores(split), found_scores)
-    made_of = provenance.of(
-        folder, joined["dev"], joined["test"], weights=weights, scoring=threshold.scoring_of(config),
-        precision=precision(config), code=code_version(),
-    )  # fmt: skip
-    figures = verdict.build(
-        joined["dev"], joined["test"], one, config.verdict, notices=notices, seed=config.seed, chain=made_of
-    )
-    write_text(RunDir(folder).config, to_yaml(config))
-    write_json(RunDir(folder).verdict, figures)
+    write_config(config)
+    figures = finish(RunDir(folder), config, joined["dev"], joined["test"], one, weights=weights, notices=notices)
     page.write(folder, pictures=clip_pictures(Dataset.of(config.data)), worst_clips=config.tracking.worst_clips)
     return figures
 

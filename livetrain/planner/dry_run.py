@@ -1,4 +1,4 @@
-"""The plan of a run, before it costs anything: samples, steps, size of the model, FLOPs, memory, lanes, speed."""
+"""The plan of a run, before it costs anything: samples, steps, size of the model, FLOPs, memory, decoders, speed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import numpy as np
 from accelerate import Accelerator
 
 from livetrain.config import Config
+from livetrain.core.world import World
 from livetrain.data import Dataset, num_train_steps
 from livetrain.data.graph import DEPTH
 from livetrain.data.plan import micro_batch_size
-from livetrain.distributed.oom import advice_for_training, told_to_the_user
-from livetrain.evaluation.evaluator import local_world
-from livetrain.model import LivenessModel, count_flops, count_parameters, estimate_memory_bytes
+from livetrain.distributed.oom import advice_for_training, oom_advice
+from livetrain.model import LivenessModel, build_loss, count_flops, count_parameters, estimate_memory_bytes
 from livetrain.planner import formulas, inputs
-from livetrain.planner.shard_costs import ways
-from livetrain.training.setup import Loss
+from livetrain.planner.shard_costs import routes
 
 CPU_FLOP = 4e11  # a measured pass on a CPU takes no more: about ten seconds
 
 
-def describe(config: Config, dataset: Dataset, model: LivenessModel, loss: Loss, accelerator: Accelerator) -> str:
+def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator: Accelerator) -> str:
     """The plan as text, a line a figure. Trains a few random clips and loads a few real ones, to time them."""
     world, device = accelerator.num_processes, accelerator.device
     lines = [
@@ -60,19 +59,19 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, loss: Loss,
             f"model        {config.model.backbone}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained",
             f"FLOPs        {flops / 1e9:.2f} G a clip forward, {3 * flops * num_clips:.3g} in all",
             f"memory       about {memory / 2**30:.2f} GiB a process (estimate)",
-            f"lanes        {_lanes(config, dataset, on_gpu=device.type == 'cuda')}",
+            f"decoders     {_decoders(config, dataset, on_gpu=device.type == 'cuda')}",
             *_decoding(config, dataset, micro),
-            *_speed(config, dataset, model, loss, accelerator, 3 * flops, num_clips),
+            *_speed(config, dataset, model, accelerator, 3 * flops, num_clips),
         ]
     )
 
 
-def _lanes(config: Config, dataset: Dataset, *, on_gpu: bool) -> str:
+def _decoders(config: Config, dataset: Dataset, *, on_gpu: bool) -> str:
     on_gpu = on_gpu and config.data.decoder != "cpu"
     parts = []
-    for way in ways(dataset, config.data.num_frames, on_gpu=on_gpu):
+    for way in routes(dataset, config.data.num_frames, on_gpu=on_gpu):
         because = f" ({way.why})" if way.why else ""
-        parts.append(f"{way.lane} {way.num_clips / len(dataset):.0%}: {way.codec}{because}")
+        parts.append(f"{way.decoder} {way.num_clips / len(dataset):.0%}: {way.codec}{because}")
     return "; ".join(parts)
 
 
@@ -93,22 +92,21 @@ def _speed(
     config: Config,
     dataset: Dataset,
     model: LivenessModel,
-    loss: Loss,
     accelerator: Accelerator,
     flop_a_clip: float,
     num_clips: int,
 ) -> list[str]:
     """What is expected of one process by what its parts do here, times the processes: all-reduce is not in it."""
     world, device = accelerator.num_processes, accelerator.device
-    local, on_cpu = local_world(accelerator), device.type == "cpu"
-    loading = inputs.loader_rate(config, dataset, model, device, local)
+    on_cpu = device.type == "cpu"
+    loading = inputs.loader_rate(config, dataset, model, device, World.of(accelerator).local_size)
     told = f"speed        loading {loading * world:,.1f} clips/s, measured on a few clips"
     micro = micro_batch_size(config, world)
     measured = min(micro, int(CPU_FLOP / flop_a_clip)) if on_cpu else micro
     if not measured:
         return [f"{told}; the model is too large to be timed here: `livetrain plan` predicts it for GPUs"]
-    with told_to_the_user("dry_run", advice_for_training(config)):
-        computing = inputs.compute_rate(model, loss, config, measured, device)
+    with oom_advice("dry_run", advice_for_training(config)):
+        computing = inputs.compute_rate(model, build_loss(config.loss), config, measured, device)
     rate = formulas.training_rate(computing, loading, shares_cores=on_cpu) * world
     is_loading = loading < computing
     limit = f"loading; what lifts it: {formulas.lifted_by(dataset.manifest['store'])}" if is_loading else "the model"

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
+from livetrain.core.world import World
 from livetrain.data import Dataset, train_loader
-from livetrain.data.decoders import lane_of
+from livetrain.data.decoders import decoder_of
 from livetrain.data.graph import DEPTH
 from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_parameters, count_training_flops
@@ -66,7 +67,7 @@ def decoded_pixels(config: Config, dataset: Dataset) -> float:
     plan = plan_train(samples, _small(config, len(samples)), 0, 0, 0, 1)
     pixels = []
     for row, frames in zip(plan.rows.tolist(), plan.frames, strict=True):
-        if lane_of(dataset, row, on_gpu=True) != "video":
+        if decoder_of(dataset, row, on_gpu=True) != "nvdec":
             continue
         num_frames = frames_from_keys(dataset.video_bytes(row), frames)
         pixels.append(num_frames * int(dataset.column("coded_width")[row]) * int(dataset.column("coded_height")[row]))
@@ -97,7 +98,7 @@ def core_seconds(config: Config, dataset: Dataset, model: LivenessModel) -> floa
     """
     steps, batch = 6, NUM_CLIPS // 2
     loader = train_loader(
-        dataset, _small(config, batch), rank=0, world=1, local_world=1, device=torch.device("cpu"), mean=model.mean,
+        dataset, _small(config, batch), world=World(torch.device("cpu")), mean=model.mean,
         std=model.std, num_steps=steps, samples=_samples(config, dataset),
     )  # fmt: skip
     with loader:
@@ -109,15 +110,13 @@ def core_seconds(config: Config, dataset: Dataset, model: LivenessModel) -> floa
         return (time.process_time() - started) / (num_clips - batch / 2)
 
 
-def loader_rate(
-    config: Config, dataset: Dataset, model: LivenessModel, device: torch.device, local_world: int
-) -> float:
-    """Clips/s of one process's training loader as it is configured, one of `local_world` on the machine: measured here
+def loader_rate(config: Config, dataset: Dataset, model: LivenessModel, device: torch.device, local_size: int) -> float:
+    """Clips/s of one process's training loader as it is configured, one of `local_size` on the machine: measured here
     on a few clips, which the system's cache may hold."""
     steps, batch = 12, NUM_CLIPS // 2
     loader = train_loader(
-        dataset, _small(config, batch, decoder=config.data.decoder), rank=0, world=1, local_world=local_world,
-        device=device, mean=model.mean, std=model.std, num_steps=steps, samples=_samples(config, dataset),
+        dataset, _small(config, batch, decoder=config.data.decoder), world=World(device, local_size=local_size),
+        mean=model.mean, std=model.std, num_steps=steps, samples=_samples(config, dataset),
     )  # fmt: skip
     with loader:
         batches = iter(loader)

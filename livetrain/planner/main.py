@@ -2,7 +2,7 @@
 
 livetrain plan CONFIG.yaml … [key=value …] --gpus N [--gpus-per-node 8] [--hardware h100|FILE.yaml] [--mfu PERCENT]
 livetrain plan --check benchmarks
-livetrain plan DIR [--frames 8]        which lane the clips of a shard folder take, why, and what each costs
+livetrain plan DIR [--frames 8]        which decoder each clip of a shard folder uses, why, and what each costs
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Rate:
     """Wanted frames a second on one GPU (`video`, `jpeg`) or one core (`frames`) at a size. is_cropped: coded in whole
     macroblocks, of which the stream says to cut some off: NVDEC through DALI makes a decoder anew for each clip."""
 
-    source: str
+    decoder: str
     codec: str
     width: int
     height: int
@@ -26,28 +26,28 @@ class Rate:
 
 
 RATES = (
-    Rate("video", H264, 640, 480, 667),
-    Rate("video", H264, 480, 864, 493),
-    Rate("video", H264, 1280, 720, 444),
-    Rate("video", H264, 1920, 1088, 302),
-    Rate("video", H264, 480, 852, 92, is_cropped=True),
-    Rate("video", H264, 1920, 1080, 72, is_cropped=True),
-    Rate("video", HEVC, 1280, 720, 478),
-    Rate("frames", H264, 640, 480, 124),
-    Rate("frames", H264, 1280, 720, 58),
-    Rate("frames", H264, 1920, 1080, 37),
-    Rate("frames", HEVC, 1280, 720, 57.5),
-    Rate("jpeg", JPEG, 640, 480, 22831),
+    Rate("nvdec", H264, 640, 480, 667),
+    Rate("nvdec", H264, 480, 864, 493),
+    Rate("nvdec", H264, 1280, 720, 444),
+    Rate("nvdec", H264, 1920, 1088, 302),
+    Rate("nvdec", H264, 480, 852, 92, is_cropped=True),
+    Rate("nvdec", H264, 1920, 1080, 72, is_cropped=True),
+    Rate("nvdec", HEVC, 1280, 720, 478),
+    Rate("cpu", H264, 640, 480, 124),
+    Rate("cpu", H264, 1280, 720, 58),
+    Rate("cpu", H264, 1920, 1080, 37),
+    Rate("cpu", HEVC, 1280, 720, 57.5),
+    Rate("image", JPEG, 640, 480, 22831),
 )
 
 
-def frames_per_second(source: str, codec: str, width: int, height: int) -> float:
+def frames_per_second(decoder: str, codec: str, width: int, height: int) -> float:
     """The rate expected at a size: the measured one of the nearest size, of the same codec and crop where there is one,
     less in proportion where there are more pixels. Below the smallest size measured, the time of a frame falls along
     the line through the smallest and the largest, which is careful: calls and synchronising remain."""
     pixels = width * height
-    is_cropped = source == "video" and bool(width % 16 or height % 16)
-    known = [rate for rate in RATES if rate.source == source]
+    is_cropped = decoder == "nvdec" and bool(width % 16 or height % 16)
+    known = [rate for rate in RATES if rate.decoder == decoder]
     for name, wanted in (("codec", codec), ("is_cropped", is_cropped)):
         known = [rate for rate in known if getattr(rate, name) == wanted] or known
     smallest, largest = (end(known, key=_pixels) for end in (min, max))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from livetrain.config import Config, load_config, split_arguments
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url, write_text
+from livetrain.core.world import World
 from livetrain.tracking.run_dir import RunDir
 
 FRAMES_SHOWN = 4  # of a clip
@@ -79,7 +80,7 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
     samples = plan.Samples.of_training(dataset, config)
     planned = plan.plan_train(samples, config, step, 0, 0, 1)
     loader = train_loader(
-        dataset, config, rank=0, world=1, local_world=1, device=torch.device("cpu"), mean=(0.0,) * 3, std=(1.0,) * 3,
+        dataset, config, world=World(torch.device("cpu")), mean=(0.0,) * 3, std=(1.0,) * 3,
         start_step=step, num_steps=step + 1, samples=samples,
     )  # fmt: skip
     with loader:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,17 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from livetrain.data.pictures import Pictures
 from livetrain.report import curve, plots, slider, summary_text
+from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import clip_metadata, display_names, robustness, scores
 from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import FAILED, Scores
-from livetrain.verdict.slices import slices
+from livetrain.verdict.slices import Slice, slices
 
-FILE_NAME = "report.html"
 SALIENCY = "saliency"  # a folder of the run directory, written by livetrain.inference.saliency
 MAX_FAILURES_LISTED = 50
 MAX_SLICES_LISTED = 60
@@ -39,50 +40,85 @@ CAPTIONS = {
 }
 
 
-def write(run_dir: Path, *, pictures: Pictures | None = None, worst_clips: int = 16) -> Path:
-    """Write run_dir/report.html from scores/, verdict.json, robustness.json, saliency/, metrics.jsonl, config.yaml and
-    environment.json.
+@dataclass
+class Content:
+    """What a report shows of a run; each figure is computed once, when it is first asked for.
 
-    pictures: key, frames → JPEG bytes of each (no frames: of the middle one), [] where there is none. All but scores
-    and verdict may be missing or cut short: their part of the page is then left out. Raises UserError when scores or
-    verdict are missing or damaged. Returns the path.
+    details: key → what is known of a test clip.
     """
-    dev, test = (scores.read(RunDir(run_dir).scores(split)) for split in ("dev", "test"))
-    try:
-        verdict = json.loads(RunDir(run_dir).verdict.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run_dir / 'verdict.json'}: {error}; `livetrain evaluate {run_dir}` writes it") from None
-    of = clip_metadata.read(RunDir(run_dir).details("test"), test.key.tolist())
-    drawn = plots.figures(dev, test, verdict, _records(RunDir(run_dir).metrics))
-    threshold = verdict["threshold"]
+
+    run: RunDir
+    dev: Scores
+    test: Scores
+    verdict: dict[str, Any]
+    details: Mapping[str, Details]
+
+    @functools.cached_property
+    def drawn(self) -> dict[str, Figure]:
+        """Plots by name."""
+        return plots.figures(self.dev, self.test, self.verdict, read_metrics(self.run.metrics))
+
+    @functools.cached_property
+    def slices(self) -> list[Slice]:
+        """Slices of the test split."""
+        how = Settings.of(self.verdict.get("intervals", {}))
+        return slices(self.test, self.details, self.verdict["threshold"], how)
+
+    @functools.cached_property
+    def robustness(self) -> dict[str, Any] | None:
+        """Figures under perturbations; None where they were not measured."""
+        return robustness.read(self.run.path, self.verdict)
+
+
+def read(run_dir: Path) -> Content:
+    """Read scores/ and verdict.json of a run; robustness.json and metrics.jsonl may be missing or cut short.
+
+    Raises UserError when scores or verdict are missing or damaged.
+    """
+    run = RunDir(run_dir)
+    dev, test = (scores.read(run.scores(split)) for split in ("dev", "test"))
+    details = clip_metadata.read(run.details("test"), test.key.tolist())
+    return Content(run, dev, test, run.read_verdict(), details)
+
+
+def write(run: Path | Content, *, pictures: Pictures | None = None, worst_clips: int = 16) -> Path:
+    """Write report.html of a run, from its folder or from what `read` found there. Returns the path.
+
+    pictures: key, frames → JPEG bytes of each (no frames: of the middle one), [] where there is none. What is missing
+    but for scores and verdict is not on the page. Raises UserError as `read` does.
+    """
+    content = run if isinstance(run, Content) else read(run)
+    verdict, test, threshold = content.verdict, content.test, content.verdict["threshold"]
     slid = slider.data(test, threshold) if test.scored.any() else None
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            name=run_dir.name,
+            name=content.run.path.name,
             verdict=verdict,
             sentence=summary_text.sentence(verdict, test).replace(" %", "\N{NO-BREAK SPACE}%"),
             notices=summary_text.notices(verdict, test),
             kinds=sorted({*verdict["dev"]["apcer"], *verdict["test"]["apcer"]}),
-            figures=[(CAPTIONS[name], _png(drawn[name])) for name in CAPTIONS if name in drawn],
+            figures=[(CAPTIONS[name], _png(content.drawn[name])) for name in CAPTIONS if name in content.drawn],
             slider=slid,
             page_slider={key: value for key, value in slid.items() if key != "kinds"} if slid else None,
-            slices=slices(test, of, threshold, Settings.of(verdict.get("intervals", {}))),
+            slices=content.slices,
             max_slices=MAX_SLICES_LISTED,
-            robustness=robustness.read(run_dir, verdict),
-            clips=[_clip(item, of, threshold, pictures) for item in worst(test, threshold, worst_clips)],
+            robustness=content.robustness,
+            clips=[_clip(item, content.details, threshold, pictures) for item in worst(test, threshold, worst_clips)],
             curve=curve,
-            saliency=_saliency(run_dir / SALIENCY),
-            failed=[(split, part.row(i)) for split, part in (("dev", dev), ("test", test)) for i in _failed(part)],
+            saliency=_saliency(content.run.path / SALIENCY),
+            failed=[
+                (split, part.row(i)) for split, part in (("dev", content.dev), ("test", test)) for i in _failed(part)
+            ],
             max_failures=MAX_FAILURES_LISTED,
             chain=verdict.get("chain"),
-            config=_text(RunDir(run_dir).config),
-            environment=_text(RunDir(run_dir).environment),
+            config=_text(content.run.config),
+            environment=_text(content.run.environment),
         )
     )
-    write_text(run_dir / FILE_NAME, page)
-    return run_dir / FILE_NAME
+    write_text(content.run.report, page)
+    return content.run.report
 
 
 def worst(split: Scores, threshold: float, num: int) -> list[dict[str, Any]]:
@@ -145,19 +181,6 @@ def _png(figure: Figure) -> str:
 
 def _failed(part: Scores) -> list[int]:
     return np.flatnonzero(part.status == FAILED).tolist()
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl that are whole; a run killed early leaves none, or a torn one."""
-    records = []
-    for line in _text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "kind" in record and "step" in record:
-            records.append(record)
-    return records
 
 
 def _text(path: Path) -> str:

@@ -16,10 +16,10 @@ from livetrain.core.errors import MachineFault
 class MetricsLog:
     """Appends to metrics.jsonl; each (kind, step) once."""
 
-    def __init__(self, path: Path, *, start_anew: bool) -> None:
+    def __init__(self, path: Path, *, is_new: bool) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if start_anew:
+        if is_new:
             path.unlink(missing_ok=True)
         self.last_step: dict[str, int] = {}
         for record in read_metrics(path):
@@ -47,11 +47,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        if isinstance(record, dict) and "kind" in record and "step" in record:
+            records.append(record)
     return records
 
 

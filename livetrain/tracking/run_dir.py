@@ -26,6 +26,11 @@ class RunDir:
 
     path: Path
 
+    @staticmethod
+    def of(config: Config) -> RunDir:
+        """The run directory of a configuration."""
+        return RunDir(Path(config.run_dir))
+
     @property
     def config(self) -> Path:
         """The resolved configuration."""

@@ -121,6 +121,11 @@ class Wandb:
         figures = {f"{kind}/{key}": value for key, value in record.items() if key not in ("kind", "step", "epoch")}
         self._try(lambda: self._run.log(figures | {"step": record["step"], "epoch": record["epoch"]}))
 
+    @property
+    def is_running(self) -> bool:
+        """Whether what is logged goes anywhere."""
+        return self._run is not None
+
     def log_verdict(
         self,
         step: int,

@@ -15,7 +15,7 @@ PERIOD = 50  # updates
 
 
 @contextlib.contextmanager
-def at_rest() -> Iterator[Callable[[int], None]]:
+def paused_gc() -> Iterator[Callable[[int], None]]:
     """Yields `collect(step)`, to be called after each update. Afterwards the collector is as it was."""
     was_enabled = gc.isenabled()
     gc.collect()

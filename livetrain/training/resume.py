@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.checkpoint import folders
-from livetrain.checkpoint.folders import Saved
+from livetrain.checkpoint.folders import CheckpointReader
 from livetrain.config import Config, known_keys, to_yaml, value_of
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
@@ -28,7 +28,7 @@ FREE_KEYS = (
     "data.max_lost_percent",
     "data.download_ahead",
     "data.retries",
-    "data.nvdec_lanes",
+    "data.nvdec_pipelines",
     "data.decode_memory_mb",
     "eval.robustness",
     "ddp.bucket_mb",
@@ -61,13 +61,13 @@ NOT_SAME_KEYS = (
 )
 
 
-def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Saved | None:
+def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> CheckpointReader | None:
     """The checkpoint that `resume` asks for, or None for a fresh start: as the first process finds it, for all.
 
     Raises UserError, also where the run directory's own is of another run (see `check_changes`); MachineFault on a
     process that does not see what the first one found.
     """
-    found: list[Saved] = []
+    found: list[CheckpointReader] = []
 
     def decide() -> tuple[str, str] | None:
         saved = _find_start(config, dataset, warn)
@@ -76,7 +76,7 @@ def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) ->
         found.append(saved)
         return str(saved.path), file_sha256(saved.path / folders.MANIFEST)
 
-    decision = collectives.first_decides(decide)
+    decision = collectives.decide_on_rank_zero(decide)
     if decision is None or found:
         return found[0] if found else None
     path = Path(decision[0])
@@ -84,7 +84,7 @@ def find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) ->
     return folders.open_checked(path)
 
 
-def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> Saved | None:
+def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -> CheckpointReader | None:
     folder = RunDir(Path(config.run_dir)).checkpoints
     if config.resume == "never":
         if folders.list_steps(folder):
@@ -104,7 +104,7 @@ def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -
     return folders.load(path)
 
 
-def check_changes(config: Config, dataset: Dataset, own: Saved, warn: Callable[[str], None]) -> None:
+def check_changes(config: Config, dataset: Dataset, own: CheckpointReader, warn: Callable[[str], None]) -> None:
     """Name the options that differ from those that the run, of which `own` is a checkpoint, began with. Raises
     UserError, the same on all processes, where they or the data make it another run and run.fork is not set."""
     run = RunDir(Path(config.run_dir))

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator, init_empty_weights
 from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from livetrain.checkpoint.folders import Saved
+from livetrain.checkpoint.folders import CheckpointReader
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.core.progress import warn_stderr
@@ -43,7 +43,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
-class Parts:
+class RunObjects:
     """What the training loop works with. `model` is bare (or in shards, in place); `updater.model` is it as DDP wraps
     it. flops_per_clip: of training (count_training_flops); 0 on the CPU, whose peak nobody knows."""
 
@@ -115,8 +115,8 @@ def _keep_flight_records(run_dir: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool = True) -> tuple[LivenessModel, Loss]:
-    """The model on the device, with the seed's initial weights, and the loss of a clip.
+def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool = True) -> LivenessModel:
+    """The model on the device, with the seed's initial weights.
 
     with_weights=False leaves out pretrained backbone weights, for a model whose own are about to be loaded. Where
     weights will be in shards the first process has the model on the CPU, and the others one without numbers; without
@@ -129,18 +129,18 @@ def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool =
     wanted = config.model if reads else dataclasses.replace(config.model, weights="", pretrained=False)
     with contextlib.nullcontext() if has_numbers else init_empty_weights(include_buffers=False):
         model = build_model(wanted, config.loss, config.data.image_size)
-    return model if in_shards else model.to(accelerator.device), build_loss(config.loss)
+    return model if in_shards else model.to(accelerator.device)
 
 
-def make_parts(
+def make_objects(
     config: Config,
     accelerator: Accelerator,
     dataset: Dataset,
     model: LivenessModel,
-    loss: Loss,
-    start: Saved | None,
-) -> Parts:
+    start: CheckpointReader | None,
+) -> RunObjects:
     """Everything else, set to where `start` left off."""
+    loss = build_loss(config.loss)
     # What cannot work is refused before anything costs time.
     at_once = micro_batch_size(config, accelerator.num_processes) * config.data.num_frames
     if at_once == 1 and not config.model.freeze_backbone:
@@ -190,15 +190,15 @@ def make_parts(
                 optimizer.load_state_dict(fsdp.read_optimizer_state(optimizer, start))
         else:
             # Read once, and given to all; the others know the shapes from the files' heads.
-            read = start.part if collectives.is_first() else start.blank
+            read = start.part if collectives.is_rank_zero() else start.blank
             load_optimizer(optimizer, read("state", "optimizer"))
             states = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
             tensors = (state[name] for state in states for name in sorted(state) if torch.is_tensor(state[name]))
-            collectives.give_to_all(tensors, accelerator.device)
+            collectives.broadcast_tensors(tensors, accelerator.device)
         if accelerator.scaler is not None and start.outline["state"]["scaler"]:
             accelerator.scaler.load_state_dict(start.part("state", "scaler"))
     updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
-    return Parts(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
+    return RunObjects(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
 
 
 def prepare(accelerator: Accelerator, model: LivenessModel, optimizer: Any) -> tuple[Any, Any]:

@@ -28,7 +28,7 @@ from livetrain.model.keyed_dropout import batch_keys
 from livetrain.model.losses import kind_cross_entropy
 
 ADVICE = "Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
-MAX_LEFT_OUT_IN_A_ROW = 10  # updates: weights or data that give no numbers so often do not recover
+MAX_SKIPPED_IN_A_ROW = 10  # updates: weights or data that give no numbers so often do not recover
 
 
 @dataclass

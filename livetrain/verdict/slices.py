@@ -28,9 +28,10 @@ NUMERIC: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def slices(
-    scores: Scores, details: Mapping[str, Details], threshold: float, settings: Settings = USUAL
-) -> list[dict[str, Any]]:
+Slice = dict[str, Any]  # a row of `slices`
+
+
+def slices(scores: Scores, details: Mapping[str, Details], threshold: float, settings: Settings = USUAL) -> list[Slice]:
     """The slices of a split's scored clips, worst first, as JSON-able dicts.
 
     Each has `attribute`, `value`, `num_clips`, `num_people` (None where unknown), and `apcer` and `bpcer` as

@@ -108,22 +108,25 @@ def other_scoring(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}={one.get(key, 'unset')}, not {other.get(key, 'unset')}" for key in keys)
 
 
-def fit(
-    dev: Scores,
-    settings: VerdictConfig,
-    *,
-    dev_split: str = "dev",
-    test_splits: Sequence[str] = ("test",),
-    scoring: Mapping[str, Any] | None = None,
-    checkpoint: str = "",
-    weights_sha256: str = "",
-) -> Threshold:
+@dataclass(frozen=True)
+class Made:
+    """How scores were made: the names of the splits, and the fields of Threshold of the same names."""
+
+    dev_split: str = "dev"
+    test_splits: Sequence[str] = ("test",)
+    scoring: Mapping[str, Any] | None = None
+    checkpoint: str = ""
+    weights_sha256: str = ""
+
+
+def fit(dev: Scores, settings: VerdictConfig, made: Made | None = None) -> Threshold:
     """Choose the threshold and the temperature on the scored videos of dev.
 
-    scoring, checkpoint, weights_sha256: see Threshold. Raises UserError when dev is a test split by its name, or has
-    scores of one class only.
+    Raises UserError when dev is a test split by its name, or has scores of one class only.
     """
-    shared = set(dev_split.split("+")) & {part for split in test_splits for part in split.split("+")}
+    made = made or Made()
+    dev_split = made.dev_split
+    shared = set(dev_split.split("+")) & {part for split in made.test_splits for part in split.split("+")}
     if shared:
         raise UserError(
             f"a threshold is never fitted on a test split, and {', '.join(sorted(shared))} is one; set data.dev_split"
@@ -152,9 +155,9 @@ def fit(
         dev_sha256=digest(dev),
         dev_num_clips=len(dev),
         dev_num_people=len(set(dev.group.tolist()) - {""}),
-        scoring=dict(scoring or {}),
-        checkpoint=checkpoint,
-        weights_sha256=weights_sha256,
+        scoring=dict(made.scoring or {}),
+        checkpoint=made.checkpoint,
+        weights_sha256=made.weights_sha256,
     )
 
 
@@ -165,20 +168,19 @@ def choose(
     *,
     stored: Threshold | None,
     may_fit: bool = True,
-    dev_split: str = "dev",
-    test_split: str = "test",
-    scoring: Mapping[str, Any] | None = None,
-    checkpoint: str = "",
-    weights_sha256: str = "",
+    made: Made | None = None,
 ) -> Threshold:
     """The stored threshold, or a new one from dev when there is none, or another criterion is asked for, or the scores
-    were made in another way (`scoring`) or with other weights.
+    were made in another way or with other weights.
 
     A new one is fitted on the split of the stored one, or on a run's own dev split (`may_fit`), and nowhere else:
     another data set is judged by the threshold that was frozen before it was seen. Raises UserError.
     """
-    other = other_scoring(stored.scoring, scoring) if stored and stored.scoring and scoring is not None else ""
-    if stored and stored.weights_sha256 and weights_sha256 and stored.weights_sha256 != weights_sha256:
+    made = made or Made()
+    other = ""
+    if stored and stored.scoring and made.scoring is not None:
+        other = other_scoring(stored.scoring, made.scoring)
+    if stored and stored.weights_sha256 and made.weights_sha256 and stored.weights_sha256 != made.weights_sha256:
         other = "; ".join(item for item in (other, f"other weights ({stored.checkpoint})") if item)
     if stored is not None and not stored.differs(settings) and not other:
         return stored
@@ -193,10 +195,7 @@ def choose(
         )
     if digest(dev) == digest(test):
         raise UserError("dev and test hold the same videos; a threshold is never fitted on a test split")
-    return fit(
-        dev, settings, dev_split=dev_split, test_splits=(test_split,), scoring=scoring, checkpoint=checkpoint,
-        weights_sha256=weights_sha256,
-    )  # fmt: skip
+    return fit(dev, settings, made)
 
 
 def find(

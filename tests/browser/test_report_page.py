@@ -79,7 +79,7 @@ def window() -> Iterator[webdriver.Chrome]:
 @pytest.fixture
 def page(window: webdriver.Chrome, run: Path) -> webdriver.Chrome:
     chromium.resize(window, 1280)
-    window.get((run / report_page.FILE_NAME).as_uri())
+    window.get((run / "report.html").as_uri())
     return window
 
 
@@ -99,9 +99,9 @@ def expected(threshold: float) -> dict[str, str]:
 
 def test_nothing_is_asked_of_the_network(window: webdriver.Chrome, run: Path) -> None:
     chromium.requests(window)
-    window.get((run / report_page.FILE_NAME).as_uri())
+    window.get((run / "report.html").as_uri())
     asked = chromium.requests(window)
-    assert (run / report_page.FILE_NAME).as_uri() in asked
+    assert (run / "report.html").as_uri() in asked
     # chrome: the page that the browser itself starts with, which may still be loading.
     assert [url for url in asked if not url.startswith(("file:///", "data:", "chrome:"))] == []
     assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []

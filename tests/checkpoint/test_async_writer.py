@@ -15,7 +15,7 @@ from torch.distributed import HashStore
 
 from livetrain.checkpoint import folders
 from livetrain.checkpoint.async_writer import CheckpointWriter
-from livetrain.checkpoint.barrier import Team
+from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.core.errors import UserError
 
@@ -86,7 +86,7 @@ def test_a_process_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     """A collective fails when another process was killed; that one's part never comes."""
     lines: list[str] = []
     started = time.monotonic()
-    team = Team(0, 2, HashStore(), patience_seconds=50)
+    team = RankBarrier(0, 2, HashStore(), patience_seconds=50)
     with (
         pytest.raises(RuntimeError, match="closed by peer"),
         CheckpointWriter(tmp_path, keep_last=2, keep_every=0, tell=lines.append, team=team) as writer,

@@ -11,7 +11,7 @@ from torch.distributed import HashStore
 
 from livetrain import cli
 from livetrain.checkpoint import folders
-from livetrain.checkpoint.barrier import Team
+from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 
 
@@ -20,7 +20,7 @@ def save(folder: Path, ema: dict[str, torch.Tensor] | None) -> Path:
     model = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(9)}
     store = HashStore()
     for rank in (1, 0):
-        team = Team(rank, 2, store)
+        team = RankBarrier(rank, 2, store)
         whole = Checkpoint(3, model, ema, {"optimizer": {"state": {0: {"exp_avg": 2 * model["a"]}}}})
         outline, share = folders.share_of(whole, lambda name: True, team)
         path = folders.save(folder, outline, keep_last=1, share=share, team=team)

@@ -15,11 +15,11 @@ import torch
 from torch.distributed import HashStore
 
 from livetrain.checkpoint import folders, safetensors_io
-from livetrain.checkpoint.barrier import Team
+from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256
-from livetrain.training.trainer import each_ones_own
+from livetrain.training.saving import rank_specific
 
 
 def make(step: int) -> Checkpoint:
@@ -130,11 +130,13 @@ def test_best_replaces_best(tmp_path: Path) -> None:
         folders.load(tmp_path / "best-00000009")
 
 
-def save_as(teams: list[Team], folder: Path, step: int, alike: set[str], **broken: Exception) -> list[Future[Path]]:
+def save_as(
+    teams: list[RankBarrier], folder: Path, step: int, alike: set[str], **broken: Exception
+) -> list[Future[Path]]:
     """A checkpoint by several processes, here threads, each with `count` of its own; `broken` names ranks that fail."""
     real = safetensors_io.write
 
-    def save(team: Team) -> Path:
+    def save(team: RankBarrier) -> Path:
         item = make(step)
         item.model["count"] = torch.tensor(100 + team.rank)
         outline, share = folders.share_of(item, lambda name: name in alike, team)
@@ -150,9 +152,9 @@ def save_as(teams: list[Team], folder: Path, step: int, alike: set[str], **broke
         return [pool.submit(save, team) for team in teams]
 
 
-def make_teams(world: int, patience_seconds: float = 20.0) -> list[Team]:
+def make_teams(world: int, patience_seconds: float = 20.0) -> list[RankBarrier]:
     store = HashStore()
-    return [Team(rank, world, store, patience_seconds) for rank in range(world)]
+    return [RankBarrier(rank, world, store, patience_seconds) for rank in range(world)]
 
 
 ALIKE = {"model/conv.weight", "model/half", "ema/w", "state/optimizer/state/0/step"}
@@ -218,7 +220,7 @@ def test_batch_statistics_are_the_first_processs(tmp_path: Path) -> None:
     """Two processes whose statistics differ, as they do under DDP after an update."""
     teams = make_teams(2)
     model = timm.create_model("test_resnet", num_classes=0)
-    own = each_ones_own(model)
+    own = rank_specific(model)
     assert "model/bn1.running_mean" in own and "ema/bn1.running_mean" in own
     assert not own & {f"model/{name}" for name, _ in model.named_parameters()}
     with ThreadPoolExecutor(2) as pool:

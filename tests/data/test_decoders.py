@@ -1,44 +1,44 @@
-"""The table of ways."""
+"""Which decoder a clip uses."""
 
 from __future__ import annotations
 
 import pytest
 
-from livetrain.data.decoders import source_of
+from livetrain.data.decoders import choose_decoder
 
 PLAIN = {"store": "original", "codec": "h264", "pixel_format": "yuv420p", "is_interlaced": False, "is_regular": True}
 PLAIN |= {"width": 320, "height": 240, "is_range_coded": True}
 
 
 @pytest.mark.parametrize(
-    ("change", "way"),
+    ("change", "decoder"),
     [
-        ({}, "video"),
-        ({"codec": "hevc"}, "video"),
-        ({"width": 48, "height": 16}, "video"),
-        ({"width": 46}, "frames"),  # NVDEC refuses what is smaller
-        ({"codec": "hevc", "height": 142}, "frames"),
-        ({"width": 4096, "height": 4096}, "video"),
-        ({"width": 4098}, "frames"),  # more than most chips take
-        ({"codec": "hevc", "width": 8192}, "video"),
-        ({"codec": "hevc", "height": 8194}, "frames"),
-        ({"is_regular": False}, "frames"),  # an edit list: NVDEC's frame 0 is one that is never shown
-        ({"is_range_coded": False}, "frames"),  # NVDEC does not read what the container adds
-        ({"codec": "mpeg4"}, "frames"),  # another inverse transform: other pixels
-        ({"pixel_format": "yuvj420p"}, "video"),
-        ({"codec": "vp9"}, "frames"),  # hidden frames: wrong pictures without a word
-        ({"codec": "vp8"}, "frames"),
-        ({"codec": "av1"}, "frames"),
-        ({"codec": "mjpeg", "pixel_format": "yuvj420p"}, "frames"),
-        ({"pixel_format": "yuv420p10le"}, "frames"),
-        ({"pixel_format": "yuv422p"}, "frames"),
-        ({"pixel_format": "yuv444p"}, "frames"),
-        ({"is_interlaced": True}, "frames"),
-        ({"width": 161}, "frames"),
-        ({"height": 121}, "frames"),
-        ({"store": "frames", "codec": "jpeg", "pixel_format": "rgb24"}, "jpeg"),
+        ({}, "nvdec"),
+        ({"codec": "hevc"}, "nvdec"),
+        ({"width": 48, "height": 16}, "nvdec"),
+        ({"width": 46}, "cpu"),  # NVDEC refuses what is smaller
+        ({"codec": "hevc", "height": 142}, "cpu"),
+        ({"width": 4096, "height": 4096}, "nvdec"),
+        ({"width": 4098}, "cpu"),  # more than most chips take
+        ({"codec": "hevc", "width": 8192}, "nvdec"),
+        ({"codec": "hevc", "height": 8194}, "cpu"),
+        ({"is_regular": False}, "cpu"),  # an edit list: NVDEC's frame 0 is one that is never shown
+        ({"is_range_coded": False}, "cpu"),  # NVDEC does not read what the container adds
+        ({"codec": "mpeg4"}, "cpu"),  # another inverse transform: other pixels
+        ({"pixel_format": "yuvj420p"}, "nvdec"),
+        ({"codec": "vp9"}, "cpu"),  # hidden frames: wrong pictures without a word
+        ({"codec": "vp8"}, "cpu"),
+        ({"codec": "av1"}, "cpu"),
+        ({"codec": "mjpeg", "pixel_format": "yuvj420p"}, "cpu"),
+        ({"pixel_format": "yuv420p10le"}, "cpu"),
+        ({"pixel_format": "yuv422p"}, "cpu"),
+        ({"pixel_format": "yuv444p"}, "cpu"),
+        ({"is_interlaced": True}, "cpu"),
+        ({"width": 161}, "cpu"),
+        ({"height": 121}, "cpu"),
+        ({"store": "frames", "codec": "jpeg", "pixel_format": "rgb24"}, "image"),
     ],
 )
-def test_ways(change: dict[str, object], way: str) -> None:
-    assert source_of(**(PLAIN | change), on_gpu=True) == way  # type: ignore[arg-type]
-    assert source_of(**(PLAIN | change), on_gpu=False) == ("jpeg" if way == "jpeg" else "frames")  # type: ignore[arg-type]
+def test_which_decoder(change: dict[str, object], decoder: str) -> None:
+    assert choose_decoder(**(PLAIN | change), on_gpu=True) == decoder  # type: ignore[arg-type]
+    assert choose_decoder(**(PLAIN | change), on_gpu=False) == ("image" if decoder == "image" else "cpu")  # type: ignore[arg-type]

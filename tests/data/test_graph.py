@@ -35,7 +35,7 @@ def params(n: int, box: tuple[float, ...] = (0, 0, 1, 1), angle: float = 0.0, fl
 
 
 def make_graph(
-    source: str = "frames", augmentations: list | None = None, example: dict | None = None, **options
+    decoder: str = "cpu", augmentations: list | None = None, example: dict | None = None, **options
 ) -> Graph:
     defaults = {
         "image_size": SIZE,
@@ -47,7 +47,7 @@ def make_graph(
         "dtype": torch.float32,
         "num_threads": 2,
     }
-    return Graph(source, augmentations or [], example or params(1), **(defaults | options))
+    return Graph(decoder, augmentations or [], example or params(1), **(defaults | options))
 
 
 def clip(seed: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_crop_and_resize_are_the_same_on_every_way(height: int, width: int, box:
     pixels = even_box(np.array([box]), np.array([height]), np.array([width]))[0]
     box = tuple(pixels / [height, width, height, width])
     files = jpegs(clip(3, height, width))
-    in_graph = make_graph("jpeg").run([files], FRAMES[:1], params(1, box=box))
+    in_graph = make_graph("image").run([files], FRAMES[:1], params(1, box=box))
     before = small([np.array(Image.open(io.BytesIO(file))) for file in files], box)
     difference = (in_graph - make_graph().run([before], FRAMES[:1], params(1))).abs()
     assert difference.max() <= 2 and difference.mean() < 0.3  # torch rounds between rows and columns
@@ -174,8 +174,8 @@ def test_jpeg_frames_take_the_same_way() -> None:
     active = augment.active_augmentations(config)
     files = [jpegs(clip(seed, 60, 80)) for seed in range(3)]
     decoded = [small([np.array(Image.open(io.BytesIO(file))) for file in clip_files]) for clip_files in files]
-    as_jpegs = make_graph("jpeg", active, drawn).run(files, FRAMES[:3], drawn)
-    as_frames = make_graph("frames", active, drawn).run(decoded, FRAMES[:3], drawn)
+    as_jpegs = make_graph("image", active, drawn).run(files, FRAMES[:3], drawn)
+    as_frames = make_graph("cpu", active, drawn).run(decoded, FRAMES[:3], drawn)
     assert as_jpegs.shape == as_frames.shape
     assert (as_jpegs - as_frames).abs().mean() < 1.0 and (as_jpegs - as_frames).abs().max() < 16
 
@@ -188,9 +188,9 @@ def test_video_files_take_the_same_way(tmp_path: Path) -> None:
     wanted = np.array([[2, 13, 13], [23, 0, 7]])
     box = (0.25, 0.125, 0.75, 0.875)
     drawn = params(2, box=box, angle=-90) | colour_params([Colours("bt601", False)] * 2)
-    as_video = make_graph("video", example=drawn).run([data, data], wanted, drawn)
+    as_video = make_graph("nvdec", example=drawn).run([data, data], wanted, drawn)
     frames = [small(decode_video(data, row, 24), box) for row in wanted]
-    as_frames = make_graph("frames").run(frames, wanted, drawn)
+    as_frames = make_graph("cpu").run(frames, wanted, drawn)
     assert (as_video - as_frames).abs().max() <= 20 and (as_video - as_frames).abs().mean() < 1.5  # YUV to RGB differs
     assert (as_frames[0, 0] - as_frames[0, 1]).abs().mean() > 2  # frames differ, so the numbers were obeyed
     assert torch.equal(as_video[0, 1], as_video[0, 2])
@@ -231,7 +231,7 @@ def test_dalis_colours_become_those_of_the_stream(matrix: str, full: bool) -> No
 
 
 def test_damaged_jpeg_is_a_graph_error() -> None:
-    graph = make_graph("jpeg")
+    graph = make_graph("image")
     with pytest.raises(GraphError):
         graph.run([[b"\xff\xd8 no jpeg"] * NUM_FRAMES], FRAMES[:1], params(1))
 

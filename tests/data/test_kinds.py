@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from livetrain.config import Config
+from livetrain.core.world import World
 from livetrain.data import Dataset, eval_loader, plan
 from livetrain.data.crop import resize
 from livetrain.data.decode import decode_video
@@ -99,9 +100,7 @@ def clips_of(shards: Path) -> dict[str, tuple[float, np.ndarray, plan.ClipPlan, 
     config = config_of(shards)
     dataset = Dataset.open(shards)
     found = {}
-    loader = eval_loader(
-        dataset, config, "test", rank=0, world=1, local_world=1, device=torch.device("cpu"), mean=(0,) * 3, std=(1,) * 3
-    )
+    loader = eval_loader(dataset, config, "test", world=World(torch.device("cpu")), mean=(0,) * 3, std=(1,) * 3)
     samples = plan.Samples.of(dataset, "test")
     with loader:
         for number, batch in enumerate(loader):

@@ -13,6 +13,7 @@ import torch
 
 from livetrain.config import Config
 from livetrain.core.errors import UserError
+from livetrain.core.world import World
 from livetrain.data import PADDING, Batch, Dataset, Loader, eval_loader, mixup, side_stream, train_loader
 from livetrain.data.decoders import decoded_bytes
 from livetrain.data.graph import DEPTH
@@ -41,10 +42,7 @@ def make_loader(
     return train_loader(
         dataset,
         config,
-        rank=rank,
-        world=world,
-        local_world=world,
-        device=device,
+        world=World(device, rank, world, world),
         mean=MEAN,
         std=STD,
         start_step=start,
@@ -54,9 +52,7 @@ def make_loader(
 
 def make_eval_loader(config: Config, split: str, *, rank: int = 0, world: int = 1) -> Loader:
     dataset = Dataset.open(config.data.shards, config.data)
-    return eval_loader(
-        dataset, config, split, rank=rank, world=world, local_world=world, device=CPU, mean=MEAN, std=STD
-    )
+    return eval_loader(dataset, config, split, world=World(CPU, rank, world, world), mean=MEAN, std=STD)
 
 
 def read(loader: Loader) -> list[Batch]:
@@ -391,16 +387,16 @@ def test_cutmix_sets_a_rectangle_of_the_neighbour_in(demo_shards: Path, referenc
     assert seen > 6
 
 
-@pytest.mark.parametrize("lanes", [2, 4, 8])
-def test_lanes_of_one_source_change_no_byte(
-    demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch, lanes: int
+@pytest.mark.parametrize("num", [2, 4, 8])
+def test_several_pipelines_of_a_decoder_change_no_byte(
+    demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch, num: int
 ) -> None:
     """By the graph of frames decoded on the CPU, of which there is one otherwise; test_nvdec.py has NVDEC's."""
-    monkeypatch.setattr(Loader, "_num_lanes", lambda self, source: lanes)
+    monkeypatch.setattr(Loader, "_num_pipelines", lambda self, decoder: num)
     with make_loader(make_config(demo_shards)) as loader:
         for batch in loader:
             assert torch.equal(batch.clips, reference[batch.step][1])
-        assert sorted(loader._graphs) == [("frames", lane) for lane in range(lanes)]
+        assert sorted(loader._graphs) == [("cpu", number) for number in range(num)]
 
 
 def test_close_while_data_is_coming(demo_shards: Path) -> None:

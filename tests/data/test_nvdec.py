@@ -46,7 +46,7 @@ def by_nvdec(data: bytes, wanted: np.ndarray, size: int) -> np.ndarray:
     """Frames [1, F] of a video file through the graph: float [F, size, size, 3], levels."""
     options = {"image_size": size, "num_frames": wanted.shape[1], "max_clips": 1, "mean": MEAN, "std": STD}
     inputs = params(1) | colour_params([probe(data).colours])
-    graph = Graph("video", [], inputs, **options, device=GPU, dtype=torch.float32, num_threads=2)
+    graph = Graph("nvdec", [], inputs, **options, device=GPU, dtype=torch.float32, num_threads=2)
     return graph.run([data], wanted, inputs)[0].permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -55,12 +55,12 @@ def test_every_kind_that_goes_to_the_gpu_shows_its_own_frames(name: str) -> None
     """The first, the last and some between, small: a wrong frame is many levels away."""
     kind = KINDS[name]
     facts = probe(kind.data)
-    way = decoders.source_of(
+    decoder = decoders.choose_decoder(
         "original", codec=facts.codec, pixel_format=facts.pixel_format, is_interlaced=facts.is_interlaced,
         is_regular=facts.is_regular, is_range_coded=facts.is_range_coded,
         width=facts.width, height=facts.height, on_gpu=True,
     )  # fmt: skip
-    if way != "video":
+    if decoder != "nvdec":
         pytest.skip("decoded on the CPU")
     wanted = np.unique([0, facts.num_frames // 3, facts.num_frames // 2, facts.num_frames - 1])[None]
     shape = CropAndResize(np.array([0, 0, 1, 1]), 64)
@@ -111,7 +111,7 @@ def test_any_number_of_lanes_gives_the_same_bytes(mixed: Path) -> None:
     clips = []
     for lanes_ in (1, 4, 8):
         config = make_config(mixed, global_batch=6)
-        config.data.nvdec_lanes = lanes_
+        config.data.nvdec_pipelines = lanes_
         clips.append(torch.cat([batch.clips for batch in read(make_loader(config, steps=4, device=GPU))]))
     assert torch.equal(clips[0], clips[1]) and torch.equal(clips[0], clips[2])
 
@@ -126,7 +126,7 @@ def test_a_batch_on_the_gpu_is_the_cpus(mixed: Path) -> None:
         for device in (torch.device("cpu"), torch.device("cuda"))
     )
     levels = (on_gpu - on_cpu).abs() * 255 * 0.25
-    print(f"crops of both lanes: mean {levels.mean():.3f}, max {levels.max():.0f}")
+    print(f"crops of both decoders: mean {levels.mean():.3f}, max {levels.max():.0f}")
     assert levels.mean(dim=(1, 2, 3, 4)).max() < 0.5
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from livetrain.config import Config
+from livetrain.core.world import World
 from livetrain.data import Batch, Dataset, eval_loader, plan
 from livetrain.data.perturb import PERTURBATIONS, Perturbation, perturb
 from tests.data.test_plan import make_samples
@@ -22,10 +23,7 @@ def batches(shards: Path, perturbation: Perturbation | None) -> list[Batch]:
         Dataset.open(shards),
         config,
         "test",
-        rank=0,
-        world=1,
-        local_world=1,
-        device=torch.device("cpu"),
+        world=World(torch.device("cpu")),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         perturbation=perturbation,

@@ -10,6 +10,7 @@ import torch
 
 from livetrain import load_model
 from livetrain.config import Config, EvalConfig
+from livetrain.core.world import World
 from livetrain.data import Dataset, eval_loader
 from livetrain.evaluation import scoring
 from livetrain.model import build_model, p_live
@@ -130,7 +131,7 @@ def test_all_stored_pictures_of_each_clip(demo_videos: Path, tmp_path: Path) -> 
     config = Config()
     config.data.image_size, config.eval.num_frames = 32, 0
     dataset, half = Dataset.open(out), (0.5, 0.5, 0.5)
-    options = {"rank": 0, "world": 1, "local_world": 1, "device": torch.device("cpu"), "mean": half, "std": half}
+    options = {"world": World(torch.device("cpu")), "mean": half, "std": half}
     with eval_loader(dataset, config, "dev", **options) as loader:
         shapes = {batch.keys[0]: tuple(batch.clips.shape[:2]) for batch in loader}
     pictures = {dataset.text("key", row): int(dataset.column("num_frames")[row]) for row in range(4)}

@@ -1,4 +1,4 @@
-"""`livetrain plan DIR`: lanes, reasons and costs of a folder of many kinds."""
+"""`livetrain plan DIR`: decoders, reasons and costs of a folder of many kinds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from livetrain import cli
 from livetrain.data import Dataset
 from livetrain.planner.rates import RATES, frames_per_second
-from livetrain.planner.shard_costs import ways
+from livetrain.planner.shard_costs import routes
 from shards.format import index_table
 from tests.shards import clips
 from tests.shards.kinds import KINDS
@@ -35,7 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lanes_and_reasons(folder: Path) -> None:
-    found = {(way.lane, way.why.partition(":")[0]): way.num_clips for way in ways(Dataset.open(folder / "original"), 8)}
+    found = {
+        (route.decoder, route.why.partition(":")[0]): route.num_clips
+        for route in routes(Dataset.open(folder / "original"), 8)
+    }
     assert found == {
         ("nvdec", ""): 2,
         ("nvdec", "coded size is not the shown one"): 1,
@@ -46,10 +49,12 @@ def test_lanes_and_reasons(folder: Path) -> None:
         ("cpu", "smaller than NVDEC takes"): 1,
     }
     assert sum(found.values()) == len(NAMES)
-    lanes = {(way.lane, way.why) for way in ways(Dataset.open(folder / "remux"), 8) if way.store == "remux"}
-    assert not any("coded size" in why for _, why in lanes)
-    (way,) = ways(Dataset.open(folder / "frames"), 8)
-    assert (way.lane, way.num_clips) == ("image", len(NAMES))
+    found = {
+        (route.decoder, route.why) for route in routes(Dataset.open(folder / "remux"), 8) if route.store == "remux"
+    }
+    assert not any("coded size" in why for _, why in found)
+    (route,) = routes(Dataset.open(folder / "frames"), 8)
+    assert (route.decoder, route.num_clips) == ("image", len(NAMES))
 
 
 def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,16 +79,16 @@ def test_wide_colours_are_counted(folder: Path, tmp_path: Path, capsys: pytest.C
 
 def test_measured_sizes_cost_what_was_measured() -> None:
     for rate in RATES:
-        found = frames_per_second(rate.source, rate.codec, rate.width, rate.height)
+        found = frames_per_second(rate.decoder, rate.codec, rate.width, rate.height)
         assert found == rate.frames_per_second
-    assert frames_per_second("video", "h264", 3840, 2160 + 16) == pytest.approx(302 / 4, rel=0.01)
-    assert frames_per_second("jpeg", "jpeg", 64, 48) == 22831, "one size was measured"
+    assert frames_per_second("nvdec", "h264", 3840, 2160 + 16) == pytest.approx(302 / 4, rel=0.01)
+    assert frames_per_second("image", "jpeg", 64, 48) == 22831, "one size was measured"
 
 
-@pytest.mark.parametrize(("source", "least"), [("video", 1.1), ("frames", 1.4)])
-def test_small_transcodes_cost_less_than_originals(source: str, least: float) -> None:
+@pytest.mark.parametrize(("decoder", "least"), [("nvdec", 1.1), ("cpu", 1.4)])
+def test_small_transcodes_cost_less_than_originals(decoder: str, least: float) -> None:
     """Transcodes of 256 lines took 32 ms a clip of 8 frames on a core, the originals of 640x480 75 ms."""
-    original, small = (frames_per_second(source, "h264", *size) for size in ((640, 480), (336, 256)))
+    original, small = (frames_per_second(decoder, "h264", *size) for size in ((640, 480), (336, 256)))
     assert least < small / original < 2.4
-    assert frames_per_second(source, "h264", 64, 48) > small, "and never endless"
-    assert frames_per_second(source, "h264", 64, 48) < 3 * original
+    assert frames_per_second(decoder, "h264", 64, 48) > small, "and never endless"
+    assert frames_per_second(decoder, "h264", 64, 48) < 3 * original

@@ -14,6 +14,7 @@ from PIL import Image
 
 from livetrain import cli
 from livetrain.config import load_config
+from livetrain.core.world import World
 from livetrain.data import Dataset, train_loader
 from livetrain.report import browse
 from tests.data.test_loader import damage
@@ -27,10 +28,7 @@ def test_the_page_shows_what_training_gets(demo_shards: Path, tmp_path: Path) ->
     text = out.read_text()
     config = load_config([], [f"data.shards={demo_shards}", *OPTIONS], warn=lambda line: None)
     options = {
-        "rank": 0,
-        "world": 1,
-        "local_world": 1,
-        "device": torch.device("cpu"),
+        "world": World(torch.device("cpu")),
         "mean": (0,) * 3,
         "std": (1,) * 3,
     }

@@ -25,7 +25,7 @@ def attempt(run_dir: Path, lines: list[dict[str, Any]], *, first: bool = False) 
     """What the loop does with its log lines, and the end of the process."""
     config = Config(name="tracked")
     config.tracking.wandb = "offline"
-    log = MetricsLog(run_dir / "metrics.jsonl", start_anew=first)
+    log = MetricsLog(run_dir / "metrics.jsonl", is_new=first)
     tracker = Wandb(config, run_dir, print)
     for record in lines:
         if log.write(record):
@@ -95,6 +95,6 @@ def test_ids(tmp_path: Path) -> None:
 def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="holds no figures"):
         compare(tmp_path)
-    MetricsLog(tmp_path / "metrics.jsonl", start_anew=True).write(line(1))
+    MetricsLog(tmp_path / "metrics.jsonl", is_new=True).write(line(1))
     assert cli.main(["sync-check", str(tmp_path)]) == 2
     assert "holds no W&B files" in capsys.readouterr().err

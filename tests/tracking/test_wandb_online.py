@@ -15,7 +15,7 @@ from livetrain.core.errors import Stopped
 from livetrain.tracking import dashboard
 from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.wandb_run import wandb_mode
-from livetrain.training.trainer import Loop
+from livetrain.training.trainer import Trainer
 from tests.runs import small_config, train_here
 from tests.tracking.test_dashboard import ON_A_GPU
 from tests.wandb_server import Server, serve
@@ -45,14 +45,14 @@ def test_a_stopped_run_goes_on_as_one(
     run = tmp_path / "run"
     config = small_config(demo_shards, run, "tracking.wandb=auto", "train.max_steps=5", "train.eval_every_epochs=0.3")
     with monkeypatch.context() as patch:
-        after = Loop._after
+        after = Trainer._after
 
-        def asked(self: Loop, done: int, *rest: object) -> str:
+        def asked(self: Trainer, done: int, *rest: object) -> str:
             if done == 3:
                 os.kill(os.getpid(), signal.SIGUSR1)
             return after(self, done, *rest)  # type: ignore[arg-type]
 
-        patch.setattr(Loop, "_after", asked)
+        patch.setattr(Trainer, "_after", asked)
         with pytest.raises(Stopped):
             train_here(config)
     (first,) = server.runs.values()

@@ -27,11 +27,11 @@ def record(step: int, kind: str = "train", **figures: float) -> dict:
 
 def test_a_run_that_goes_on_doubles_nothing(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path, start_anew=True)
+    log = MetricsLog(path, is_new=True)
     for step in (10, 20, 30):
         assert log.write(record(step, loss=1.0))
     assert log.write(record(30, "dev", eer=0.1))
-    again = MetricsLog(path, start_anew=False)
+    again = MetricsLog(path, is_new=False)
     assert not again.write(record(20, loss=1.0)) and not again.write(record(30, loss=1.0))
     assert not again.write(record(30, "dev", eer=0.1)) and again.write(record(40, loss=1.0))
     assert [(r["kind"], r["step"]) for r in read_metrics(path)] == [
@@ -45,24 +45,24 @@ def test_a_run_that_goes_on_doubles_nothing(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_cut_and_written_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    MetricsLog(path, start_anew=True).write(record(10, loss=1.0))
+    MetricsLog(path, is_new=True).write(record(10, loss=1.0))
     with path.open("a") as file:
         file.write('{"kind": "train", "st')
-    log = MetricsLog(path, start_anew=False)
+    log = MetricsLog(path, is_new=False)
     assert log.write(record(20, loss=2.0))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]
 
 
 def test_a_fresh_start_forgets_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    MetricsLog(path, start_anew=True).write(record(10))
-    assert MetricsLog(path, start_anew=True).write(record(5))
+    MetricsLog(path, is_new=True).write(record(10))
+    assert MetricsLog(path, is_new=True).write(record(5))
     assert [r["step"] for r in read_metrics(path)] == [5]
 
 
 def test_figures_that_are_no_numbers_become_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    MetricsLog(path, start_anew=True).write(record(1, loss=math.nan, grad_norm=math.inf))
+    MetricsLog(path, is_new=True).write(record(1, loss=math.nan, grad_norm=math.inf))
     assert read_metrics(path)[0]["loss"] is None and "NaN" not in path.read_text()
 
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from livetrain.training.gc_control import PERIOD, at_rest
+from livetrain.training.gc_control import PERIOD, paused_gc
 
 
 class Ring:
@@ -18,7 +18,7 @@ class Ring:
 
 
 def test_cycles_are_freed_at_every_period_and_not_before() -> None:
-    with at_rest() as collect:
+    with paused_gc() as collect:
         assert not gc.isenabled() and gc.get_freeze_count() > 0
         ring = weakref.ref(Ring())
         for step in range(PERIOD - 1):
@@ -30,6 +30,6 @@ def test_cycles_are_freed_at_every_period_and_not_before() -> None:
 
 
 def test_a_failure_gives_it_back_too() -> None:
-    with pytest.raises(ValueError), at_rest():
+    with pytest.raises(ValueError), paused_gc():
         raise ValueError
     assert gc.isenabled() and gc.get_freeze_count() == 0

@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from livetrain.training.step import StepResult, Updater
-from livetrain.training.trainer import Loop
+from livetrain.training.trainer import Trainer
 from tests.runs import small_config, train_here
 
 READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "nonzero", "equal"}
@@ -48,7 +48,7 @@ class Reads(TorchFunctionMode):
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     mode = Reads()
-    update, figures, train = Updater.update, StepResult.figures, Loop.train
+    update, figures, train = Updater.update, StepResult.figures, Trainer.train
 
     def counted_update(self: Updater, step: int, *args: Any, **options: Any) -> StepResult:
         mode.step, mode.is_updating, mode.optimizer = step + 1, True, self.optimizer
@@ -64,13 +64,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         finally:
             mode.is_excused = False
 
-    def counted_train(self: Loop) -> None:
+    def counted_train(self: Trainer) -> None:
         with mode:
             train(self)
 
     monkeypatch.setattr(Updater, "update", counted_update)
     monkeypatch.setattr(StepResult, "figures", excused_figures)
-    monkeypatch.setattr(Loop, "train", counted_train)
+    monkeypatch.setattr(Trainer, "train", counted_train)
     return mode
 
 

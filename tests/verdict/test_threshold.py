@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from livetrain.config import Config, VerdictConfig
 from livetrain.core.errors import UserError
 from livetrain.verdict import calibration, threshold
+from livetrain.verdict.threshold import Made
 from tests.verdict.helpers import make_scores
 from tests.verdict.test_metrics import candidates, labelled_scores, rates
 
@@ -50,7 +51,7 @@ def test_each_criterion_is_the_best_of_all_thresholds(case: tuple, most: float, 
 
 def test_it_is_read_back_as_written(tmp_path: Path) -> None:
     assert threshold.read(tmp_path) is None
-    fitted = threshold.fit(DEV, VerdictConfig(criterion="max_apcer", max_apcer=0.25), dev_split="fold0")
+    fitted = threshold.fit(DEV, VerdictConfig(criterion="max_apcer", max_apcer=0.25), Made(dev_split="fold0"))
     path = threshold.write(tmp_path, fitted)
     assert path.name == "threshold.json" and threshold.read(tmp_path) == fitted
     assert (fitted.dev_split, fitted.dev_num_clips, fitted.dev_num_people) == ("fold0", 6, 3)
@@ -63,7 +64,7 @@ def test_it_is_read_back_as_written(tmp_path: Path) -> None:
 
 def test_it_is_never_fitted_on_a_test_split() -> None:
     with pytest.raises(UserError, match="never fitted on a test split, and fold2 is one"):
-        threshold.fit(DEV, VerdictConfig(), dev_split="fold1+fold2", test_splits=("fold2+fold3",))
+        threshold.fit(DEV, VerdictConfig(), Made(dev_split="fold1+fold2", test_splits=("fold2+fold3",)))
     with pytest.raises(UserError, match="the same videos"):
         threshold.choose(DEV, DEV, VerdictConfig(), stored=None)
     with pytest.raises(UserError, match="holdout split has only live clips"):
@@ -123,12 +124,14 @@ def test_a_threshold_belongs_to_a_way_of_scoring(tmp_path: Path) -> None:
     own = threshold.scoring_of(config)
     config.eval.aggregate = "max"
     highest = threshold.scoring_of(config)
-    stored = threshold.choose(DEV, TEST, VerdictConfig(), stored=None, scoring=own, checkpoint="best-1")
+    stored = threshold.choose(DEV, TEST, VerdictConfig(), stored=None, made=Made(scoring=own, checkpoint="best-1"))
     higher = dataclasses.replace(DEV, p_live=np.sqrt(DEV.p_live))
-    again = threshold.choose(higher, TEST, VerdictConfig(), stored=stored, scoring=highest, checkpoint="best-1")
+    again = threshold.choose(
+        higher, TEST, VerdictConfig(), stored=stored, made=Made(scoring=highest, checkpoint="best-1")
+    )
     assert (stored.scoring, again.scoring) == (own, highest) and again.threshold > stored.threshold
     with pytest.raises(UserError, match="eval.aggregate=model, not max.*the same settings first"):
-        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, scoring=highest)
+        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, made=Made(scoring=highest))
 
     beside, made = tmp_path / "checkpoints" / "best-1", tmp_path / threshold.EVALUATIONS / "max"
     threshold.write(beside, stored)
@@ -143,12 +146,14 @@ def test_a_threshold_belongs_to_a_way_of_scoring(tmp_path: Path) -> None:
 def test_a_threshold_belongs_to_weights(tmp_path: Path) -> None:
     """Other weights in a folder of the same name get one of their own, on the run's own dev split alone."""
     known = {"scoring": {"a": 1}, "checkpoint": "best-1"}
-    stored = threshold.fit(DEV, VerdictConfig(), weights_sha256="one", **known)
-    assert threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, weights_sha256="one", **known) == stored
-    again = threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, weights_sha256="two", **known)
+    stored = threshold.fit(DEV, VerdictConfig(), Made(weights_sha256="one", **known))
+    assert (
+        threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, made=Made(weights_sha256="one", **known)) == stored
+    )
+    again = threshold.choose(DEV, TEST, VerdictConfig(), stored=stored, made=Made(weights_sha256="two", **known))
     assert again.weights_sha256 == "two"
     with pytest.raises(UserError, match=r"belongs to scores made with other weights \(best-1\)"):
-        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, weights_sha256="two", **known)
+        threshold.choose(OTHER, TEST, VerdictConfig(), stored=stored, made=Made(weights_sha256="two", **known))
     threshold.write(tmp_path / "evaluations" / "x", stored)
     (tmp_path / "best-1").mkdir()
     for weights, found in (("one", stored), ("two", None), ("", stored)):

@@ -16,6 +16,7 @@ from livetrain.config.split_spec import ALL
 from livetrain.core.errors import UserError
 from livetrain.core.machine import num_cores
 from livetrain.core.progress import progress
+from livetrain.core.world import World
 from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loader
 from livetrain.data.isolated_decode import Workers
 from livetrain.data.plan import evaluation_batch_size
@@ -151,10 +152,10 @@ def _loader(trained: Trained, where: Path) -> tuple[int, Loader]:
     mean, std = trained.model.mean, trained.model.std
     if (where / "dataset.json").exists():
         dataset = Dataset.open(where)
-        loader = eval_loader(dataset, config, ALL, rank=0, world=1, local_world=1, device=cpu, mean=mean, std=std)
+        loader = eval_loader(dataset, config, ALL, world=World(cpu), mean=mean, std=std)
         return len(dataset), loader
     files = VideoFiles([where / name for name in find_videos(where)], Workers(config.data.threads or num_cores()))
     rows = np.arange(len(files))
     size = evaluation_batch_size(config)
-    loader = files_loader(files, config, rows, batch_size=size, local_world=1, device=cpu, mean=mean, std=std)
+    loader = files_loader(files, config, rows, batch_size=size, world=World(cpu), mean=mean, std=std)
     return len(files), loader

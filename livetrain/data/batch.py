@@ -1,0 +1,64 @@
+"""What a loader yields, and what it asks of the clips it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from livetrain.data.plan import PADDING
+
+
+class Clips(Protocol):
+    """Where a loader's clips come from: a `Dataset`, or video files (livetrain.data.video_files)."""
+
+    @property
+    def is_remote(self) -> bool:
+        """See `Dataset`, here and below."""
+
+    def column(self, name: str) -> NDArray[Any]: ...
+    def text(self, name: str, row: int) -> str: ...
+    def shard_name(self, row: int) -> str: ...
+    def shard_path(self, row: int) -> Any: ...
+    def root_of(self, row: int) -> Any: ...
+    def video_bytes(self, row: int) -> bytes: ...
+    def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]: ...
+    def decode(
+        self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int
+    ) -> NDArray[np.uint8]: ...
+    def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that did not arrive: the tar's name, the sample's key, the reason, the row of the index."""
+
+    shard: str
+    key: str
+    reason: str
+    row: int = PADDING
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch of n clips.
+
+    clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
+    (live = 1; 0 where not valid). kinds: float32 [n, K] on the device, live or one of loss.attack_types, K = 0 without
+    those (see livetrain.data.attack_types). valid: bool [n] on the device; False for padding (rows == PADDING, key "")
+    and for clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
+    frames of each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
+    """
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    kinds: torch.Tensor
+    valid: torch.Tensor
+    rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    keys: list[str]
+    step: int
+    failures: list[Failure]

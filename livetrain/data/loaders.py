@@ -1,0 +1,77 @@
+"""The loaders of training and evaluation: which clips, in which order, on which process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from livetrain.config import Config
+from livetrain.core.world import World
+from livetrain.data import augment, perturb, plan
+from livetrain.data.dataset import Dataset
+from livetrain.data.loader import Loader, Plans
+from livetrain.data.plan import ClipPlan
+
+
+def train_loader(
+    dataset: Dataset,
+    config: Config,
+    *,
+    world: World,
+    mean: Sequence[float],
+    std: Sequence[float],
+    start_step: int = 0,
+    num_steps: int,
+    samples: plan.Samples | None = None,
+) -> Loader:
+    """Micro-batches of the steps start_step … num_steps-1 for this process.
+
+    Yields `train.accumulation` batches an update. `mean`, `std`: of RGB in [0, 1]. `samples`: of these, instead of the
+    whole training split.
+    """
+    samples = samples or plan.Samples.of_training(dataset, config)
+    plan.micro_batch_size(config, world.size)  # tells a global batch that does not divide before anything starts
+
+    def plans() -> Iterator[ClipPlan]:
+        for step in range(start_step, num_steps):
+            for micro in range(config.train.accumulation):
+                yield plan.plan_train(samples, config, step, micro, world.rank, world.size)
+
+    num_batches = (num_steps - start_step) * config.train.accumulation
+    example = plan.plan_train(samples, config, start_step, 0, world.rank, world.size)
+    planned = Plans(plans, num_batches, example, augment.active_augmentations(config.augment))
+    return Loader(dataset, config, planned, world=world, mean=mean, std=std)
+
+
+def eval_loader(
+    dataset: Dataset,
+    config: Config,
+    split: str,
+    *,
+    world: World,
+    mean: Sequence[float],
+    std: Sequence[float],
+    perturbation: perturb.Perturbation | None = None,
+) -> Loader:
+    """Batches of a split without augmentation: each sample once over all processes, equally many batches on each.
+
+    With a `perturbation` every clip comes changed by it.
+    """
+    samples = plan.Samples.of(dataset, split)
+    num_batches = plan.num_evaluation_batches(len(samples), config, world.size)
+
+    def planned(batch: int) -> ClipPlan:
+        item = plan.plan_evaluation(samples, config, batch, world.rank, world.size)
+        return item if perturbation is None else perturb.perturb(item, samples, config, perturbation)
+
+    def plans() -> Iterator[ClipPlan]:
+        return map(planned, range(num_batches))
+
+    example = planned(0)
+    if not config.eval.num_frames:  # room for the longest
+        longest = int(samples.columns["num_frames"][samples.rows].max())
+        example = dataclasses.replace(example, frames=np.zeros((1, longest), np.int64))
+    augmentations = [] if perturbation is None else perturbation.augmentations()
+    return Loader(dataset, config, Plans(plans, num_batches, example, augmentations), world=world, mean=mean, std=std)
