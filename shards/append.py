@@ -24,7 +24,7 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
-from shards import build, shard_plan, split
+from shards import build, build_checks, shard_plan, split
 from shards.build import Options
 from shards.existing import Kept
 from shards.faces import boxes
@@ -84,7 +84,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         splits = _splits(old, rejected_before, added_labels, options, out)
         keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
         samples, rejected = build.sort(new, splits, sizes, probed, keys)
-        build.warn_about_duplicates(samples)
+        build_checks.warn_about_duplicates(samples)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]

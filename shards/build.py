@@ -19,7 +19,6 @@ import io
 import json
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, patiently, write_json, write_text
 from livetrain.core.progress import progress
-from shards import existing, shard_plan, split
+from shards import build_checks, existing, shard_plan, split
 from shards.existing import Kept
 from shards.format import index_table, manifest
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
@@ -103,8 +102,8 @@ def build(
     """
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
     for notice in labels.notices:
-        _warn(notice)
-    _warn_without_groups(labels, labels_file)
+        build_checks.warn(notice)
+    build_checks.warn_without_groups(labels, labels_file)
     before = _kept(out, options, overwrite)
     if labels.split_column:
         if options.keep or options.protocol != split.STRATIFIED:
@@ -139,9 +138,9 @@ def build(
         keys = shard_plan.keys(row.video for row in labels.rows)
         samples, rejected = sort(labels.rows, splits, sizes, probed, keys)
         write_text(out / REJECTED, rejected_text(rejected))
-        _refuse_useless(samples, rejected, out)
-        _warn_about_splits(samples, splits)
-        warn_about_duplicates(samples)
+        build_checks.refuse_useless(samples, rejected, out)
+        build_checks.warn_about_splits(samples, splits)
+        build_checks.warn_about_duplicates(samples)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
@@ -378,48 +377,3 @@ def rejected_text(rejected: Sequence[tuple[Label, str, str]]) -> str:
     for row, name, reason in rejected:
         writer.writerow([row.video, f"{row.label:g}", row.attack_type, row.group, row.domain, name, reason])
     return buffer.getvalue()
-
-
-def _refuse_useless(
-    samples: Sequence[shard_plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path
-) -> None:
-    classes = {sample.label.is_live for sample in samples}
-    if len(classes) == 2:
-        return
-    common = Counter(reason for *_, reason in rejected).most_common(1)[0]
-    left = "no video is left" if not samples else f"only {'live videos' if True in classes else 'attacks'} are left"
-    raise UserError(
-        f"{left} after {len(rejected)} were rejected (most often: {common[0]}, {common[1]} times); "
-        f"all reasons are in {out / 'rejected.csv'}"
-    )
-
-
-def _warn(text: str) -> None:
-    print(f"WARNING: {text}", file=sys.stderr)
-
-
-def _warn_without_groups(labels: Labels, path: Path) -> None:
-    if not labels.group_column:
-        _warn(
-            f"{path} names no people (no column subject or group, no --columns group=…). Clips of one person may be "
-            "in train AND test: the test result will look better than the model is. Add the column if you can."
-        )
-
-
-def _warn_about_splits(samples: Sequence[shard_plan.Sample], names: Sequence[str]) -> None:
-    """A split without one of the classes can neither train a model nor measure one."""
-    for name in sorted(set(names) - {split.UNUSED}):
-        classes = {sample.label.is_live for sample in samples if sample.split == name}
-        if len(classes) < 2:
-            lacking = "no clip" if not classes else "no attack" if True in classes else "no live clip"
-            _warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
-
-
-def warn_about_duplicates(samples: Sequence[shard_plan.Sample]) -> None:
-    """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
-    first: dict[str, shard_plan.Sample] = {}
-    for sample in samples:
-        other = first.setdefault(sample.sha256, sample)
-        if other.label.is_live != sample.label.is_live or other.split != sample.split:
-            difference = "label" if other.label.is_live != sample.label.is_live else "split"
-            _warn(f"{other.label.video} and {sample.label.video} are the same file with a different {difference}")

@@ -232,7 +232,7 @@ def test_an_update_without_a_number_can_be_left_out(
     for field in ("model", "ema"):
         assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "run", field).values())
     assert [record["num_left_out"] for record in records(tmp_path / "run")] == [0, 0, 1, 2, 2, 2]
-    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "is skipped" in line]
     assert len(told) == 2 and told[0].startswith("warning: step 2: the loss of 8 clips is not finite; clips: ")
     assert losses(tmp_path / "run")[4:] == [loss for loss in losses(tmp_path / "run")[4:] if math.isfinite(loss)]
 
@@ -242,9 +242,9 @@ def test_too_many_such_updates_in_a_row_end_the_run(
 ) -> None:
     spoil(monkeypatch, 2, 99)
     overrides = ("train.on_non_finite=skip", "train.max_steps=20", "train.save_every_steps=6")
-    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such update in a row"):
+    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such step in a row"):
         train_here(small_config(demo_shards, tmp_path / "run", *overrides))
-    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such update in a row"):
+    with pytest.raises(NonFiniteLoss, match=r"step 11: .* the 10th such step in a row"):
         train_here(small_config(demo_shards, tmp_path / "run", *overrides))
 
 
@@ -340,7 +340,7 @@ def test_clips_that_the_gpus_decoder_refuses_are_counted(
 ) -> None:
     """DALI's decoder on the CPU takes no H.264: it stands in for NVDEC and what that does not take."""
     train_here(small_config(demo_shards, tmp_path / "plain", "train.max_steps=3"))
-    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refusals.rows else "video")
+    monkeypatch.setattr(Loader, "_decoder", lambda self, row: "cpu" if row in self.refusals.rows else "nvdec")
     train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=3"))
     assert [record["num_refused"] for record in records(tmp_path / "plain")] == [0, 0, 0]
     counts = [record["num_refused"] for record in records(tmp_path / "run")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from livetrain.data.plan import PADDING
+from livetrain.data import augment
+from livetrain.data.plan import PADDING, ClipPlan
 
 
 class Clips(Protocol):
@@ -62,3 +64,14 @@ class Batch:
     keys: list[str]
     step: int
     failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What a loader is to yield: `iterate()` gives the plans of num_batches batches in order. example: one of them, for
+    shapes and the names of parameters. augmentations: those that the graph holds."""
+
+    iterate: Callable[[], Iterator[ClipPlan]]
+    num_batches: int
+    example: ClipPlan
+    augmentations: Sequence[augment.Augmentation] = ()

@@ -9,12 +9,10 @@ two people.
 from __future__ import annotations
 
 import bisect
-import csv
 import dataclasses
 import functools
 import hashlib
 import io
-import json
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -34,9 +32,8 @@ from livetrain.data import decode
 from livetrain.data.crop import CropAndResize
 from livetrain.data.decoders import colours_of
 from livetrain.data.remote import Url
-from livetrain.data.shard_reader import Store, open_store
+from livetrain.data.shard_set import ShardSet, open_shard_set, read_rejected, shard_name, with_domain
 from shards.format import index_table
-from shards.format import manifest as manifest_
 from shards.format.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
@@ -47,22 +44,11 @@ class FetchError(Exception):
     """The bytes of a sample are not where the index says (missing or cut shard, changed payload)."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One shard folder of a data set: its name there, where it is, what it holds, and the row that is its first."""
-
-    name: str
-    root: Path | Url
-    manifest: dict[str, Any]
-    store: Store = field(repr=False)
-    first_row: int = 0
-
-
 @dataclass
 class Dataset:
     """One shard folder, or several. Open it with `Dataset.of` or `open`; `len()` counts samples of all splits."""
 
-    sources: list[Source]
+    shard_sets: list[ShardSet]
     columns: pa.Table
     _arrays: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     _words: dict[str, tuple[NDArray[np.int32], NDArray[Any]]] = field(default_factory=dict, repr=False)
@@ -80,12 +66,12 @@ class Dataset:
             raise UserError(
                 f"data.sources: two folders are called {twice[0]!r}; their clips need names apart: rename one"
             )
-        sources, tables, first = [], [], 0
+        shard_sets, tables, first = [], [], 0
         for name, part in zip(names, parts, strict=True):
-            sources.append(dataclasses.replace(part.sources[0], name=name, first_row=first))
-            tables.append(_with_domain(part.columns, name))
+            shard_sets.append(dataclasses.replace(part.shard_sets[0], name=name, first_row=first))
+            tables.append(with_domain(part.columns, name))
             first += len(part)
-        return Dataset(sources, pa.concat_tables(tables).unify_dictionaries())
+        return Dataset(shard_sets, pa.concat_tables(tables).unify_dictionaries())
 
     @staticmethod
     def open(where: str | Path, config: DataConfig | None = None) -> Dataset:
@@ -93,35 +79,20 @@ class Dataset:
 
         Raises UserError when it cannot be had, or is no finished shard folder of this format.
         """
-        store = open_store(where, config or DataConfig())
-        root = store.root
-        try:
-            manifest = json.loads(store.manifest_text())
-        except FileNotFoundError:
-            raise UserError(
-                f"{root} holds no finished shards (no dataset.json): build them with "
-                f"`python -m shards build --videos DIR --labels label.csv --out {root}`, or set data.shards"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{root / 'dataset.json'} cannot be read ({error}); build the shards again") from None
-        if manifest.get("format") != manifest_.FORMAT:
-            raise UserError(
-                f"{root / 'dataset.json'}: format {manifest.get('format')!r}, this version reads {manifest_.FORMAT}; "
-                "build the shards again: python -m shards build"
-            )
-        with store.file(index_table.FILE_NAME) as path:
-            return Dataset([Source("", root, manifest, store)], index_table.read(path))
+        part = open_shard_set(where, config or DataConfig())
+        with part.reader.file(index_table.FILE_NAME) as path:
+            return Dataset([part], index_table.read(path))
 
     @property
     def root(self) -> Path | Url:
         """Where the data set is; of several folders, the first."""
-        return self.sources[0].root
+        return self.shard_sets[0].root
 
     @property
     def manifest(self) -> dict[str, Any]:
         """The content of dataset.json; of several folders, with sums of counts, all shards, and `store` "mixed" where
         they differ."""
-        all_of = [source.manifest for source in self.sources]
+        all_of = [source.manifest for source in self.shard_sets]
         if len(all_of) == 1:
             return all_of[0]
         stores = {content["store"] for content in all_of}
@@ -137,12 +108,12 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The same for the same clips, labels and splits in the same order, wherever they are."""
-        digests = [source.manifest["files"][index_table.FILE_NAME] for source in self.sources]
+        digests = [source.manifest["files"][index_table.FILE_NAME] for source in self.shard_sets]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
-    def source_of(self, row: int) -> Source:
+    def shard_set_of(self, row: int) -> ShardSet:
         """The folder that `row` is in."""
-        return self.sources[bisect.bisect_right(self.sources, row, key=lambda source: source.first_row) - 1]
+        return self.shard_sets[bisect.bisect_right(self.shard_sets, row, key=lambda source: source.first_row) - 1]
 
     def __len__(self) -> int:
         return self.columns.num_rows
@@ -175,7 +146,7 @@ class Dataset:
         there are several domains, a person is DOMAIN/…."""
         value = str(self.columns[name][row].as_py())
         if name in ("key", "video"):
-            return self._named(self.source_of(row), value)
+            return self._named(self.shard_set_of(row), value)
         if name == "group" and value and len(self.domains) > 1:
             return f"{self.columns['domain'][row].as_py()}/{value}"
         return value
@@ -184,9 +155,9 @@ class Dataset:
         """`text` of many rows: object [n]."""
         taken = self.columns[name].take(pa.array(rows)).combine_chunks()
         words: NDArray[Any] = np.array(taken.to_pylist(), dtype=object)
-        if name in ("key", "video") and len(self.sources) > 1:
-            sources = [source.name for source in self.sources]
-            number = np.searchsorted([source.first_row for source in self.sources], rows, side="right") - 1
+        if name in ("key", "video") and len(self.shard_sets) > 1:
+            sources = [source.name for source in self.shard_sets]
+            number = np.searchsorted([source.first_row for source in self.shard_sets], rows, side="right") - 1
             return np.array([f"{sources[n]}/{word}" for n, word in zip(number, words, strict=True)], dtype=object)
         if name == "group" and len(self.domains) > 1:
             domains = self.columns["domain"].take(pa.array(rows)).combine_chunks().to_pylist()
@@ -248,8 +219,8 @@ class Dataset:
         """Videos that never reached a shard (rows of rejected.csv), of one split or of all."""
         selection = None if split is None else Selection.parse(split)
         found = []
-        for source in self.sources:
-            for row in _read_rejected(source):
+        for source in self.shard_sets:
+            for row in read_rejected(source):
                 domain = row["domain"] or source.name
                 if selection and not (selection.takes_split(row["split"]) and selection.takes_domain(domain)):
                     continue
@@ -259,17 +230,17 @@ class Dataset:
 
     def shard_name(self, row: int) -> str:
         """File name of the tar that holds `row`; of several folders, with its folder."""
-        source = self.source_of(row)
-        return self._named(source, _shard_name(source, int(self.column("shard")[row])))
+        source = self.shard_set_of(row)
+        return self._named(source, shard_name(source, int(self.column("shard")[row])))
 
     def root_of(self, row: int) -> Path | Url:
         """The folder that holds `row`, as the user named it."""
-        return self.source_of(row).root
+        return self.shard_set_of(row).root
 
     def shard_path(self, row: int) -> Path | Url:
         """Where the tar that holds `row` is."""
-        source = self.source_of(row)
-        return source.root / _shard_name(source, int(self.column("shard")[row]))
+        source = self.shard_set_of(row)
+        return source.root / shard_name(source, int(self.column("shard")[row]))
 
     def video_bytes(self, row: int) -> bytes:
         """The bytes of a video sample, as stored. Raises FetchError; UserError when the shard cache is full."""
@@ -298,7 +269,7 @@ class Dataset:
 
     def row_of(self, key: str) -> int | None:
         """The row of a sample's key, None when there is none. A search of the whole column: for a few keys."""
-        for source, size in zip(self.sources, self._sizes(), strict=True):
+        for source, size in zip(self.shard_sets, self._sizes(), strict=True):
             plain = key.removeprefix(self._named(source, ""))
             row = int(pc.index(self.columns["key"].slice(source.first_row, size), plain).as_py())
             if row >= 0 and self._named(source, plain) == key:
@@ -326,36 +297,36 @@ class Dataset:
     @property
     def is_remote(self) -> bool:
         """Whether the shards are behind a URL, so that it pays to announce what will be read (`prefetch`)."""
-        return any(isinstance(source.root, Url) for source in self.sources)
+        return any(isinstance(source.root, Url) for source in self.shard_sets)
 
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
         """Announce the rows that will be read next, in that order, in place of those announced before. Shards behind a
         URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is this process's.
         """
         numbers = self.column("shard")[rows]
-        for source, size in zip(self.sources, self._sizes(), strict=True):
+        for source, size in zip(self.shard_sets, self._sizes(), strict=True):
             here = numbers[(rows >= source.first_row) & (rows < source.first_row + size)]
-            names = [_shard_name(source, shard) for shard in dict.fromkeys(here.tolist())]
-            source.store.prefetch(names, share / len(self.sources))
+            names = [shard_name(source, shard) for shard in dict.fromkeys(here.tolist())]
+            source.reader.prefetch(names, share / len(self.shard_sets))
 
     def close(self) -> None:
         """Close the tar files opened so far (they open again when needed) and end downloads ahead of need."""
-        for source in self.sources:
-            source.store.close()
+        for source in self.shard_sets:
+            source.reader.close()
 
     def _read(self, row: int, members: Sequence[tuple[int, int, int]]) -> list[bytes]:
         """The payloads of some of a sample's media members, (number, offset, size), by one read. Their checksums keep
         damage away from decoders, which hide or crash on it (DALI 2.4.0's CPU JPEG decoder segfaults on two damaged
         pictures in a batch)."""
-        source = self.source_of(row)
-        shard = _shard_name(source, int(self.column("shard")[row]))
+        source = self.shard_set_of(row)
+        shard = shard_name(source, int(self.column("shard")[row]))
         start = min(offset for _, offset, _ in members)
         num_bytes = max(offset + size for _, offset, size in members) - start
         sums = self.columns["crc32"][row].values.to_pylist()
         while True:
-            generation = source.store.generation(shard)
+            generation = source.reader.generation(shard)
             try:
-                data = source.store.read(shard, start, num_bytes)
+                data = source.reader.read(shard, start, num_bytes)
             except OSError as error:
                 raise FetchError(f"{error.strerror or error}") from error
             found = [data[offset - start : offset - start + size] for _, offset, size in members]
@@ -364,7 +335,7 @@ class Dataset:
                 for payload, (number, _, size) in zip(found, members, strict=True)
             ):
                 return found
-            if not source.store.distrust(shard, generation):
+            if not source.reader.distrust(shard, generation):
                 break
         if len(data) < num_bytes:
             raise FetchError(f"the tar ends {num_bytes - len(data)} bytes early")
@@ -372,41 +343,14 @@ class Dataset:
 
     @property
     def _title(self) -> str:
-        return " + ".join(str(source.root) for source in self.sources)
+        return " + ".join(str(source.root) for source in self.shard_sets)
 
-    def _named(self, source: Source, name: str) -> str:
-        return f"{source.name}/{name}" if len(self.sources) > 1 else name
+    def _named(self, source: ShardSet, name: str) -> str:
+        return f"{source.name}/{name}" if len(self.shard_sets) > 1 else name
 
     def _sizes(self) -> list[int]:
         """Samples of each folder."""
-        return np.diff([*(source.first_row for source in self.sources), len(self)]).tolist()
-
-
-def _shard_name(source: Source, shard: int) -> str:
-    return str(source.manifest["shards"][shard]["name"])
-
-
-def _read_rejected(source: Source) -> list[dict[str, str]]:
-    try:
-        with source.store.file("rejected.csv") as path, path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(
-            f"{source.root / 'rejected.csv'} is missing: without it failures to acquire cannot be counted; build the "
-            "shards again"
-        ) from None
-
-
-def _with_domain(table: pa.Table, name: str) -> pa.Table:
-    """The index of a folder, with `name` in place of an empty domain."""
-    column = table["domain"].chunk(0)
-    words = [word or name for word in column.dictionary.to_pylist()]
-    if len(set(words)) < len(words):
-        raise UserError(
-            f"data.sources: {name} has clips of the domain {name!r} and clips without; build it with --domain"
-        )
-    changed = pa.DictionaryArray.from_arrays(column.indices, pa.array(words, pa.string()))
-    return table.set_column(table.schema.get_field_index("domain"), index_table.SCHEMA.field("domain"), changed)
+        return np.diff([*(source.first_row for source in self.shard_sets), len(self)]).tolist()
 
 
 def _list(names: list[str]) -> str:

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,8 +28,8 @@ from livetrain.config import Config
 from livetrain.core.errors import MachineFault, UserError
 from livetrain.core.machine import num_cores
 from livetrain.core.world import World
-from livetrain.data import attack_types, augment, mixup
-from livetrain.data.batch import Batch, Clips, Failure
+from livetrain.data import attack_types, mixup
+from livetrain.data.batch import Batch, Clips, Failure, Plans
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_of
@@ -45,17 +45,6 @@ Parts = dict[Pipeline, tuple[list[int], list[Any]]]  # positions in a batch and 
 
 # So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
-
-
-@dataclass(frozen=True)
-class Plans:
-    """What a loader is to yield: `iterate()` gives the plans of num_batches batches in order. example: one of them, for
-    shapes and the names of parameters. augmentations: those that the graph holds."""
-
-    iterate: Callable[[], Iterator[ClipPlan]]
-    num_batches: int
-    example: ClipPlan
-    augmentations: Sequence[augment.Augmentation] = ()
 
 
 @dataclass

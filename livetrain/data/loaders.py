@@ -10,8 +10,9 @@ import numpy as np
 from livetrain.config import Config
 from livetrain.core.world import World
 from livetrain.data import augment, perturb, plan
+from livetrain.data.batch import Plans
 from livetrain.data.dataset import Dataset
-from livetrain.data.loader import Loader, Plans
+from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan
 
 

@@ -106,7 +106,7 @@ class Samples:
             return dataclasses.replace(found, mixture=balanced(groups, parents, config.data.balance_strength))
         if not config.data.weights:
             return found
-        first_rows = [source.first_row for source in dataset.sources]
+        first_rows = [source.first_row for source in dataset.shard_sets]
         return dataclasses.replace(found, mixture=mixture_of(found.rows, first_rows, config.data.weights))
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Where the files of a shard folder are: on a disk of this machine, or behind a URL.
 
-    LocalStore    a range of a shard is one `pread`; files stay open
-    RemoteStore   a shard that is needed is downloaded whole into the cache of the node, then read as a local one
+    LocalReader    a range of a shard is one `pread`; files stay open
+    RemoteReader   a shard that is needed is downloaded whole into the cache of the node, then read as a local one
 
 Training sees the samples in random order, so it soon wants every shard. The cache should hold the data set: then each
 shard is downloaded once a node, whatever the number of processes and epochs. With less room the least recently used
@@ -37,7 +37,7 @@ MAX_OPEN = 128  # shards of a folder; a process may often open 1,024 files, and 
 OF_MANIFEST = "the one in dataset.json: it is damaged, or the shards were built again since this run began"
 
 
-class Store(Protocol):
+class ShardReader(Protocol):
     """The files of one shard folder. Threads may share it."""
 
     @property
@@ -69,13 +69,13 @@ class Store(Protocol):
         """Let go of open files and of work in the background; both come back when needed."""
 
 
-def open_store(where: str | Path, config: DataConfig) -> Store:
+def open_reader(where: str | Path, config: DataConfig) -> ShardReader:
     """The store of a folder or a URL. Raises UserError for a URL that cannot be used; a folder is not looked at yet."""
     if not is_url(where):
-        return LocalStore(Path(where))
+        return LocalReader(Path(where))
     if str(where).startswith("file://"):
-        return LocalStore(Path(str(where).removeprefix("file://")))
-    return RemoteStore(str(where), config)
+        return LocalReader(Path(str(where).removeprefix("file://")))
+    return RemoteReader(str(where), config)
 
 
 @dataclass
@@ -87,7 +87,7 @@ class _Open:
     is_stale: bool = False
 
 
-class LocalStore:
+class LocalReader:
     """A folder on a disk of this machine. Of its shards at most MAX_OPEN stay open, those used last: there may be more
     of them than a process may open."""
 
@@ -155,7 +155,7 @@ class LocalStore:
                     os.close(item.descriptor)
 
 
-class RemoteStore:
+class RemoteReader:
     """A folder behind a URL. dataset.json is read anew by every process; everything else comes through the cache."""
 
     def __init__(self, url: str, config: DataConfig) -> None:

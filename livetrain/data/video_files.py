@@ -26,11 +26,12 @@ from livetrain.core.files import patiently
 from livetrain.core.worker_pool import WorkerDied
 from livetrain.core.world import World
 from livetrain.data import plan
+from livetrain.data.batch import Plans
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import colours_of
 from livetrain.data.isolated_decode import DecodeTask, Workers
-from livetrain.data.loader import Loader, Plans
+from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan, Samples
 from shards.format.probe import Probe, RejectedVideo
 

@@ -28,7 +28,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write, write_json
 from livetrain.core.world import World
 from livetrain.data import Dataset, Loader
-from livetrain.data.loader import Plans
+from livetrain.data.batch import Plans
 from livetrain.data.plan import Samples, plan_evaluation
 from livetrain.model import LivenessModel, live_logit, p_live
 from livetrain.report import page

@@ -23,7 +23,7 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator
     world, device = accelerator.num_processes, accelerator.device
     lines = [
         f"shards       {source.root}: {source.manifest['num_samples']} clips in {len(source.manifest['shards'])} shards"
-        for source in dataset.sources
+        for source in dataset.shard_sets
     ]
     for name in (config.data.train_split, config.data.dev_split, config.data.test_split):
         rows = dataset.rows(name)

@@ -242,7 +242,7 @@ def vp9_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage from before the clip was stored, so its checksum is right: DALI refuses the batch, the others come."""
-    monkeypatch.setattr(Loader, "_source", lambda self, row: "video")
+    monkeypatch.setattr(Loader, "_decoder", lambda self, row: "nvdec")
     config = make_config(vp9_shards, global_batch=4)
     good = steps_of(config, world=1, steps=4)
     bad = int(good[0][0][1])
@@ -265,7 +265,7 @@ def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DALI's decoder takes no H.264 on the CPU, as NVDEC takes no 4:2:2: the clips come all the same, and are told."""
-    monkeypatch.setattr(Loader, "_source", lambda self, row: "frames" if row in self.refusals.rows else "video")
+    monkeypatch.setattr(Loader, "_decoder", lambda self, row: "cpu" if row in self.refusals.rows else "nvdec")
     loader = make_loader(make_config(demo_shards))
     batches = read(loader)
     assert not any(batch.failures for batch in batches)
@@ -280,7 +280,7 @@ def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
     """The same pixels, never more at a time than data.decode_memory_mb allows, or one clip."""
     shards = frame_shards if kind == "frames" else vp9_shards
     if kind == "vp9":  # what DALI decodes on the CPU
-        monkeypatch.setattr(Loader, "_source", lambda self, row: "video")
+        monkeypatch.setattr(Loader, "_decoder", lambda self, row: "nvdec")
     whole = read(make_loader(make_config(shards), steps=2))
     rounds: list[tuple[int, int]] = []  # clips and bytes of each
     collect = Loader._collect
@@ -289,7 +289,7 @@ def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
         prepared = collect(self, item, media)
         for parts in prepared.rounds:
             rows = [int(item.rows[position]) for positions, _ in parts.values() for position in positions]
-            rounds.append((len(rows), sum(decoded_bytes(self._dataset, row, item.frames.shape[1]) for row in rows)))
+            rounds.append((len(rows), sum(decoded_bytes(self._clips, row, item.frames.shape[1]) for row in rows)))
         return prepared
 
     monkeypatch.setattr(Loader, "_collect", collected)

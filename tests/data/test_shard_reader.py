@@ -621,8 +621,8 @@ def test_no_more_is_announced_than_half_of_the_cache_holds(config: Config, serve
 
 def wait_until_idle(dataset: Dataset) -> None:
     """Until the background has downloaded what it was told to: its threads end when nothing is wanted any more."""
-    assert isinstance(dataset.sources[0].store, shard_reader.RemoteStore)
-    for worker in list(dataset.sources[0].store._workers):
+    assert isinstance(dataset.shard_sets[0].reader, shard_reader.RemoteReader)
+    for worker in list(dataset.shard_sets[0].reader._workers):
         worker.join(60)
         assert not worker.is_alive()
 
@@ -771,7 +771,7 @@ def test_threads_that_read_a_bad_copy_all_get_the_next_one(config: Config, demo_
         data[offset : offset + 64] = bytes(64)
         path.write_bytes(data)
         gate, found = threading.Barrier(2), []
-        source = dataset.sources[0].store
+        source = dataset.shard_sets[0].reader
         usual = source.distrust
 
         def together(shard: str, generation: int, usual: Any = usual, gate: threading.Barrier = gate) -> bool:

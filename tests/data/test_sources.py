@@ -58,7 +58,7 @@ def test_domains_come_equally_often(both: Dataset) -> None:
     config = load_config([], ["data.shards=x", "data.balance=domain"], warn=lambda line: None)
     n, live = len(both) // 2, both.column("label") >= 0.5
     samples = Samples.of_training(both, config)
-    few = Dataset(both.sources, both.columns.filter(pa.array((np.arange(2 * n) < n) | live)))
+    few = Dataset(both.shard_sets, both.columns.filter(pa.array((np.arange(2 * n) < n) | live)))
     uneven = Samples.of_training(few, config)
     for found, dataset in ((samples, both), (uneven, few)):
         rows = found.rows[found.at(np.arange(BLOCK), 0)[1]]

@@ -16,6 +16,7 @@ from livetrain import cli
 from livetrain.config import config_from
 from livetrain.core.errors import UserError
 from livetrain.inference import package
+from livetrain.inference.model_card import model_card
 from livetrain.inference.package import Trained, load, write
 from livetrain.model import build_model
 
@@ -113,7 +114,7 @@ def test_the_model_card_says_threshold_input_and_errors(packed: Path, plain: Pat
 def test_a_step_checkpoint_has_no_threshold_of_its_own(plain: Path) -> None:
     step = max((plain / "checkpoints").glob("step-*"))
     assert load(step).threshold is None
-    assert "none is known" in package.model_card(package.describe(load(step), ""))
+    assert "none is known" in model_card(package.describe(load(step), ""))
 
 
 def test_mistakes(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

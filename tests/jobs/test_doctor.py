@@ -18,7 +18,7 @@ import torch
 import wandb
 
 from livetrain import cli
-from livetrain.jobs import doctor
+from livetrain.jobs import doctor, doctor_checks
 from livetrain.jobs.doctor import Finding
 from tests.data.test_loader import damage
 
@@ -31,36 +31,37 @@ def test_versions() -> None:
     def installed(name: str) -> str:
         return {"torch": "2.14.1+cu130", "timm": "1.0.3"}.get(name, "2.4.0")
 
-    assert doctor.check_versions(["torch==2.14.1", "numpy>=2"], installed).level == "ok"
-    found = doctor.check_versions(["torch==2.14.1", "timm==1.0.31"], installed)
+    assert doctor_checks.check_versions(["torch==2.14.1", "numpy>=2"], installed).level == "ok"
+    found = doctor_checks.check_versions(["torch==2.14.1", "timm==1.0.31"], installed)
     assert (found.level, found.seen) == ("warn", "timm 1.0.3, not 1.0.31") and "make setup" in found.advice
-    assert doctor.check_versions().level == "ok", "this environment is the locked one"
+    assert doctor_checks.check_versions().level == "ok", "this environment is the locked one"
 
 
 @pytest.mark.parametrize(("free", "level"), [(1e9, "fail"), (5e9, "warn"), (5e11, "ok")])
 def test_disk(free: float, level: str, tmp_path: Path) -> None:
-    found = doctor.check_disk(tmp_path / "runs", usage(free))
+    found = doctor_checks.check_disk(tmp_path / "runs", usage(free))
     assert found.level == level and f"{free / 1e9:.0f} GB free" in found.seen and "fsync" in found.seen
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_shared_memory_and_open_files() -> None:
     assert (
-        doctor.check_shared_memory(usage(64e6)).level == "warn" and doctor.check_shared_memory(usage(8e9)).level == "ok"
+        doctor_checks.check_shared_memory(usage(64e6)).level == "warn"
+        and doctor_checks.check_shared_memory(usage(8e9)).level == "ok"
     )
-    assert doctor.check_open_files(lambda _: (1024, 4096)).level == "warn"
+    assert doctor_checks.check_open_files(lambda _: (1024, 4096)).level == "warn"
     for enough in (65536, resource.RLIM_INFINITY):
-        assert doctor.check_open_files(lambda _, enough=enough: (enough, enough)).level == "ok"
+        assert doctor_checks.check_open_files(lambda _, enough=enough: (enough, enough)).level == "ok"
 
 
 def test_driver_without_and_with_a_card_that_torch_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert doctor.check_driver().level == "warn" and "no CUDA device" in doctor.check_driver().seen
+    assert doctor_checks.check_driver().level == "warn" and "no CUDA device" in doctor_checks.check_driver().seen
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA H200, 470.1\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
-    found = doctor.check_driver()
+    found = doctor_checks.check_driver()
     assert found.level == "fail" and "H200, 470.1, but torch sees no CUDA device" in found.seen
 
 
@@ -69,31 +70,31 @@ def test_nvdec(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("cannot open shared object file")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert doctor.check_nvdec(missing).level == "skip"
+    assert doctor_checks.check_nvdec(missing).level == "skip"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert (
-        doctor.check_nvdec(missing).level == "fail"
-        and "NVIDIA_DRIVER_CAPABILITIES" in doctor.check_nvdec(missing).advice
+        doctor_checks.check_nvdec(missing).level == "fail"
+        and "NVIDIA_DRIVER_CAPABILITIES" in doctor_checks.check_nvdec(missing).advice
     )
-    assert "not AV1" in doctor.check_nvdec(lambda _: None).seen
+    assert "not AV1" in doctor_checks.check_nvdec(lambda _: None).seen
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
-    assert "and AV1" in doctor.check_nvdec(lambda _: None).seen
+    assert "and AV1" in doctor_checks.check_nvdec(lambda _: None).seen
 
 
 def test_all_reduce_that_hangs_or_breaks() -> None:
-    found = doctor.check_all_reduce(1.0, [sys.executable, "-c", "import time; time.sleep(600)"])
+    found = doctor_checks.check_all_reduce(1.0, [sys.executable, "-c", "import time; time.sleep(600)"])
     assert found.level == "fail" and "hangs (1 s)" in found.seen
-    found = doctor.check_all_reduce(60, [sys.executable, "-c", "raise SystemExit('NCCL error: no route')"])
+    found = doctor_checks.check_all_reduce(60, [sys.executable, "-c", "raise SystemExit('NCCL error: no route')"])
     assert found.level == "fail" and "no route" in found.seen
 
 
 def test_shards(demo_shards: Path, tmp_path: Path) -> None:
-    assert "clips/s" in doctor.check_shards(demo_shards).seen
+    assert "clips/s" in doctor_checks.check_shards(demo_shards).seen
     broken, rows = damage(demo_shards, tmp_path / "broken", 1)
-    found = doctor.check_shards(broken)
+    found = doctor_checks.check_shards(broken)
     assert found.level == "fail" and "checksum" in found.seen and "shards verify" in found.advice
-    assert doctor.check_shards(tmp_path / "absent").level == "fail"
+    assert doctor_checks.check_shards(tmp_path / "absent").level == "fail"
 
 
 def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +102,10 @@ def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda *_, **__: subprocess.CompletedProcess([], code, word, "")
 
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/" + name)
-    levels = [doctor.check_clock(says(word)).level for word in ("yes\n", "no\n")]
-    assert levels == ["ok", "warn"] and doctor.check_clock(says("", 1)).level == "skip"
+    levels = [doctor_checks.check_clock(says(word)).level for word in ("yes\n", "no\n")]
+    assert levels == ["ok", "warn"] and doctor_checks.check_clock(says("", 1)).level == "skip"
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert doctor.check_clock().level == "skip" and doctor.check_compiler().level == "warn"
+    assert doctor_checks.check_clock().level == "skip" and doctor_checks.check_compiler().level == "warn"
 
 
 def test_wandb_never_shows_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,11 +118,11 @@ def test_wandb_never_shows_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    assert doctor.check_wandb(refuse).level == "ok", "offline asks no server"
+    assert doctor_checks.check_wandb(refuse).level == "ok", "offline asks no server"
     monkeypatch.setenv("WANDB_API_KEY", "secret" * 7)
-    found = doctor.check_wandb(refuse)
+    found = doctor_checks.check_wandb(refuse)
     assert found.level == "warn" and "no route" in found.seen and "secret" not in str(found)
-    assert doctor.check_wandb(lambda *_, **__: SimpleNamespace(close=lambda: None)).level == "ok"
+    assert doctor_checks.check_wandb(lambda *_, **__: SimpleNamespace(close=lambda: None)).level == "ok"
 
 
 def facts(node: str, time: float = 0.0, **versions: str) -> dict[str, Any]:
@@ -129,25 +130,25 @@ def facts(node: str, time: float = 0.0, **versions: str) -> dict[str, Any]:
 
 
 def test_nodes_are_compared() -> None:
-    assert doctor.compare_nodes([facts("a"), facts("b", 0.5)]).level == "ok"
-    assert doctor.compare_nodes([facts("a"), facts("b", 30.0)]).level == "warn"
-    found = doctor.compare_nodes([facts("a"), facts("b", timm="1.0.9"), facts("c")])
+    assert doctor_checks.compare_nodes([facts("a"), facts("b", 0.5)]).level == "ok"
+    assert doctor_checks.compare_nodes([facts("a"), facts("b", 30.0)]).level == "warn"
+    found = doctor_checks.compare_nodes([facts("a"), facts("b", timm="1.0.9"), facts("c")])
     assert found.level == "fail" and found.seen == "timm: 1.0.31 on a+c, 1.0.9 on b"
 
 
 def test_nodes_through_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An srun that starts the command twice, as on two nodes."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert doctor.check_nodes().level == "fail"
+    assert doctor_checks.check_nodes().level == "fail"
     script = tmp_path / "srun"
     script.write_text('#!/bin/sh\nshift\nSLURMD_NODENAME=n0 "$@"\nSLURMD_NODENAME=n1 "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    found = doctor.check_nodes()
+    found = doctor_checks.check_nodes()
     assert "2 nodes with the same versions" in found.seen
     script.write_text("#!/bin/sh\necho 'srun: error: Unable to contact slurm controller' >&2\nexit 1\n")
-    assert doctor.check_nodes() == Finding("nodes", "fail", "srun: error: Unable to contact slurm controller",
+    assert doctor_checks.check_nodes() == Finding("nodes", "fail", "srun: error: Unable to contact slurm controller",
                                            "srun must reach every node, and find this Python there")  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from livetrain.config import Config
 from livetrain.core.errors import UserError
-from livetrain.jobs import doctor
+from livetrain.jobs import doctor_checks
 from livetrain.tracking.metrics_log import MetricsLog, read_metrics
 from livetrain.tracking.wandb_run import Wandb, wandb_host, wandb_mode
 
@@ -121,7 +121,7 @@ def test_half_a_key_hurts_no_run(
     config.tracking.wandb = "auto"
     Wandb(config, tmp_path / "run", warnings.append).finish()
     assert len(warnings) == 1 and warnings[0].startswith("warning: W&B failed (UserError: W&B does not start")
-    assert doctor.check_wandb().level == "warn"
+    assert doctor_checks.check_wandb().level == "warn"
 
 
 def pictures(key: str) -> list[bytes]:

@@ -68,7 +68,7 @@ def test_it_is_never_fitted_on_a_test_split() -> None:
     with pytest.raises(UserError, match="the same videos"):
         threshold.choose(DEV, DEV, VerdictConfig(), stored=None)
     with pytest.raises(UserError, match="holdout split has only live clips"):
-        threshold.fit(make_scores([("live", 0.5)]), VerdictConfig(), dev_split="holdout")
+        threshold.fit(make_scores([("live", 0.5)]), VerdictConfig(), Made(dev_split="holdout"))
 
 
 def test_other_data_are_judged_by_the_frozen_threshold() -> None:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import atomic_write, save_tensors, write_text
-from livetrain.inference.package import LABELS, TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
+from livetrain.inference.model_card import LABELS
+from livetrain.inference.package import TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
 from livetrain.model import LivenessModel, p_live
 
 INPUT, OUTPUT = "clips", "p_live"
