@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart quality format test test-slurm test-slow bench-quick clean-demo
+.PHONY: help setup quickstart quality format docs test test-slurm test-slow bench-quick clean-demo
 
 BIN := .venv/bin
 STAMP := .venv/.livetrain-setup
@@ -45,6 +45,9 @@ quality: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## the generated pages of docs/
+	$(BIN)/python -m livetrain.config.reference > docs/train/configuration.md
 
 test: $(STAMP) ## all tests but the heavy ones
 	tests/browser/install.sh

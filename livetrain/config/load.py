@@ -32,7 +32,9 @@ RETIRED: dict[str, tuple[Any, str]] = {
     "verdict.resample": ("people", _ONE_METHOD),
     "verdict.bootstrap_replicates": (2000, _ONE_METHOD),
 }
-"""Keys of older versions: key → (its default then, why it is no more)."""
+"""Keys of older versions: key → (its default then, why it was removed)."""
+RENAMED = {"data.nvdec_lanes": "data.nvdec_pipelines"}
+"""Keys that have another name since 0.2, accepted with a warning until 0.3."""
 
 
 def load_config(
@@ -61,7 +63,7 @@ def config_from(
 def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
     merged: Any = OmegaConf.structured(Config)
     explicit: dict[str, str] = {}
-    parts = [(origin, _without_retired(part, origin, warn or warn_stderr)) for origin, part in parts]
+    parts = [(origin, _modernised(part, origin, warn or warn_stderr)) for origin, part in parts]
     for origin, part in parts:
         for key in _leaf_keys(part):
             check_known(key, origin)
@@ -83,9 +85,10 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     return config
 
 
-def _without_retired(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
-    """`part` without keys of older versions, so that the configurations of older runs load; each is named, unless it
-    was left as it was by default."""
+def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
+    """`part` without removed keys and with renamed ones under their new names, so that older configurations load.
+
+    Each is warned about, except for removed keys at their default."""
     kept = part.copy()
     for key, (default, reason) in RETIRED.items():
         section, name = key.split(".")
@@ -94,6 +97,13 @@ def _without_retired(part: DictConfig, origin: str, warn: Callable[[str], None])
             value = values.pop(name)
             if value != default:
                 warn(f"warning: {origin}: {key}={value} has no effect any more: {reason}")
+    for key, renamed in RENAMED.items():
+        section, name = key.split(".")
+        values = kept.get(section)
+        if isinstance(values, DictConfig) and name in values:
+            new_section, new_name = renamed.split(".")
+            warn(f"warning: {origin}: {key} is now {renamed}; the old name will be removed")
+            OmegaConf.update(kept, f"{new_section}.{new_name}", values.pop(name))
     return kept
 
 
