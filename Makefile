@@ -47,7 +47,7 @@ format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## the generated pages of docs/
-	$(BIN)/python -m livetrain.config.reference > docs/train/configuration.md
+	$(BIN)/python -c 'from livetrain.config.reference import markdown; print(markdown(), end="")' > docs/train/configuration.md
 
 test: $(STAMP) ## all tests but the heavy ones
 	tests/browser/install.sh

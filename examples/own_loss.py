@@ -1,5 +1,6 @@
-"""Train with a loss that livetrain does not have, without changing livetrain: the run is built as `livetrain train`
-builds it, and the loss is replaced.
+"""Train with a loss that livetrain does not have, without changing livetrain.
+
+The run is built as `livetrain train` builds it, and the loss is replaced.
 
     .venv/bin/python examples/own_loss.py data/demo-shards runs/own-loss
 

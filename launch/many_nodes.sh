@@ -8,7 +8,7 @@
 # 1 without any). The run directory and the shards must be where all nodes see them.
 #
 # Where a node or a process is lost, each node starts again by itself, RESTARTS times (3), and waits RESTART_WAIT
-# seconds (600) for the others: start the lost one again with the same command, and the run goes on from its newest
+# seconds (600) for the others: start the lost one again with the same command, and the run resumes from its newest
 # checkpoint. Not by torchrun's own restarts: for those a stop on request, or a mistake, is a fault too. (Exit codes:
 # livetrain train --help.) A first attempt that ends within RESTART_AFTER seconds (75), as where nodes do not meet, is
 # not repeated.

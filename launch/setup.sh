@@ -81,7 +81,7 @@ if [[ -n "$missing" ]]; then
 fi
 [[ -n "$python" ]] || fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make setup PYTHON=/path/to/python"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python cannot make environments; see the packages named above"
-command -v g++ >/dev/null || echo "setup: going on without g++; only model.compile=true needs it" >&2
+command -v g++ >/dev/null || echo "setup: continuing without g++; only model.compile=true needs it" >&2
 
 if ! fits .venv/bin/python; then
     echo "setup: making .venv with $("$python" --version)"

@@ -23,8 +23,11 @@ from livetrain.core.version import VERSION
 
 @dataclass(frozen=True)
 class Verb:
-    """runs: `module:function`, called with the arguments; it returns the exit code. help: the module whose docstring is
-    printed for --help; "": the function has a help of its own."""
+    """A verb of the command line.
+
+    runs: `module:function`, called with the arguments; it returns the exit code. help: the module whose docstring is
+    printed for --help; "": the function has a help of its own.
+    """
 
     usage: str
     summary: str
@@ -166,7 +169,7 @@ VERBS = {name: verb for verbs in GROUPS.values() for name, verb in verbs.items()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 2 a mistake in what was asked, else the program's own."""
+    """The command line. Returns the exit code: 0 done, 2 invalid input, else the program's own."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):

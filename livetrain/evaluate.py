@@ -60,8 +60,9 @@ def evaluate(
     trained: Config | None = None,
     record: Path | None = None,
 ) -> None:
-    """Score dev and test with the weights in `checkpoint_folder` (step-* or best-*) into config.run_dir. Every process
-    calls it.
+    """Score dev and test with the weights in `checkpoint_folder` (step-* or best-*) into config.run_dir.
+
+    Every process calls it.
 
     run_dir, trained: the run's folder and its own configuration (default: config.run_dir, `config`); a threshold may be
     chosen on its own dev split alone.

@@ -7,7 +7,7 @@
 
 C is a model package, a run directory, a checkpoint's folder or an ensemble's. Every video file below DIR gets a row
 in submission.csv (fname,liveness_score) and in time_submission.csv beside it (fname,time in milliseconds); one that
-cannot be decoded gets predict.failed_score, is counted and told with its reason. `fname` is the file's name, with
+cannot be decoded gets predict.failed_score, is counted and reported with its reason. `fname` is the file's name, with
 `--names path` its path below DIR.
 
 The time is a file's share of the wall time of its batch, from the end of the batch before, reading and decoding
@@ -15,8 +15,8 @@ included: the times of a process add up to its wall time. For times of files alo
 
 --ensemble is short for `livetrain ensemble RUN RUN … --out OUT.ensemble` and --checkpoint OUT.ensemble.
 
-Rows are kept in OUT.partial/ as they are made: the same command goes on where it was stopped; --fresh begins anew.
---processes: on CUDA one a GPU unless told; more than one on the CPU too.
+Rows are kept in OUT.partial/ as they are made: the same command resumes; --fresh starts over.
+--processes: on CUDA one a GPU by default; more than one on the CPU too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 TIMES = "time_submission.csv"
 WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}
-TOLD = 20  # failures that are told one by one
+TOLD = 20  # failures that are reported one by one
 PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the end
 
 
@@ -77,7 +77,7 @@ def predict_folder(options: argparse.Namespace, overrides: Sequence[str]) -> Non
     todo = [name for name, stamp in zip(names, stamps, strict=True) if stamp not in known]
     state.wait_for_everyone()  # all have read before one writes
     if state.is_main_process and len(todo) < len(names):
-        print(f"going on: {len(names) - len(todo)} of {len(names)} videos are scored", file=sys.stderr)
+        print(f"continuing: {len(names) - len(todo)} of {len(names)} videos are scored", file=sys.stderr)
     mine = todo[state.process_index :: state.num_processes]
     _score(model, options.videos, mine, rows.file(state.process_index), state)
     state.wait_for_everyone()
@@ -152,7 +152,7 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
 
 
 def _write(options: argparse.Namespace, model: Predictor, labels: list[str], rows: list[dict[str, Any]]) -> None:
-    """The tables, and what is to be told."""
+    """The tables, and what is reported."""
     scores = [f"{_score_of(row, model):.9g}" for row in rows]
     times = [f"{1000 * row['seconds']:.3f}" for row in rows]
     write_text(options.out, _csv(("fname", "liveness_score"), labels, scores))
@@ -206,7 +206,7 @@ def _stamp(folder: Path, name: str) -> str:
 
 
 def _request(model: Predictor, options: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:
-    """What rows depend on: with another one they are made anew."""
+    """What rows depend on: with another one they are made again."""
     return {
         "videos": str(options.videos.resolve()),
         "models": hashlib.sha256(model.identity().encode()).hexdigest(),
@@ -244,8 +244,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def with_ensemble(arguments: Sequence[str]) -> list[str]:
-    """The arguments with --ensemble RUN … replaced by the ensemble that is made of them, beside the table; one of the
-    same runs that is there is taken. Raises UserError."""
+    """The arguments with `--ensemble RUN …` replaced by an ensemble of these runs.
+
+    It is written beside the table; one of the same runs that is already there is used again. Raises UserError.
+    """
     arguments = list(arguments)
     if "--ensemble" not in arguments:
         return arguments

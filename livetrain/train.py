@@ -4,8 +4,8 @@
     accelerate launch --config_file launch/eight_gpus.yaml livetrain/train.py configs/base.yaml data.shards=DIR
     accelerate launch livetrain/train.py configs/nuaa.yaml dry_run=true
 
-The same script for one process and for many. Exit codes: 0 done; 2 a mistake in what was asked (one line says which); 3
-the loss stopped being a number (with the step and the clips); 74 a fault of the machine (disk, memory, network);
+The same script for one process and for many. Exit codes: 0 done; 2 invalid input (a one-line error); 3
+the loss is NaN or Inf (with the step and the clips); 74 a fault of the machine (disk, memory, network);
 75 stopped by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, saved, to be started again; 76 no progress for
 train.hang_timeout_seconds (with the rank). `livetrain train …` takes the same arguments, passes the signals on to
 the processes, and ends as the script did, without the launcher's own traceback.

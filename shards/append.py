@@ -2,7 +2,7 @@
 
 Every split that was, stays; new people go where their classes are lacking. Videos that are there already, by name and
 content, are passed over, so the whole of a grown collection can be given again. index.arrow, rejected.csv and
-dataset.json are replaced last, all of them or none; a killed run goes on by the same command.
+dataset.json are replaced last, all of them or none; a killed run continues with the same command.
 """
 
 from __future__ import annotations

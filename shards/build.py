@@ -3,7 +3,7 @@
     videos + label.csv ── labels ▶ split ▶ probe ▶ plan ▶ write (one worker a shard) ▶ index.arrow, dataset.json
 
 While a build is under way the folder holds `.build/`: the request (to refuse other options), a line for each probed
-video, a record for each finished shard. A killed build therefore goes on where it stopped; `dataset.json` is written
+video, a record for each finished shard. A killed build therefore continues where it stopped; `dataset.json` is written
 last and `.build/` then removed. Probing comes first and decodes every video, which costs a second read of each source,
 and buys that bad videos are known, and the shards planned, before anything large is written.
 """
@@ -98,7 +98,7 @@ def build(
     """Build the shard folder `out`, or finish a build that was killed; returns the content of dataset.json.
 
     Raises UserError for bad input, for an `out` that holds another build (unless `overwrite`), cannot be written or is
-    full; finished shards stay, so that the same command goes on from there.
+    full; finished shards stay, so that the same command resumes.
     """
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
     for notice in labels.notices:
@@ -182,8 +182,10 @@ def _digest(value: Any) -> str:
 
 
 def _kept(out: Path, options: Options, overwrite: bool) -> Kept | None:
-    """The splits that are kept: those of --keep, of the folder that is built again, or of the one that a killed build
-    was replacing."""
+    """The splits that are kept.
+
+    Those of --keep, of the folder that is built again, or of the one that a killed build was replacing.
+    """
     if options.keep is not None:
         return existing.read(options.keep)
     known = out / BUILD_FOLDER / KEPT
@@ -205,8 +207,10 @@ def _tell_kept(before: Kept, labels: Labels) -> None:
 def _claimed(
     out: Path, request: dict[str, Any], overwrite: bool, before: Kept | None
 ) -> Iterator[dict[str, Any] | None]:
-    """Hold `out` for this build alone. Yields the manifest when the very same build is finished, else None. `before`
-    outlasts what is replaced."""
+    """Hold `out` for this build alone.
+
+    Yields the manifest when the very same build is finished, else None. `before` outlasts what is replaced.
+    """
     state = out / BUILD_FOLDER
     known = state / "request.json"
     try:
@@ -245,7 +249,7 @@ def _same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any
         content = json.loads(path.read_text(encoding="utf-8"))
         options, digest = content["options"], content["request"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged; build anew with --overwrite") from error
+        raise UserError(f"{path}: damaged; build again with --overwrite") from error
     if digest == request["request"]:
         return dict(content)
     changed = [name for name, value in request["options"].items() if options.get(name) != value]
@@ -318,7 +322,7 @@ def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, An
     records = {task.number: record for task in tasks if (record := _finished_record(task)) is not None}
     todo = [task for task in tasks if task.number not in records]
     if records:
-        print(f"going on with a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
+        print(f"continuing a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
     with progress("write", sum(len(task.samples) for task in todo), "samples") as advance:
         for position, result in worker_pool.unordered(write_shard, todo, num_workers, PRELOAD):
             task = todo[position]
@@ -358,8 +362,10 @@ def sort(
     probed: Sequence[Probed],
     keys: Mapping[str, str],
 ) -> tuple[list[shard_plan.Sample], list[tuple[Label, str, str]]]:
-    """Labelled videos with their splits, sizes in bytes, what probing found and keys, as what goes to shards, and what
-    is rejected: (label, split, reason)."""
+    """Labelled videos as samples for shards, and as rejected ones.
+
+    Samples have splits, sizes in bytes, what probing found and keys; rejected are (label, split, reason).
+    """
     samples, rejected = [], []
     for row, name, size, result in zip(rows, splits, sizes, probed, strict=True):
         if result.facts is None:

@@ -7,7 +7,7 @@
     python -m shards verify DIR                                         read all of it again, name what is damaged
     python -m shards demo DIR                                           generate a small labelled corpus to try it on
 
-Exit codes: 0 done, 1 damage found by verify, 2 a mistake in the input or options, 74 a fault of the machine,
+Exit codes: 0 done, 1 damage found by verify, 2 invalid input or options, 74 a fault of the machine,
 130 interrupted.
 """
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         choices=STORES,
         default="original",
-        help="what to keep: the videos untouched (default), their packets in a new MP4, H.264 or HEVC encoded anew, or "
+        help="what to keep: the videos untouched (default), their packets in a new MP4, H.264 or HEVC re-encoded, or "
         "a few JPEG frames of each",
     )
     build.add_argument("--num-frames", type=int, metavar="K", help="--store frames: frames a video (default 16)")
@@ -188,7 +188,7 @@ def _add_split(verbs: Any) -> None:
 
     parser = verbs.add_parser(
         "split",
-        help="split a shard folder anew; no tar is touched",
+        help="split a shard folder again; no tar is touched",
         description="Changes the splits of a shard folder: index.arrow, rejected.csv and dataset.json.\n\n"
         + "\n".join(f"{name:<22}{meaning}" for name, meaning in PROTOCOLS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,

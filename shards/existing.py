@@ -23,8 +23,11 @@ _COLUMNS = ("video", "domain", "group", "split", "sha256")
 
 @dataclass(frozen=True)
 class Kept:
-    """Splits by video name, by content (SHA-256) and by person (domain, group). source: where they are from. rows: all
-    of it, a video each."""
+    """The splits of an existing shard folder.
+
+    By video name, by content (SHA-256) and by person (domain, subject). source: where they are from. rows: all of it,
+    one a video.
+    """
 
     source: str
     videos: Mapping[str, str]

@@ -85,6 +85,7 @@ class Labels:
 
 def find_videos(folder: Path, option: str = "--videos") -> list[str]:
     """POSIX paths, relative to `folder`, of all video files below it, sorted; hidden files are left out.
+
     `option`: what complaints call the folder.
 
     Raises UserError when the folder is missing, unreadable or holds no video.
@@ -177,7 +178,7 @@ def _row(
             "groups: --columns group="
         )
     if optional["split"] and not split:
-        raise UserError(f"{where}: {optional['split']} is empty; fill it in, or have it split anew: --columns split=")
+        raise UserError(f"{where}: {optional['split']} is empty; fill it in, or have it split again: --columns split=")
     if label < 0.5 and attack_type.lower() == LIVE:
         raise UserError(f"{where}: {columns.label} says attack, {optional['attack']} says live; correct one of them")
     session, device = record.get("session", ""), record.get("device", "")
@@ -270,7 +271,7 @@ def _require_column(path: Path, header: list[str], column: str, field: str) -> N
 
 
 def _optional_column(path: Path, header: list[str], named: str | None, usual: Iterable[str], field: str) -> str:
-    """The column to use, "" for none. A column that the user named must be there."""
+    """The column to use, "" for none. A column that the user named must exist."""
     if named is None:
         return next((column for column in usual if column in header), "")
     if named:

@@ -66,12 +66,12 @@ class Request:
         return {**known, **self.given}
 
     def __str__(self) -> str:
-        told = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options().items())
-        return f"--protocol {self.protocol} {told} --seed {self.seed}"
+        message = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options().items())
+        return f"--protocol {self.protocol} {message} --seed {self.seed}"
 
 
 def resplit(folder: Path, request: Request) -> dict[str, Any]:
-    """Split the samples and rejected videos of a shard folder anew; returns the new content of dataset.json.
+    """Split the samples and rejected videos of a shard folder again; returns the new content of dataset.json.
 
     Raises UserError when the folder is no finished build, or the protocol does not fit what it holds.
     """

@@ -70,8 +70,10 @@ def assign_shards(samples: Sequence[Sample], media: Media, shard_bytes: int, see
 
 
 def stored_bytes(sample: Sample, media: Media) -> int:
-    """About how many bytes a sample takes in a tar (exact but for its JSON when videos are stored as they are;
-    remuxed ones are hardly smaller)."""
+    """About how many bytes a sample takes in a tar.
+
+    Exact but for its JSON when videos are stored as they are; remuxed ones are hardly smaller.
+    """
     facts = sample.facts
     width, height = scaled_size(facts.width, facts.height, media.short_side, media.long_side)
     if media.store == "frames":

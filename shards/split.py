@@ -32,7 +32,7 @@ MAX_FOLDS = 12  # dealing 12 folds to three splits: at most 34,650 ways, tried o
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """ "0.6,0.2,0.2" -> {"train": 0.6, "dev": 0.2, "test": 0.2}; a split with fraction 0 is left out."""
+    """Fractions of the splits: "0.6,0.2,0.2" is train 0.6, dev 0.2, test 0.2; a split with fraction 0 is dropped."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
@@ -140,8 +140,10 @@ def _assign_new(
     source: str,
     protocol: str,
 ) -> list[str]:
-    """The splits that rows had, of units that had one the same, and of new units what the splits lack. source: where
-    they had them."""
+    """Splits for new units, keeping those that had one.
+
+    Units that had a split keep it, and new ones fill what the splits lack. source: where the old splits are from.
+    """
     if strange := sorted({split for split in had if split is not None} - {*fractions, UNUSED}):
         raise UserError(
             f"{source} has a split {strange[0]!r}, and this command makes {', '.join(fractions)}: give --reassign "
@@ -206,8 +208,11 @@ def leave_attack_out(labels: Labels, attacks: Sequence[str], fractions: dict[str
 
 
 def leave_domain_out(labels: Labels, domains: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:
-    """The split of each row: `domains` are test, all of them; the rest is train and dev, in the proportion of their
-    fractions. UserError for a domain that is not there, or when no other is left."""
+    """The split of each row, with all of `domains` as test.
+
+    The rest is train and dev, in the proportion of their fractions. UserError for a domain that is not there, or when
+    no other is left.
+    """
     known = {row.domain for row in labels.rows}
     _refuse_unknown("--domain", domains, known)
     if not known - set(domains):

@@ -1,5 +1,6 @@
 """livetrain.train on a machine whose view of the run directory is late: the second process sees the newest checkpoint
-only after a second, or with name=never not at all."""
+only after a second, or with name=never not at all.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ hypothesis.settings.load_profile("livetrain")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A heavy proof may take longer than the timeout in pyproject.toml, but not for ever; so may a test that uses the
-    launcher."""
+    launcher.
+    """
     for item in items:
         if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.timeout(1800))
@@ -38,7 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def usual_priority() -> None:
     """Undo what SVT-AV1 (libsvtav1, which makes some clips) does to a thread of root's that encodes: it is left at
     SCHED_FIFO 99, as are all processes it starts from then on, and four ranks that wait actively then hold two cores
-    against the two that they wait for."""
+    against the two that they wait for.
+    """
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 

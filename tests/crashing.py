@@ -1,5 +1,7 @@
-"""A decoder that crashes, hangs or swells on some files: for tests of those who must live on. Imports nothing large,
-since worker processes import it."""
+"""A decoder that crashes, hangs or swells on some files: for tests of those who must live on.
+
+Imports nothing large, since worker processes import it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What tests/distributed/test_fsdp.py runs on each of several ranks: the same updates with DDP and in
-shards.
+"""What tests/distributed/test_fsdp.py runs on each of several ranks: the same updates with DDP and in shards.
 
     main([mode, folder, keys ...])          compare updates; what differs goes into FOLDER/MODE.json
     main([script, replicas, arguments ...])  livetrain.train or livetrain.evaluate, launched with shards
@@ -121,7 +120,8 @@ def batches(config: Config, accelerator: Accelerator, step: int) -> list[Batch]:
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """Between two results of `updates`: of losses and norms relative, of weights and averages relative to what the
-    updates changed at most (the learning rate times their number)."""
+    updates changed at most (the learning rate times their number).
+    """
     relative = {
         name: max(abs(a - b) / abs(a) for a, b in zip(one[name], other[name], strict=True))
         for name in ("losses", "norms")

@@ -86,9 +86,9 @@ class Ranks:
             process.join(max(0.0, deadline - time.monotonic()))
         late = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
         if late:
-            told = self.stacks()
+            message = self.stacks()
             self.kill()
-            raise AssertionError(f"ranks {late} did not end; {told}")
+            raise AssertionError(f"ranks {late} did not end; {message}")
         return [process.exitcode for process in self.processes]
 
     def until(self, condition: Callable[[], bool]) -> None:

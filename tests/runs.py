@@ -46,14 +46,16 @@ def small_config(shards: Path, run_dir: Path, *overrides: str) -> Config:
 
 
 def forget_accelerator() -> None:
-    """Have the next Accelerator of this process made anew."""
+    """Have the next Accelerator of this process made again."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
 
 def train_here(config: Config, *, with_report: bool = False) -> None:
-    """`train(config)` in this process, with Accelerate's process-wide state made anew. The report takes as long as the
-    rest of so small a run: it is left out where a test does not look at it."""
+    """`train(config)` in this process, with Accelerate's process-wide state made again.
+
+    The report takes as long as the rest of so small a run: it is left out where a test does not look at it.
+    """
     forget_accelerator()
     with StopRequest() as stop, contextlib.nullcontext() if with_report else without_report():
         train(config, stop)
@@ -76,7 +78,8 @@ def launch(
     extra: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """The script through `accelerate launch` on `processes` CPU processes of `threads` threads (0: as this one), with
-    the launcher's configuration `file` of launch/ and `extra` options."""
+    the launcher's configuration `file` of launch/ and `extra` options.
+    """
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "1",
         "OMP_NUM_THREADS": str(threads or torch.get_num_threads()),

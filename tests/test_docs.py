@@ -211,7 +211,18 @@ MODULES |= {"opencv-python-headless": "cv2", "imageio-ffmpeg": "imageio_ffmpeg",
 
 # Imported, but not installed by name: DALI's namespace, what a declared package brings and exposes, and programs that a
 # test or a benchmark compares with where they are installed.
-NOT_DECLARED = {"nvidia", "wds2idx", "packaging", "yaml", "botocore", "requests", "PyNvVideoCodec", "pyeer", "bob", "bounds"}
+NOT_DECLARED = {
+    "nvidia",
+    "wds2idx",
+    "packaging",
+    "yaml",
+    "botocore",
+    "requests",
+    "PyNvVideoCodec",
+    "pyeer",
+    "bob",
+    "bounds",
+}
 
 
 def test_every_declared_package_is_imported_somewhere_and_every_import_is_declared() -> None:

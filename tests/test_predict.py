@@ -135,9 +135,9 @@ def test_every_file_has_a_row_broken_ones_too(
     assert "m_empty.mp4 got 0.125: empty file (0 bytes)" in printed.err and "a_cut.mp4 got 0.125: trunc" in printed.err
     times = dict(table(out.with_name("time_submission.csv")))
     assert list(times) == list(rows) and all(value > 0 for value in times.values())
-    told = {Path(item["video"]).name: item for item in json.loads((tmp_path / "all.json").read_text())}
-    assert {name for name, item in told.items() if item["status"] == "failed_to_acquire"} == set(broken)
-    for name, item in told.items():
+    message = {Path(item["video"]).name: item for item in json.loads((tmp_path / "all.json").read_text())}
+    assert {name for name, item in message.items() if item["status"] == "failed_to_acquire"} == set(broken)
+    for name, item in message.items():
         assert item["p_live"] is None if name in broken else abs(item["p_live"] - rows[name]) < 1e-8
         assert times[name] == pytest.approx(1000 * item["seconds"], abs=1e-3)
     assert sorted(path.name for path in out.parent.iterdir()) == ["submission.csv", "time_submission.csv"]

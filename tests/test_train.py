@@ -1,4 +1,4 @@
-"""Training runs, whole: what is left behind, stopping and going on, and each option doing what it says."""
+"""Training runs, whole: what is left behind, stopping and continuing, and each option doing what it says."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def test_clipping_bounds_the_update(demo_shards: Path, tmp_path: Path) -> None:
 
 def test_clipping_by_value_and_by_the_weights_norm(demo_shards: Path, tmp_path: Path) -> None:
     """Plain SGD with rate 1 moves each weight by its clipped gradient: by no more than the value; each unit by no more
-    than its share of its own norm."""
+    than its share of its own norm.
+    """
     common = ("optim.name=momentum", "optim.momentum=0", "optim.lr=1", "optim.weight_decay=0", "train.max_steps=1")
     common = (*common, "optim.schedule=constant")
     found = {}
@@ -222,7 +223,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> dict[int, d
 def test_an_update_without_a_number_can_be_left_out(
     demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights, moving average and batch statistics stay as they were; the run goes on, and over a stop counts on."""
+    """Weights, moving average and batch statistics stay as they were; the run continues, and over a stop counts on."""
     after = spoil(monkeypatch, 2, 3)
     config = small_config(
         demo_shards, tmp_path / "run", "train.on_non_finite=skip", "model.backbone=test_resnet", "train.ema_decay=0.9"
@@ -232,8 +233,8 @@ def test_an_update_without_a_number_can_be_left_out(
     for field in ("model", "ema"):
         assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "run", field).values())
     assert [record["num_left_out"] for record in records(tmp_path / "run")] == [0, 0, 1, 2, 2, 2]
-    told = [line for line in capsys.readouterr().err.splitlines() if "is skipped" in line]
-    assert len(told) == 2 and told[0].startswith("warning: step 2: the loss of 8 clips is not finite; clips: ")
+    message = [line for line in capsys.readouterr().err.splitlines() if "is skipped" in line]
+    assert len(message) == 2 and message[0].startswith("warning: step 2: the loss of 8 clips is not finite; clips: ")
     assert losses(tmp_path / "run")[4:] == [loss for loss in losses(tmp_path / "run")[4:] if math.isfinite(loss)]
 
 
@@ -309,8 +310,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_shards: Path, tmp_path: Path) -> None:
-    """Of 24 wanted in every epoch: two that never arrive, one that comes back after a repair. What the run has then is
-    kept: with more allowed it goes on to its verdict."""
+    """Of 24 wanted in every epoch: two that never arrive, one that comes back after a repair.
+
+    What the run has then is kept: with more allowed it continues to its verdict.
+    """
     broken, rows = damage(demo_shards, tmp_path / "broken", 3)
     run, few = tmp_path / "run", "train.save_every_steps=1"
     with pytest.raises(UserError, match=r"[23] of \d+ training clips .*data.max_lost_percent=1; all are in .*lost.csv"):
@@ -329,8 +332,8 @@ def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_sha
             target.seek(offset)
             target.write(source.read(size))
     train_here(small_config(broken, run, few, "train.log_every=100", "data.max_lost_percent=20", "train.max_steps=24"))
-    told = [row["key"] for row in read_csv(run / "lost.csv")]
-    assert sorted(told) == sorted(keys - {dataset.text("key", repaired)})
+    message = [row["key"] for row in read_csv(run / "lost.csv")]
+    assert sorted(message) == sorted(keys - {dataset.text("key", repaired)})
     notices = json.loads((run / "verdict.json").read_text())["notices"]
     assert notices == ["LOST: 2 training clips never arrived, or not when they were last wanted: lost.csv"]
 
@@ -365,14 +368,16 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     train_here(small_config(demo_shards, tmp_path / "run", "dry_run=true"))
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     for word in ("train", "dev", "test", "people", "6 updates of 8 clips", "parameters", "FLOPs", "memory"):
-        assert word in told
-    assert "decoders     cpu 100%: h264" in told
-    loading, model = (float(re.search(rf"{word} ([\d,.]+)", told)[1].replace(",", "")) for word in ("loading", "model"))
-    expected = float(re.search(r"expected +([\d,.]+) clips/s", told)[1].replace(",", ""))
+        assert word in message
+    assert "decoders     cpu 100%: h264" in message
+    loading, model = (
+        float(re.search(rf"{word} ([\d,.]+)", message)[1].replace(",", "")) for word in ("loading", "model")
+    )
+    expected = float(re.search(r"expected +([\d,.]+) clips/s", message)[1].replace(",", ""))
     assert expected == pytest.approx(1 / (1 / loading + 1 / model), rel=0.05), "both on the same cores"
-    assert ("limited by the model" in told) == (model < loading)
+    assert ("limited by the model" in message) == (model < loading)
     assert not (tmp_path / "run").exists()
 
 
@@ -393,8 +398,8 @@ def test_user_mistakes_end_with_code_2_and_no_traceback(tmp_path: Path, capsys: 
         ["data.shards=x", "model.pool=median"],
     ):
         assert main(arguments) == 2
-        told = capsys.readouterr().err
-        assert told.startswith("error: ") and "Traceback" not in told
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and "Traceback" not in message
 
 
 def test_changed_options_are_named_when_a_run_goes_on(
@@ -402,13 +407,13 @@ def test_changed_options_are_named_when_a_run_goes_on(
 ) -> None:
     shutil.copytree(plain, tmp_path / "run")
     train_here(small_config(demo_shards, tmp_path / "run", "train.max_steps=7", "optim.weight_decay=0.2"))
-    told = capsys.readouterr().err
-    assert "optim.weight_decay was 0.05" in told and "train.max_steps was 6" in told
+    message = capsys.readouterr().err
+    assert "optim.weight_decay was 0.05" in message and "train.max_steps was 6" in message
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("seed=1", "seed was 0 and is 1"),
         ("train.global_batch=4", "train.global_batch was 8 and is 4"),
@@ -418,7 +423,7 @@ def test_changed_options_are_named_when_a_run_goes_on(
     ],
 )
 def test_what_makes_another_run_is_refused_without_run_fork(
-    plain: Path, demo_shards: Path, tmp_path: Path, change: str, told: str
+    plain: Path, demo_shards: Path, tmp_path: Path, change: str, message: str
 ) -> None:
     """Elsewhere the same shards are the same data; the same place with other splits is not."""
     shutil.copytree(plain, tmp_path / "run")
@@ -429,7 +434,7 @@ def test_what_makes_another_run_is_refused_without_run_fork(
     else:
         common = (*common, change)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=rf"{re.escape(told)}.*run.fork=true"):
+    with pytest.raises(UserError, match=rf"{re.escape(message)}.*run.fork=true"):
         train_here(small_config(tmp_path / "moved", tmp_path / "run", *common))
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     train_here(small_config(tmp_path / "moved", tmp_path / "run", *common, "run.fork=true"))
@@ -497,7 +502,7 @@ def test_options_of_the_optimizer_that_change_take_effect(
 
 
 def test_training_ends_when_dev_does_not_become_better(demo_shards: Path, tmp_path: Path) -> None:
-    """And goes on to the verdict; the same command again finds it done."""
+    """And continues to the verdict; the same command again finds it done."""
     run = tmp_path / "run"
     options = ("train.max_steps=60", "train.eval_every_epochs=0.5", "train.patience=2", "optim.lr=0")
     train_here(small_config(demo_shards, run, *options, "optim.warmup_steps=0"))

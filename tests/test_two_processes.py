@@ -51,7 +51,8 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_dev_is_scored_with_the_weights_that_are_saved(decay: float, demo_shards: Path, tmp_path: Path) -> None:
     """Batch statistics, and their average, are each process's own: what is logged is of the first one's, which are
-    saved. Scored again from the file, dev has the same loss."""
+    saved. Scored again from the file, dev has the same loss.
+    """
     run = tmp_path / "run"
     options = ("model.backbone=test_efficientnet", f"train.ema_decay={decay}", "train.eval_every_epochs=0.7")
     ranks.train(demo_shards, run, *OPTIONS, *options, "optim.lr=0.01")
@@ -102,7 +103,8 @@ def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path,
 @pytest.mark.parametrize("num_test", [11, 1])
 def test_evaluation_over_processes_that_do_not_divide(demo_videos: Path, tmp_path: Path, num_test: int) -> None:
     """Three clips a process and step: each clip of the score file once, and every figure to the last digit; with one
-    clip the second process has none, and nobody waits."""
+    clip the second process has none, and nobody waits.
+    """
     with (demo_videos / "label.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     splits = ["test"] * num_test + ["dev"] * 9

@@ -21,7 +21,8 @@ from typing import Any
 @dataclass
 class Run:
     """What the server knows of a run. history: rows by number, as the client numbers them. exit_codes: of each end;
-    preempting: whether the client said so."""
+    preempting: whether the client said so.
+    """
 
     name: str
     project: str

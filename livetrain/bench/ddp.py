@@ -46,7 +46,7 @@ SIDES: dict[str, tuple[str, ...]] = {
 }
 QUICK_SIDES = (ALONE, ONE_BUCKET, DEFAULT, "ddp.compression=bf16")
 BACKBONE, IMAGE_SIZE, NUM_FRAMES = "resnet18", 96, 2
-WARM_UP, UPDATES = 2, 6  # DDP builds its buckets anew after the first update
+WARM_UP, UPDATES = 2, 6  # DDP rebuilds its buckets after the first update
 SMALL_BYTES = 4096
 
 
@@ -174,8 +174,10 @@ def measure(name: str, num_updates: int) -> dict[str, Any]:
 
 
 def _network(parameters: list[Any]) -> dict[str, float]:
-    """Median seconds of an all-reduce of all gradients and of a small one; bytes/s in the time that the large takes
-    longer."""
+    """Median seconds of an all-reduce of all gradients, of a small one, and bytes/s.
+
+    The rate is over the time that the large one takes longer.
+    """
     import torch
     from torch import distributed
 

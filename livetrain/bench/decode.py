@@ -1,5 +1,7 @@
-"""`livetrain bench decode`: livetrain's CPU decoding against libavcodec alone, and the frames it decodes against the
-fewest that the videos' GOPs allow."""
+"""`livetrain bench decode`: CPU decoding against libavcodec alone.
+
+And the frames it decodes against the fewest that the videos' GOPs allow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`livetrain bench gpu`: what a GPU makes of livetrain, in one command of a few minutes that goes on where it stopped.
+"""`livetrain bench gpu`: rates on a GPU, in one command of a few minutes that continues where it stopped.
 
     video   NVDEC through the loader, of original and remuxed shards, against torchcodec's and PyNvVideoCodec's decoders
             on the GPU (those that are installed), at 480p and 1080p

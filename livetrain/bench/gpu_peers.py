@@ -18,7 +18,7 @@ Decode = Callable[[Path, NDArray[np.int64]], torch.Tensor]
 
 
 def torchcodec(task: Task) -> float:
-    """torchcodec with device="cuda", in the process that trains: CUDA does not live through a fork."""
+    """Torchcodec with device="cuda", in the process that trains: CUDA does not live through a fork."""
     try:
         from torchcodec.decoders import VideoDecoder
     except (OSError, RuntimeError):
@@ -67,8 +67,10 @@ def jpegs_alone(task: Task) -> float:
 
 
 def host_side(task: Task) -> float:
-    """What the loader's thread does with Python for JPEGs that a GPU decodes: their bytes out of the shards, and the
-    graph's inputs as dense arrays, a clip's parameters for each of its frames."""
+    """What the loader's thread does in Python for JPEGs that a GPU decodes.
+
+    Their bytes out of the shards, and the graph's inputs as dense arrays, a clip's parameters for each of its frames.
+    """
     from livetrain import data
     from livetrain.config import load_config
     from livetrain.data.plan import Samples, plan_train

@@ -92,6 +92,6 @@ def _serve(rank: int, world: int, port: int, work: Work, connection: Connection,
             return
         try:
             connection.send(work(*arguments))
-        except Exception as error:  # told where the table is made
+        except Exception as error:  # reported where the table is made
             connection.send(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
             return

@@ -92,7 +92,7 @@ def measure(work: Work, *, option: str) -> tuple[float, dict[str, float]]:
         return rate, {"memory": float(torch.cuda.max_memory_allocated())}
     ctypes.CDLL(None).malloc_trim(0)  # what the pass before has freed is the system's again
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew here: proc(5)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts over here: proc(5)
     rate = cached(with_it)
     return rate, {"memory": float(_resident("VmHWM") - before)}
 

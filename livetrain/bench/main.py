@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
 
 
 def compare(found: Mapping[str, float], known: Mapping[str, float]) -> list[str]:
-    """A line for each ratio that was measured and is below `FALL` times the known one, or is no number any more."""
+    """A line for each ratio that was measured and is below `FALL` times the known one, or is NaN."""
     lines = []
     for name, value in sorted(found.items()):
         if name in known:

@@ -1,7 +1,7 @@
 """`livetrain bench memory`: what a process of a run holds at most, with whole weights (DDP) and in shards (FSDP2).
 
 Whole runs on CPU processes, where memory is what the kernel says it is: a first one that starts, trains two updates,
-evaluates and writes a checkpoint and the best weights; and one that goes on from that checkpoint. The moving average of
+evaluates and writes a checkpoint and the best weights; and one that resumes from that checkpoint. The moving average of
 the weights, which is left out, adds one more copy of them, or of a process's shards. Pages that are shared with other
 processes (libraries) are in both. On a GPU the same tensors lie in its memory, but for the copy that a checkpoint is
 written from.

@@ -1,4 +1,4 @@
-"""What every bench is told."""
+"""Options of every benchmark."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from livetrain.core.machine import num_cores
 
 
 def recipe() -> str:
-    """Eight hexadecimal digits that change with the code that makes clips and shards: what an older version made is no
-    data for this one."""
+    """Eight hexadecimal digits that change with the code that makes clips and shards.
+
+    Data made by an older version is not used.
+    """
     here = Path(__file__).resolve().parent
     makers = [here / name for name in ("clips.py", "corpus.py", "shards.py", "synthetic.py")]
     makers += sorted((here.parents[1] / "shards").rglob("*.py"))
@@ -20,9 +22,12 @@ def recipe() -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """quick: the short form, for the regression guard. rounds: passes of each side that count. data: where clips and
+    """Options of all benchmarks.
+
+    quick: the short form, for the regression guard. rounds: passes of each side that count. data: where clips and
     shards to measure with are kept. device: "cpu" or "cuda". height: of the clips to measure with, 0 for all there are.
-    workers: threads or processes a side may use."""
+    workers: threads or processes a side may use.
+    """
 
     quick: bool = False
     rounds: int = 5

@@ -36,9 +36,11 @@ WORKERS = "fork"  # as a program that a user starts has it; a side's process is 
 
 @dataclass(frozen=True)
 class Task:
-    """One pass: `count` batches after `skip` of them (two workers of a DataLoader hand over two batches at a time, so
-    both are even). shards, frame_shards: built of `videos`; jpegs: their frames as
-    files, one folder a video."""
+    """One pass: `count` batches after `skip` of them.
+
+    Two workers of a DataLoader hand over two batches at a time, so both are even. shards, frame_shards: built of
+    `videos`; jpegs: their frames as files, one folder a video.
+    """
 
     videos: tuple[Path, ...]
     num_frames: int
@@ -191,7 +193,7 @@ def _uploaded(batches: Any, device: str) -> Iterator[Any]:
 
 
 def _torchvision(task: Task) -> Transform | None:
-    """livetrain's default augmentations by torchvision.transforms.v2, on uint8 [F, 3, H, W]."""
+    """Livetrain's default augmentations by torchvision.transforms.v2, on uint8 [F, 3, H, W]."""
     from torchvision.transforms import v2
 
     from livetrain.config import AugmentConfig
@@ -261,7 +263,7 @@ def _albumentations(task: Task) -> Transform | None:
 
 
 def _channels_first(task: Task, decode: Decoder) -> Decoder:
-    """torchvision wants uint8 tensors [F, 3, H, W]."""
+    """Torchvision wants uint8 tensors [F, 3, H, W]."""
     if task.level == "decode":
         return decode
     return partial(_decode_channels_first, decode)
@@ -291,7 +293,7 @@ def decode_pyav(path: Path | io.BytesIO, frames: NDArray[np.int64]) -> NDArray[n
 
 
 def torchcodec(task: Task) -> float:
-    """torchcodec + DataLoader + torchvision."""
+    """Torchcodec + DataLoader + torchvision."""
     try:
         import torchcodec.decoders  # noqa: F401
     except (OSError, RuntimeError):
@@ -307,7 +309,7 @@ def _decode_torchcodec(path: Path, frames: NDArray[np.int64]) -> torch.Tensor:
 
 
 def decord(task: Task) -> float:
-    """decord + DataLoader + torchvision."""
+    """Decord + DataLoader + torchvision."""
     return _data_loader(task, _channels_first(task, _decode_decord), _torchvision(task))
 
 
@@ -338,7 +340,7 @@ def _decode_opencv(path: Path, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def pytorchvideo(task: Task) -> float:
-    """pytorchvideo's EncodedVideo + DataLoader + torchvision: it decodes the whole clip, then subsamples."""
+    """Pytorchvideo's EncodedVideo + DataLoader + torchvision: it decodes the whole clip, then subsamples."""
     return _data_loader(task, _decode_pytorchvideo, _torchvision(task))
 
 
@@ -350,7 +352,7 @@ def _decode_pytorchvideo(path: Path, frames: NDArray[np.int64]) -> torch.Tensor:
 
 
 def webdataset(task: Task) -> float:
-    """webdataset over the same tars + PyAV + DataLoader + torchvision."""
+    """Webdataset over the same tars + PyAV + DataLoader + torchvision."""
     import webdataset as wds
 
     transform = _torchvision(task)

@@ -1,7 +1,7 @@
 """`livetrain bench plan`: what opening shards, the first batch and planning cost as a data set grows.
 
 Every size is a fresh process that imports everything first; then the clock runs: open the folder, find the split's
-rows, start the loader, wait for the first batch. At step 0, and as a run that goes on at step one million.
+rows, start the loader, wait for the first batch. At step 0, and as a run resumed at step one million.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from livetrain.bench.synthetic import make_folder
 from livetrain.core.world import World
 
 SAMPLES_A_SHARD = 1000
-FAR = 1_000_000  # the step of a run that goes on
+FAR = 1_000_000  # the step of a resumed run
 BATCH = 32
 
 

@@ -1,5 +1,7 @@
-"""A bench's result as Markdown (ratios first, then what was measured, then command, versions and hardware), and the
-same as JSON for programs."""
+"""A benchmark's result as Markdown and JSON.
+
+Ratios first, then what was measured, then command, versions and hardware.
+"""
 
 from __future__ import annotations
 

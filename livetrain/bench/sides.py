@@ -1,8 +1,7 @@
 """Competitors on the same work: each in a process of its own, in turn, round after round.
 
-One process each keeps thread pools, allocators and libraries apart and lets memory be told apart; taking turns within a
-round lets both sides of a ratio see the same weather on a noisy machine. Ratios are taken round by round, then their
-median.
+One process each keeps thread pools, allocators and libraries apart, and memory too; taking turns within a round lets
+both sides of a ratio see the same weather on a noisy machine. Ratios are taken round by round, then their median.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def lightning(work: Work) -> float:
 
 
 def timm_loop(work: Work) -> float:
-    """timm's train.py, train_one_epoch: forward, backward, clipping, step, meters, scheduler, in its order."""
+    """Timm's train.py, train_one_epoch: forward, backward, clipping, step, meters, scheduler, in its order."""
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
     from timm.utils import AverageMeter, dispatch_clip_grad
@@ -274,7 +274,7 @@ def loader(work: Work) -> float:
 
 @contextlib.contextmanager
 def _prepared(work: Work) -> Iterator[Any]:
-    """(config, accelerator, dataset, parts) in a temporary run directory; Accelerate's state is made anew each time."""
+    """(config, accelerator, dataset, parts) in a temporary run directory; Accelerate's state is reset each time."""
     from accelerate.state import AcceleratorState, GradientState
 
     from livetrain.training import setup

@@ -1,9 +1,9 @@
-"""Checkpoints written while training goes on: an update waits for a copy of the tensors, not for the disk.
+"""Checkpoints written while training continues: an update waits for a copy of the tensors, not for the disk.
 
 Each process copies and writes its share, so that the copy costs as much memory again as weights, average and optimizer
 states take, once over all processes. One write is under way at a time: a save that comes before the last one is on the
-disk waits for it, so the disk sets the pace, not the memory. What cannot be written (disk full) is told and left out:
-the checkpoints before stay, and the run goes on.
+disk waits for it, so the disk sets the pace, not the memory. A full disk is reported, and the checkpoint skipped:
+the checkpoints before stay, and the run continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from livetrain.core.errors import UserError
 class CheckpointWriter:
     """Saves into `folder` in the background; use it as a context manager: leaving it waits.
 
-    tell: gets a line when a checkpoint to go on from is on the disk, and when one could not be written. stall_seconds:
+    tell: gets a line when a checkpoint to resume from is on the disk, and when one could not be written. stall_seconds:
     how long the calls kept the caller so far. num_failed: checkpoints that could not be written.
     """
 
@@ -47,7 +47,7 @@ class CheckpointWriter:
         self._buffers: dict[str, dict[str, torch.Tensor]] = {"step": {}, "best": {}}
 
     def save(self, whole: Checkpoint, alike: Callable[[str], bool] = lambda name: True) -> None:
-        """Write a checkpoint to go on from. All processes call it; alike: as in checkpoint.share_of."""
+        """Write a checkpoint to resume from. All processes call it; alike: as in checkpoint.share_of."""
         outline, share = folders.share_of(whole, alike, self.team)
 
         def write(copied: dict[str, torch.Tensor]) -> None:
@@ -67,8 +67,10 @@ class CheckpointWriter:
     def save_best(
         self, step: int, model: Mapping[str, torch.Tensor], figures: dict[str, Any], *, in_shards: bool = False
     ) -> None:
-        """Write the weights that dev chose. Call it on one process; of weights in shards, on all: each copies and
-        writes its own, and none has them whole."""
+        """Write the weights that dev chose.
+
+        Call it on one process; of weights in shards, on all: each copies and writes its own, and none has them whole.
+        """
         team = self.team if in_shards else RankBarrier()
         share = folders.own_share(model, team) if in_shards else model
 
@@ -78,7 +80,7 @@ class CheckpointWriter:
         self._start("best", share, write)
 
     def wait(self) -> None:
-        """Return when everything asked for is on the disk, or told to have failed."""
+        """Return when everything asked for is on the disk, or reported as failed."""
         for pending in self._pending.values():
             pending.result()
 
@@ -103,7 +105,7 @@ class CheckpointWriter:
                 write(copied)
             except UserError as error:
                 self.num_failed += 1
-                self.tell(f"warning: {error}. The run goes on; the checkpoints before this one are whole")
+                self.tell(f"warning: {error}. The run continues; the checkpoints before this one are whole")
 
         self._pending[kind] = self._pool.submit(job)
         self.stall_seconds += time.perf_counter() - started

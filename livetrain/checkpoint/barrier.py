@@ -21,8 +21,11 @@ POLL_SECONDS = (0.02, 0.5)  # at first, and at most
 
 @dataclass
 class RankBarrier:
-    """`rank` of `world` processes. patience_seconds: how long the first one waits for a report. broken: set it when a
-    process is known to be gone, and none waits any more."""
+    """Coordinates checkpoint writes through the store: `rank` of `world` processes.
+
+    patience_seconds: how long the first one waits for a report. broken: set it when a process is known to be gone; then
+    none waits any more.
+    """
 
     rank: int = 0
     world: int = 1
@@ -52,7 +55,7 @@ class RankBarrier:
         keys = {rank: f"{about}/{rank}" for rank in range(1, self.world)}
         patience = time.monotonic() + self.patience_seconds
         pause, longest = POLL_SECONDS
-        # Not `wait`: it holds the connection to the store, which training needs too, and cannot be told to give up.
+        # Not `wait`: it holds the connection to the store, which training needs too, and cannot be cancelled.
         while keys and not self.store.check(list(keys.values())):
             if self.broken.is_set() or time.monotonic() > patience:
                 missing = next((rank for rank, key in keys.items() if not self.store.check([key])), None)

@@ -42,8 +42,11 @@ SECONDS_TO_BE_SEEN = 60.0  # network file systems show other machines' files lat
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from. `state`: optimizer, scaler and counters, tensors and plain numbers only. An outline of
-    one has names in place of tensors (see `share_of`)."""
+    """What a run resumes from.
+
+    `state`: optimizer, scaler and counters, tensors and plain numbers only. An outline of one has names in place of
+    tensors (see `share_of`).
+    """
 
     step: int
     model: dict[str, Any]
@@ -61,8 +64,10 @@ class CheckpointReader:
     stored: safetensors_io.Stored
 
     def part(self, *keys: str, into: Mapping[str, torch.Tensor] | None = None) -> Any:
-        """A field of the checkpoint or a part of one, `part("state", "optimizer")`: whole tensors on the CPU, or those
-        in `into` (see pieces.Stored.read)."""
+        """A field of the checkpoint or a part of one, `part("state", "optimizer")`.
+
+        Whole tensors on the CPU, or those in `into` (see safetensors_io.Stored.read).
+        """
         value: Any = self.outline
         for key in keys:
             value = value[key]
@@ -200,19 +205,21 @@ def open_checked(path: Path) -> CheckpointReader:
 
 def _open(path: Path, manifest: dict[str, Any]) -> CheckpointReader:
     if not (path / STATE).exists():
-        raise UserError(f"{path} holds weights to evaluate, no state to go on from; choose a step-* folder")
+        raise UserError(f"{path} holds weights to evaluate, no state to resume from; choose a step-* folder")
     try:
         outline = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{path / STATE} holds more than tensors and numbers; livetrain did not write it") from None
     if not (path / TENSORS).is_dir() or "model" not in outline:
-        raise UserError(f"{path} was written by an older version of livetrain, which has to go on from it")
+        raise UserError(f"{path} was written by an older version of livetrain, which has to resume from it")
     return CheckpointReader(path, manifest["step"], outline, safetensors_io.Stored(path / TENSORS))
 
 
 def load_weights(path: Path, *, averaged: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(weights, manifest) of a folder of either kind. averaged: the moving average, where the folder has one beside
-    the weights. Raises UserError as `load` does."""
+    """(weights, manifest) of a folder of either kind.
+
+    averaged: the moving average, where the folder has one beside the weights. Raises UserError as `load` does.
+    """
     return read_weights(path, check(path), averaged=averaged)
 
 
@@ -227,8 +234,10 @@ def read_weights(
 
 
 def stored_weights(path: Path, manifest: dict[str, Any], *, averaged: bool) -> tuple[safetensors_io.Stored, str]:
-    """(the tensors of a folder whose manifest was checked, what the names of the weights begin with there): what
-    `read_weights` reads, unread."""
+    """What `read_weights` reads, unread.
+
+    (the tensors of a folder whose manifest was checked, the prefix of the weights' names there).
+    """
     if (path / MODEL).exists():
         return safetensors_io.Stored(path), ""
     saved = _open(path, manifest)
@@ -246,8 +255,10 @@ def newest(folder: Path, warn: Callable[[str], None]) -> CheckpointReader | None
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of the tensors in a checkpoint's folder, from its manifest: of model.safetensors, or of the digests of
-    all files of a step-* folder by name. "" where there is no manifest."""
+    """SHA-256 of the tensors in a checkpoint's folder, from its manifest.
+
+    Of model.safetensors, or of the digests of all files of a step-* folder by name. "" where there is no manifest.
+    """
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError):
@@ -266,8 +277,9 @@ def step_of(path: Path) -> int:
 
 
 def snapshot(value: Any, buffers: dict[str, torch.Tensor], path: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples in which each tensor is a dense one in memory of its own, on the CPU; a
-    DTensor is one still, over this process's shard.
+    """A copy of nested dicts, lists and tuples with every tensor dense and on the CPU.
+
+    Each has memory of its own; a DTensor stays one, over this process's shard.
 
     `buffers` holds that memory from call to call (pinned where the tensor is on CUDA, and then the copy is under way
     until the device is synchronised): the copy before must be done with.
@@ -299,8 +311,11 @@ def _write_folder(
     team: RankBarrier,
     join: Callable[[Path], list[Path]] | None = None,
 ) -> Path:
-    """`write(aside)`, which returns its files, on every process of the team; the first one then makes it `target`.
-    join: what the first one makes of all files before, with its own in their place."""
+    """Write a folder aside on every process and make it `target` on the first.
+
+    `write(aside)` returns its files. join: what the first process makes of all files before, with its own in their
+    place.
+    """
     temporary = target.with_name(f".{target.name}.tmp")
     own = _write_part(temporary, write, team)
     if not team.is_first:
@@ -322,7 +337,7 @@ def _write_folder(
             sums = _sums_of(temporary, join(temporary))
         write_json(temporary / MANIFEST, {"step": step, "sha256": sums, **figures})
         if target.exists():
-            _remove(target)  # a damaged one of the same step: a run goes on from the newest that is whole
+            _remove(target)  # a damaged one of the same step: a run resumes from the newest that is whole
         temporary.rename(target)
         fsync_folder(target.parent)
     except (OSError, RuntimeError) as error:
@@ -380,7 +395,7 @@ def check(path: Path) -> dict[str, Any]:
 
 
 def _prune(folder: Path) -> None:
-    """Remove an older checkpoint. Where that fails (a file in use on NFS) the run goes on; the next save tries it."""
+    """Remove an older checkpoint. Where that fails (a file in use on NFS) the run continues; the next save tries it."""
     try:
         _remove(folder)
     except OSError as error:

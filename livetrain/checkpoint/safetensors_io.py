@@ -1,6 +1,6 @@
 """The tensors of a checkpoint in safetensors files, written and read by torch.distributed.checkpoint.
 
-Every process writes a share into files of its own, without a word to the others: its shards where the model is in
+Every process writes a share into files of its own, independently: its shards where the model is in
 shards (FSDP2), else a part of the tensors that all hold alike, so that neither the copy nor the disk waits for one
 process. What is read back knows nothing of who wrote it: whole tensors, or any other cut into shards. torch's own
 `FileSystemWriter` is not used, since its metadata are a pickle.
@@ -98,8 +98,10 @@ def share(num_bytes: Mapping[str, int], first: Collection[str], world: int) -> l
 
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], rank: int) -> list[Path]:
-    """Write this process's tensors (dense, on the CPU; DTensors where they are in shards) into files of its own in
-    `folder`, which exists. Returns the files. Raises OSError, RuntimeError."""
+    """Write this process's tensors into files of its own in `folder`, which exists.
+
+    Dense and on the CPU; DTensors where they are in shards. Returns the files. Raises OSError, RuntimeError.
+    """
     own = f"shard-{rank + 1:05d}-*.safetensors"
     for stale in folder.glob(own):  # of an attempt that was killed
         stale.unlink()
@@ -125,8 +127,11 @@ class Stored:
         self.dtypes: dict[str, torch.dtype] = {name: item.properties.dtype for name, item in found.items()}
 
     def read(self, names: Collection[str], into: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """The tensors called `names`, whole and on the CPU; those in `into` go into what it has for them, which may be
-        a DTensor: then no more is read than this process's shard. Raises KeyError, RuntimeError."""
+        """The tensors called `names`, whole and on the CPU.
+
+        Those in `into` are read into what it has for them, which may be a DTensor: then no more is read than this
+        process's shard. Raises KeyError, RuntimeError.
+        """
         into = into or {}
         found = {
             name: into[name] if name in into else torch.empty(self.shapes[name], dtype=self.dtypes[name])
@@ -141,8 +146,11 @@ class Stored:
 
 
 def join(stored: Stored, names: Mapping[str, str], out: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as one safetensors file, with no more than FILE_BYTES of them in memory at a time, or one (the
-    library takes all at once). names: in the file → in `stored`. The layout: https://github.com/huggingface/safetensors#format."""
+    """Write tensors as one safetensors file.
+
+    No more than FILE_BYTES of them, or one, are in memory at a time (the library takes all at once). names: in the file
+    → in `stored`. The layout: https://github.com/huggingface/safetensors#format.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     groups: list[list[str]] = [[]]
     at = filled = 0

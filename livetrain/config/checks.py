@@ -1,5 +1,7 @@
-"""Checks of a whole configuration: unknown keys, values out of range, combinations that cannot work, and keys that have
-no effect under the others."""
+"""Checks of a whole configuration.
+
+Unknown keys, values out of range, combinations that cannot work, and keys that have no effect under the others.
+"""
 
 from __future__ import annotations
 

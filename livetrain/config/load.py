@@ -55,8 +55,10 @@ def load_config(
 def config_from(
     values: Mapping[str, Any], origin: str, overrides: Sequence[str] = (), warn: Callable[[str], None] | None = None
 ) -> Config:
-    """Defaults ← nested `values` ← `key=value`, as a configuration that needs no shards. `origin` names the file that
-    holds `values` in errors, which are those of `load_config`."""
+    """Defaults ← nested `values` ← `key=value`, as a configuration that needs no shards.
+
+    `origin` names the file that holds `values` in errors, which are those of `load_config`.
+    """
     return _merged([(origin, OmegaConf.create(dict(values))), _read_overrides(overrides)], warn)
 
 
@@ -88,7 +90,8 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
 def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
     """`part` without removed keys and with renamed ones under their new names, so that older configurations load.
 
-    Each is warned about, except for removed keys at their default."""
+    Each is warned about, except for removed keys at their default.
+    """
     kept = part.copy()
     for key, (default, reason) in RETIRED.items():
         section, name = key.split(".")
@@ -125,8 +128,10 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def _default_run_dir(name: str) -> str:
-    """runs/<name>; of a trial that `wandb agent` started, runs/<name>-<its W&B id>, so that trials do not resume each
-    other."""
+    """runs/<name>, or runs/<name>-<W&B id> for a trial of `wandb agent`.
+
+    Trials must not resume each other.
+    """
     trial = os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
     return str(Path("runs") / (f"{name}-{trial}" if trial else name))
 

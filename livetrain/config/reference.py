@@ -82,7 +82,3 @@ def _classes(module: ModuleType) -> list[ast.ClassDef]:
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     return [node for node in tree.body if isinstance(node, ast.ClassDef)]
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

@@ -58,13 +58,13 @@ class DataConfig:
     leave_out: str = ""
     """Domains (A+B) that are tested alone: puts @-A+B behind train_split and dev_split, and @A+B behind test_split."""
     allow_leak: bool = False
-    """Go on with people who are in two of the splits; the verdict says so in its first line."""
+    """Continue with people who are in two of the splits; the verdict says so in its first line."""
     fit: str = choice("stretch", "center")
     """How a frame becomes square in evaluation: stretch the whole of it, or cut its centre."""
     apply_sar: bool = True
     """Cut a square of what a player shows: with pixels as wide as the video says (sample aspect ratio), not square."""
     on_error: str = choice("skip", "stop")
-    """A clip that cannot be read or decoded: go on without it and count it, or end the run."""
+    """A clip that cannot be read or decoded: continue without it and count it, or end the run."""
     max_lost_percent: float = number(1.0, 0.0, 100.0)
     """A run fails at its end when more of its training clips than this did not arrive when they were last wanted."""
     prefetch: int = number(2, 1)
@@ -154,7 +154,7 @@ class OptimConfig:
     schedule: str = "cosine"
     """constant, or the name of a timm scheduler: cosine, tanh, step, multistep, poly."""
     warmup_steps: int = number(0, 0)
-    """Updates over which the learning rate rises linearly to its peak."""
+    """Steps over which the learning rate rises linearly to its peak; half of a run that is not longer than that."""
     min_lr_ratio: float = number(0.01, 0.0, 1.0)
     """Last learning rate over the peak."""
 
@@ -174,7 +174,7 @@ class TrainConfig:
     precision: str = choice("fp32", "bf16", "fp16")
     """Arithmetic of the forward and backward pass."""
     on_non_finite: str = choice("stop", "skip")
-    """An update whose loss or gradient is no number: end the run, or leave it out (each then waits for the device)."""
+    """An update whose loss or gradient is NaN or Inf: end the run, or leave it out (each then waits for the device)."""
     ema_decay: float = number(0.0, 0.0, 0.999999)
     """Decay of an exponential moving average of the weights; 0: none."""
     ema_warmup: bool = True
@@ -208,7 +208,7 @@ class DdpConfig:
     """How gradients of several processes are averaged (torch's DistributedDataParallel)."""
 
     bucket_mb: float = number(25.0, 0.001)
-    """Gradients are averaged in buckets of so many MiB, each as soon as it is full, while the backward pass goes on."""
+    """Size of the buckets (MiB) in which gradients are averaged during the backward pass, each when it is full."""
     bucket_view: bool = True
     """Gradients are views of the buckets: saves a copy of them in memory and in time."""
     static_graph: bool = False
@@ -296,7 +296,7 @@ class RunConfig:
     """How a run directory is used."""
 
     fork: bool = False
-    """Go on though data, seed, batch or model are others than when the run began: from there on it is another run."""
+    """Continue although data, seed, batch or model differ from those the run began with."""
 
 
 @dataclass
@@ -314,7 +314,7 @@ class Config:
     profile: bool = False
     """Write a torch trace of updates 13 to 17 of each process to run_dir/profile."""
     resume: str = "auto"
-    """auto: go on from the run directory's newest checkpoint; never: there must be none; PATH: begin there if none."""
+    """auto: resume from the run directory's newest checkpoint; never: there must be none; PATH: begin there if none."""
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -1,5 +1,7 @@
-"""How a program ends: a user's mistake is one clear line and exit code 2, a non-finite loss 3, a fault of the machine
-74, a stop on request 75."""
+"""How a program ends.
+
+Invalid input is a one-line error and exit code 2, a non-finite loss 3, a fault of the machine 74, a stop on request 75.
+"""
 
 from __future__ import annotations
 

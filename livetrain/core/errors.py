@@ -7,7 +7,7 @@ import re
 EXIT_USER_ERROR = 2
 EXIT_NON_FINITE = 3
 EXIT_MACHINE = 74  # EX_IOERR of sysexits.h: the same command may do better later, or elsewhere
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again, and it goes on
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: start the same command again to resume
 EXIT_HANG = 76  # EX_PROTOCOL: no progress for train.hang_timeout_seconds
 EXIT_INTERRUPTED = 130  # as shells count SIGINT
 
@@ -29,7 +29,7 @@ class NonFiniteLoss(Exception):
 
 
 class Stopped(Exception):
-    """The run ended on request and can go on; the message says where it stands."""
+    """The run ended on request and can be resumed; the message says where it stands."""
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

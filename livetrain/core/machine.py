@@ -60,8 +60,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def num_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """CPU cores that this process may keep busy, at least 1: those of its affinity (taskset, SLURM), and no more than
-    the quota of its control groups (containers), rounded up."""
+    """CPU cores that this process may keep busy, at least 1.
+
+    Those of its affinity (taskset, SLURM), and no more than the quota of its control groups (containers), rounded up.
+    """
     allowed = len(os.sched_getaffinity(0))
     return max(1, math.ceil(min(allowed, _quota(cgroups, own))))
 

@@ -35,8 +35,11 @@ class WorkerDied:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a task may take in a worker process: seconds (it is killed after that, at whatever it is doing), and bytes
-    of memory beside what the worker has when it starts (allocations then fail)."""
+    """What a task may take in a worker process.
+
+    seconds: after that it is killed, whatever it is doing. bytes: of memory beside what the worker has when it starts;
+    allocations then fail.
+    """
 
     seconds: float
     num_bytes: int
@@ -197,8 +200,10 @@ class _Worker(Generic[Task]):
         return time.monotonic() - self._start
 
     def message(self) -> tuple[bool, Any] | None:
-        """None: it begins with its task. (True, the result) or (False, the exception): it is done. Raises EOFError when
-        the process is gone."""
+        """None: it begins with its task.
+
+        (True, the result) or (False, the exception): it is done. Raises EOFError when the process is gone.
+        """
         message: tuple[bool, Any] | None = self.connection.recv()
         if message is None:
             self._start = time.monotonic()

@@ -30,8 +30,10 @@ def check(dataset: Dataset, config: Config) -> None:
 
 
 def one_hot(kinds: Sequence[str], attack_types: Sequence[str]) -> NDArray[np.float32]:
-    """The attack type (or "live") of n clips → float32 [n, 1 + len(attack_types)], live first. All zeros where it is
-    none of them; no columns where there are no attack types."""
+    """The attack type (or "live") of n clips → float32 [n, 1 + len(attack_types)], live first.
+
+    All zeros where it is none of them; no columns where there are no attack types.
+    """
     if not attack_types:
         return np.zeros((len(kinds), 0), np.float32)
     place = {name: column for column, name in enumerate((LIVE, *attack_types))}

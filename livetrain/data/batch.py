@@ -51,7 +51,7 @@ class Batch:
     clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
     (live = 1; 0 where not valid). kinds: float32 [n, K] on the device, live or one of loss.attack_types, K = 0 without
     those (see livetrain.data.attack_types). valid: bool [n] on the device; False for padding (rows == PADDING, key "")
-    and for clips that could not be had (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
+    and for clips that failed to load (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
     frames of each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
     """
 
@@ -68,8 +68,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plans:
-    """What a loader is to yield: `iterate()` gives the plans of num_batches batches in order. example: one of them, for
-    shapes and the names of parameters. augmentations: those that the graph holds."""
+    """What a loader yields.
+
+    `iterate()` gives the plans of num_batches batches in order. example: one of them, for shapes and the names of
+    parameters. augmentations: those that the graph holds.
+    """
 
     iterate: Callable[[], Iterator[ClipPlan]]
     num_batches: int

@@ -69,8 +69,10 @@ class Cache:
 
     @contextlib.contextmanager
     def locked(self, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold a file: nobody else writes or evicts it. Yields False, without the lock, when it is held and not
-        `wait`."""
+        """Hold a file: nobody else writes or evicts it.
+
+        Yields False, without the lock, when it is held and not `wait`.
+        """
         with contextlib.ExitStack() as stack:
             with self._telling():
                 held = stack.enter_context(_locked(self.path(key + ".lock"), wait=wait))
@@ -168,8 +170,10 @@ class Cache:
 
 @contextlib.contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on the file `path`, made for that and removed after it. Threads exclude one another as
-    processes do."""
+    """Hold an exclusive lock on the file `path`, made for that and removed after it.
+
+    Threads exclude one another as processes do.
+    """
     descriptor = _lock(path, wait=wait)
     if descriptor is None:
         yield False

@@ -55,8 +55,11 @@ class Dataset:
 
     @staticmethod
     def of(config: DataConfig) -> Dataset:
-        """Open `data.shards`, or all of `data.sources` as one data set. A folder without a domain is a domain of its
-        own, of the folder's name. Raises UserError as `open`, and for folders of the same name or without any."""
+        """Open `data.shards`, or all of `data.sources` as one data set.
+
+        A folder without a domain is a domain of its own, of the folder's name. Raises UserError as `open`, and for
+        folders of the same name or without any.
+        """
         if not config.sources:
             return Dataset.open(config.shards, config)
         parts = [Dataset.open(where, config) for where in config.sources]
@@ -77,7 +80,7 @@ class Dataset:
     def open(where: str | Path, config: DataConfig | None = None) -> Dataset:
         """Open the shard folder `where`, a path or a URL; for a URL, `config` says how it is cached (None: defaults).
 
-        Raises UserError when it cannot be had, or is no finished shard folder of this format.
+        Raises UserError when it cannot be read, or is no finished shard folder of this format.
         """
         part = open_shard_set(where, config or DataConfig())
         with part.reader.file(index_table.FILE_NAME) as path:
@@ -90,8 +93,10 @@ class Dataset:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The content of dataset.json; of several folders, with sums of counts, all shards, and `store` "mixed" where
-        they differ."""
+        """The content of dataset.json.
+
+        Of several folders, with sums of counts, all shards, and `store` "mixed" where they differ.
+        """
         all_of = [source.manifest for source in self.shard_sets]
         if len(all_of) == 1:
             return all_of[0]
@@ -127,8 +132,11 @@ class Dataset:
         return self._arrays[name]
 
     def codes(self, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """A column of few different words as numbers: int32 [num_samples], of one folder a view of the mapped file, and
-        the words they stand for, object [num_words] (some perhaps of no sample)."""
+        """A column of few different words as numbers, and the words.
+
+        int32 [num_samples] (of one folder a view of the mapped file) and object [num_words] (some perhaps of no
+        sample).
+        """
         if name not in self._words:
             chunks = self.columns[name].chunks  # one a folder, as shards.format.index_table writes it
             column = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks).combine_chunks()
@@ -142,8 +150,10 @@ class Dataset:
         return found
 
     def text(self, name: str, row: int) -> str:
-        """The value of a column of strings at `row`. Of several folders, a key and a video are named FOLDER/…; where
-        there are several domains, a person is DOMAIN/…."""
+        """The value of a column of strings at `row`.
+
+        Of several folders, a key and a video are named FOLDER/…; where there are several domains, a person is DOMAIN/….
+        """
         value = str(self.columns[name][row].as_py())
         if name in ("key", "video"):
             return self._named(self.shard_set_of(row), value)
@@ -190,8 +200,11 @@ class Dataset:
         return found
 
     def rows(self, split: str) -> NDArray[np.int32]:
-        """Rows of a split, or of what livetrain.config.split_spec describes (`fold1+fold2`, `train@-msu`), int32 [n],
-        ascending. Raises UserError for a split or domain without samples."""
+        """Rows of a split, int32 [n], ascending.
+
+        Or of what livetrain.config.split_spec describes (`fold1+fold2`, `train@-msu`). Raises UserError for a split or
+        domain without samples.
+        """
         selection = Selection.parse(split)
         (codes, names), (domain, domains) = self.codes("split"), self.codes("domain")
         wanted, places = selection.which(names, "split"), selection.which(domains, "domain")
@@ -211,8 +224,8 @@ class Dataset:
         if lacking or not found.any():
             has = _list(pc.unique(self.columns["split"]).to_pylist())
             where = split.partition("@")[2]
-            told = f"no sample of {self._title} is in split {(lacking or [split])[0]!r}"
-            raise UserError(f"{told}{f' of domains {where}' if where else ''}; it has: {has}")
+            message = f"no sample of {self._title} is in split {(lacking or [split])[0]!r}"
+            raise UserError(f"{message}{f' of domains {where}' if where else ''}; it has: {has}")
         return np.concatenate(pieces)
 
     def rejected(self, split: str | None = None) -> list[dict[str, str]]:
@@ -247,8 +260,11 @@ class Dataset:
         return self._read(row, [(0, int(self.column("offset")[row]), int(self.column("size")[row]))])[0]
 
     def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
-        """Frames (indices) of a video sample on the CPU, each cut by `box` (see crop.CropAndResize) and resized: uint8
-        RGB [len(frames), size, size, 3]. Raises FetchError, DecodeError; UserError when the shard cache is full."""
+        """Decode frames of a video sample on the CPU: uint8 RGB [len(frames), size, size, 3].
+
+        Each is cropped to `box` (see crop.CropAndResize) and resized. Raises FetchError, DecodeError; UserError when
+        the shard cache is full.
+        """
         num_frames, is_regular = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
         shape = CropAndResize(box, size, colours_of(self, row))
         data = self.video_bytes(row)
@@ -278,7 +294,9 @@ class Dataset:
 
     def pictures(self, row: int, frames: Sequence[int], shown_height: int = 160) -> list[bytes]:
         """Frames of a sample (indices; none: the middle one), upright, `shown_height` pixels high, as JPEG bytes.
-        Raises FetchError, DecodeError."""
+
+        Raises FetchError, DecodeError.
+        """
         from PIL import Image
 
         num_frames = int(self.column("num_frames")[row])
@@ -300,8 +318,10 @@ class Dataset:
         return any(isinstance(source.root, Url) for source in self.shard_sets)
 
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
-        """Announce the rows that will be read next, in that order, in place of those announced before. Shards behind a
-        URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is this process's.
+        """Announce the rows that will be read next, in that order, in place of those announced before.
+
+        Shards behind a URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is
+        this process's.
         """
         numbers = self.column("shard")[rows]
         for source, size in zip(self.shard_sets, self._sizes(), strict=True):
@@ -315,9 +335,11 @@ class Dataset:
             source.reader.close()
 
     def _read(self, row: int, members: Sequence[tuple[int, int, int]]) -> list[bytes]:
-        """The payloads of some of a sample's media members, (number, offset, size), by one read. Their checksums keep
-        damage away from decoders, which hide or crash on it (DALI 2.4.0's CPU JPEG decoder segfaults on two damaged
-        pictures in a batch)."""
+        """The payloads of some of a sample's media members, (number, offset, size), by one read.
+
+        Their checksums keep damage away from decoders, which hide or crash on it (DALI 2.4.0's CPU JPEG decoder
+        segfaults on two damaged pictures in a batch).
+        """
         source = self.shard_set_of(row)
         shard = shard_name(source, int(self.column("shard")[row]))
         start = min(offset for _, offset, _ in members)

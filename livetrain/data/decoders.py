@@ -13,7 +13,7 @@ Decoder = Literal["cpu", "nvdec", "image"]
 # What NVDEC gives as libavcodec does, through DALI 2.4 on an H200: no value of RGB was more than one level away when
 # both were converted alike.
 # MPEG-4 was up to 5 away (another inverse transform). Of VP8 and VP9 it counts the hidden frames (libvpx's default) and
-# hands out wrong ones without a word; 10 bits and 4:2:2 depend on the chip. Codec → smallest width and height.
+# hands out wrong ones silently; 10 bits and 4:2:2 depend on the chip. Codec → smallest width and height.
 NVDEC_SMALLEST = {"h264": (48, 16), "hevc": (144, 144)}
 # Largest width and height that every chip since Turing takes (support matrix of NVIDIA's Video Codec SDK); some more.
 NVDEC_LARGEST = {"h264": (4096, 4096), "hevc": (8192, 8192)}

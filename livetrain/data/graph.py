@@ -43,8 +43,9 @@ class GraphError(Exception):
 
 
 class Graph:
-    """Pipelines for clips of one decoder; batches may hold 1 to `max_clips` clips of at most `num_frames` frames,
-    all of a batch equally many.
+    """The DALI pipeline for clips of one decoder.
+
+    Batches hold 1 to `max_clips` clips of at most `num_frames` frames, all of a batch equally many.
 
     `push` up to `DEPTH` batches, `pull` them in the same order. `dtype` is torch.float32 or torch.float16.
     """
@@ -132,8 +133,10 @@ class Graph:
         return self.pull()
 
     def _inputs(self, params: Params) -> Params:
-        """What the graph takes of the parameters: a picture that is cropped needs no box, and one that DALI has not
-        converted no other colours."""
+        """The parameters that the graph takes as inputs.
+
+        A frame that is cropped already needs no box, and one that DALI does not convert no colours.
+        """
         unused = {"cpu": {"box", *COLOUR_INPUTS}, "image": COLOUR_INPUTS, "nvdec": set()}[self.decoder]
         return {name: values for name, values in params.items() if name not in unused}
 
@@ -208,5 +211,5 @@ def _input_types(example: Params) -> dict[str, tuple[Any, int]]:
 def _reason(error: Exception) -> str:
     """DALI's message without its stack: the line that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "Assert" in line or "rror" in line or "ailed" in line]
-    return (told or lines or [type(error).__name__])[-1][:300]
+    text = [line for line in lines if "Assert" in line or "rror" in line or "ailed" in line]
+    return (text or lines or [type(error).__name__])[-1][:300]

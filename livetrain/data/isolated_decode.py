@@ -1,5 +1,6 @@
-"""Videos from anywhere, probed and decoded in worker processes: one that crashes libav, or makes it swell or hang, ends
-its worker, and is known by name.
+"""Untrusted videos, probed and decoded in worker processes.
+
+A video that crashes libavcodec, or makes it swell or hang, ends its worker, and is reported by name.
 
 The worker imports neither torch nor DALI, so that it is there in a second.
 """

@@ -1,5 +1,7 @@
-"""No person and no file may be in two of the splits of a run: checked when the shards are opened, before anything is
-learned."""
+"""No person and no file may be in two splits of a run.
+
+Checked when the shards are opened, before training.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,10 @@ class Leak:
 
 
 def find_copies(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
-    """Files that are in two of `splits`, under whatever names: by the first 64 bits of their SHA-256, and then by all
-    of it. Twelve seconds and 240 MB for ten million samples."""
+    """Files that are in two of `splits`, under any names.
+
+    By the first 64 bits of their SHA-256, and then by all of it. Twelve seconds and 240 MB for ten million samples.
+    """
     found = []
     rows = {name: dataset.rows(split) for name, split in splits.items()}
     contents = {name: dataset.contents(here) for name, here in rows.items()}
@@ -70,8 +74,8 @@ def find_leaks(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
                 if len(both):
                     counts[one, other] = counts.get((one, other), 0) + len(both)
                     found.setdefault((one, other), []).append((str(place_name), str(groups[both[0]])))
-    told = {pair: next("/".join(filter(None, person)) for person in people) for pair, people in found.items()}
-    return [Leak(one, other, counts[one, other], told[one, other]) for one, other in found]
+    message = {pair: next("/".join(filter(None, person)) for person in people) for pair, people in found.items()}
+    return [Leak(one, other, counts[one, other], message[one, other]) for one, other in found]
 
 
 def check(dataset: Dataset, config: Config) -> list[str]:
@@ -85,10 +89,10 @@ def check(dataset: Dataset, config: Config) -> list[str]:
     leaks = [*find_leaks(dataset, present), *find_copies(dataset, present)]
     if not leaks:
         return []
-    told = "; ".join(map(str, leaks))
+    message = "; ".join(map(str, leaks))
     if not config.data.allow_leak:
         raise UserError(
-            f"{told}: the test would measure memory of faces. Split {dataset.root} anew (python -m shards split), or "
-            "set data.allow_leak=true and have the verdict say so"
+            f"{message}: the test would measure memory of faces. Split {dataset.root} again (python -m shards split), "
+            "or set data.allow_leak=true and have the verdict say so"
         )
-    return [f"LEAK: {told}; these figures are too good for people the model has not seen (data.allow_leak=true)"]
+    return [f"LEAK: {message}; these figures are too good for people the model has not seen (data.allow_leak=true)"]

@@ -43,7 +43,7 @@ from shards.format.colour import RGB, Colours
 Pipeline = tuple[Decoder, int]  # one of the graphs of a decoder
 Parts = dict[Pipeline, tuple[list[int], list[Any]]]  # positions in a batch and their media
 
-# So many clips in a row that cannot be had are no accident: the disk is gone, or the folder is not what the index says.
+# So many consecutive failures are no accident: the disk is gone, or the folder is not what the index says.
 MAX_FAILURES_IN_A_ROW = 32
 
 
@@ -62,8 +62,10 @@ class _Prepared:
 
 
 class Loader:
-    """Iterates once over micro-batches. Made by `train_loader`, `eval_loader` and `files_loader`; use it as a context
-    manager, or call `close()`."""
+    """Iterates once over micro-batches.
+
+    Made by `train_loader`, `eval_loader` and `files_loader`; use it as a context manager, or call `close()`.
+    """
 
     def __init__(
         self,
@@ -360,18 +362,18 @@ class Loader:
         )
 
     def _check(self, failure: Failure, row: int) -> None:
-        """Raises UserError, MachineFault when the run must not go on; `row`: the clip that failed."""
+        """Raises UserError, MachineFault when the run must not continue; `row`: the clip that failed."""
         what = f"{self._clips.shard_path(row)}, key {failure.key}: {failure.reason}"
         root = self._clips.root_of(row)
         self._failures_in_a_row += 1
         if self._config.data.on_error == "stop":
-            raise UserError(f"{what}; repair the shard, or set data.on_error=skip to go on without such clips")
+            raise UserError(f"{what}; repair the shard, or set data.on_error=skip to continue without such clips")
         if self._failures_in_a_row >= self._patience:
             advice = f"is the disk there? `python -m shards verify {root}` checks every shard"
             if self._clips.is_remote:
                 advice = f"is {root} still there, and as it was when this run began?"
             raise MachineFault(
-                f"{what}; it is the {self._failures_in_a_row}th clip in a row that cannot be had: {advice}"
+                f"{what}; it is the {self._failures_in_a_row}th consecutive clip that failed to load: {advice}"
             )
 
     def _key(self, row: int) -> str:

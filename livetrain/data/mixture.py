@@ -1,7 +1,7 @@
 """Weighted mixing: which sample of which source (or class, kind of attack, domain) stands at a position of the run.
 
 The stream is cut into blocks of `BLOCK` positions. In every block each source has its quota, a fixed number of
-positions that its weight is worth, in an order drawn anew for each block (a keyed permutation). The k-th clip of a
+positions that its weight is worth, in an order drawn again for each block (a keyed permutation). The k-th clip of a
 source in the whole stream is then `permute(k % n, epoch = k // n)` of its n samples: every source goes through its own
 samples, each exactly once before any comes again, however fast it is asked. All of it is arithmetic on the position, in
 O(1) memory: no counters are carried, and step 100,000 is planned as quickly as step 0.
@@ -25,8 +25,11 @@ STREAM_ORDER = 2**31  # of the permutations within blocks; sources have 1, 2, �
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sources of a split: source i has the samples first[i] … first[i] + count[i] - 1 of it, and quota[i] of each BLOCK
-    positions. int64 [num_sources]. order: int32 [n], the samples in the order of their sources; None: as they are."""
+    """The components of a split and their shares.
+
+    Component i has the samples first[i] … first[i] + count[i] - 1 of it, and quota[i] of each BLOCK positions; int64
+    [num_components]. order: int32 [n], the samples in the order of their components; None: as they are.
+    """
 
     first: NDArray[np.int64]
     count: NDArray[np.int64]

@@ -21,8 +21,10 @@ STREAM = 3  # of the random numbers of a run: 0 to 2 are plan.py's
 
 @dataclass(frozen=True)
 class Blend:
-    """Of n clips. shares: float32 [n], each clip's own share of picture and label, 1 for none. cuts: int64 [n, 4], the
-    rectangle (top, left, bottom, right; pixels) that comes from the partner; zeros for none: then all of it is mixed.
+    """How n clips are mixed with their partners.
+
+    shares: float32 [n], each clip's own share of picture and label, 1 for none. cuts: int64 [n, 4], the rectangle (top,
+    left, bottom, right; pixels) that comes from the partner; zeros for none: then all of it is mixed.
     """
 
     shares: NDArray[np.float32]
@@ -34,7 +36,7 @@ class Blend:
 
 
 def partners(size: int) -> NDArray[np.int64]:
-    """Position of each clip's partner in a micro-batch of `size` clips: 1, 0, 3, 2, …"""
+    """Position of each clip's partner in a micro-batch of `size` clips (1, 0, 3, 2, …)."""
     return np.arange(size) ^ 1
 
 
@@ -61,7 +63,7 @@ def planned(config: Config, positions: NDArray[np.int64]) -> Blend:
 def apply(
     clips: torch.Tensor, targets: NDArray[np.float32], valid: NDArray[np.bool_], blend: Blend
 ) -> tuple[torch.Tensor, NDArray[np.float32]]:
-    """Clips [n, F, 3, S, S] and targets [n, …] blended; a pair stays as it is where one of the two could not be had."""
+    """Clips [n, F, 3, S, S] and targets [n, …] blended; a pair stays as it is where one of the two failed to load."""
     if (blend.shares == 1).all():
         return clips, targets
     other = partners(len(blend.shares))

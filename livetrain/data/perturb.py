@@ -23,9 +23,12 @@ from livetrain.data.plan import ClipPlan
 
 @dataclass(frozen=True)
 class Perturbation:
-    """`side`: the part of each side of the picture that is kept, around its centre. `part`: the part of the video's
-    frames that is kept, from the start. `augmentation`: the name of one of the graph's augmentations, and `values` what
-    it gets; those in `pixels` are of a picture 224 pixels wide, those in `relative` of the picture's side."""
+    """`side`: the part of each side of the picture that is kept, around its centre.
+
+    `part`: the part of the video's frames that is kept, from the start. `augmentation`: the name of one of the graph's
+    augmentations, and `values` what it gets; those in `pixels` are of a picture 224 pixels wide, those in `relative` of
+    the picture's side.
+    """
 
     name: str
     text: str

@@ -24,8 +24,10 @@ _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 def uniforms(
     seed: int, epochs: NDArray[np.int64], rows: NDArray[np.integer], counts: Sequence[tuple[int, int]]
 ) -> list[NDArray[np.float64]]:
-    """For each (stream, count) of `counts`: uniform numbers in [0, 1), float64 [n, count], that depend on (seed, epoch,
-    row, stream) alone. epochs, rows: int [n], not negative."""
+    """Uniform numbers in [0, 1) for each (stream, count) of `counts`, float64 [n, count].
+
+    They depend on (seed, epoch, row, stream) alone. epochs, rows: int [n], not negative.
+    """
     # The lowest counter word counts blocks (from 1: NumPy steps before it draws); the others address the sample.
     blocks = [(number, stream) for stream, count in counts for number in range(1, -(-count // WORDS) + 1)]
     number, stream = np.array(blocks, np.uint64).reshape(-1, 2).T

@@ -98,8 +98,10 @@ class Samples:
 
     @staticmethod
     def of_training(dataset: Dataset, config: Config) -> Samples:
-        """The samples of the training split, mixed by `data.weights` or `data.balance`. Raises UserError when it is
-        empty."""
+        """The samples of the training split, mixed by `data.weights` or `data.balance`.
+
+        Raises UserError when it is empty.
+        """
         found = Samples.of(dataset, config.data.train_split)
         if config.data.balance != "none":
             groups, parents = _groups(dataset, found.rows, config.data.balance)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class RemoteError(OSError):
-    """A remote file cannot be had, and trying again did not help, or could not. The message names its URL."""
+    """A remote file cannot be read, and retries did not help. The message names its URL."""
 
 
 class Url(str):
@@ -38,8 +38,10 @@ class Url(str):
 
 
 class Remote:
-    """The files of one folder at `url`. Each failed request is sent up to `retries` times again. Threads may share
-    it."""
+    """The files of one folder at `url`.
+
+    Each failed request is sent up to `retries` times again. Threads may share it.
+    """
 
     def __init__(self, url: str, retries: int) -> None:
         """Connects to nothing yet. Raises UserError for a URL that cannot be used, or a package that is missing."""
@@ -58,7 +60,7 @@ class Remote:
         return None if size is None else int(size)
 
     def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
-        """The `num_bytes` of a file in order. A block that comes short is asked for again. Raises RemoteError."""
+        """The `num_bytes` of a file in order. A truncated block is requested again. Raises RemoteError."""
         done = 0
         while done < num_bytes:
             block = self._block(name, done, num_bytes)
@@ -107,7 +109,7 @@ class Remote:
 
 
 def _file_system(url: Url) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the folder's name in it."""
+    """Fsspec's file system for a URL, and the folder's name in it."""
     import fsspec
 
     protocol = url.partition("://")[0]
@@ -130,8 +132,7 @@ def _file_system(url: Url) -> tuple[Any, str]:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """What the back end must be told: no retries of its own, and no endless wait. fsspec's configuration comes over
-    it."""
+    """Options of the back end: no retries of its own, and a timeout; fsspec's configuration overrides them."""
     from fsspec.config import conf
 
     options: dict[str, Any] = {}
@@ -179,7 +180,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _is_forbidden(error: Exception) -> bool:
-    """gcsfs tells a 403 as a plain OSError with this word."""
+    """Gcsfs tells a 403 as a plain OSError with this word."""
     return str(error).startswith("Forbidden")
 
 

@@ -48,8 +48,10 @@ class ShardReader(Protocol):
         """The content of dataset.json. Raises FileNotFoundError, other OSErrors, UserError."""
 
     def file(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """A file beside the shards, on a local disk for as long as the context lasts. Raises FileNotFoundError,
-        UserError."""
+        """A file beside the shards, on a local disk for as long as the context lasts.
+
+        Raises FileNotFoundError, UserError.
+        """
 
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
         """A range of a shard, short where the shard ends within it. Raises OSError, with words; UserError."""
@@ -58,12 +60,16 @@ class ShardReader(Protocol):
         """Which copy of a shard is read now."""
 
     def distrust(self, shard: str, generation: int) -> bool:
-        """Report that bytes of a shard are wrong, in the copy `generation`; returns whether another copy may be read
-        now."""
+        """Report wrong bytes in the copy `generation` of a shard.
+
+        Returns whether another copy may be read now.
+        """
 
     def prefetch(self, shards: Sequence[str], share: float) -> None:
-        """Have `shards`, in the order of need, at hand soon, in place of those of the last call. `share`: of the cache
-        that is this process's to plan with."""
+        """Have `shards`, in the order of need, at hand soon, in place of those of the last call.
+
+        `share`: of the cache that is this process's to plan with.
+        """
 
     def close(self) -> None:
         """Let go of open files and of work in the background; both come back when needed."""
@@ -88,8 +94,10 @@ class _Open:
 
 
 class LocalReader:
-    """A folder on a disk of this machine. Of its shards at most MAX_OPEN stay open, those used last: there may be more
-    of them than a process may open."""
+    """A folder on a disk of this machine.
+
+    Of its shards at most MAX_OPEN stay open, those used last: there may be more of them than a process may open.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -156,10 +164,10 @@ class LocalReader:
 
 
 class RemoteReader:
-    """A folder behind a URL. dataset.json is read anew by every process; everything else comes through the cache."""
+    """A folder behind a URL. dataset.json is read again by every process; everything else comes through the cache."""
 
     def __init__(self, url: str, config: DataConfig) -> None:
-        """Reads dataset.json. Raises UserError when it cannot be had, or the cache cannot hold the largest shard."""
+        """Reads dataset.json. Raises UserError when it cannot be read, or the cache cannot hold the largest shard."""
         self._remote = Remote(url, config.retries)
         self.root = self._remote.url
         try:
@@ -182,7 +190,7 @@ class RemoteReader:
             )
         folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache.default_folder()
         self._cache = cache.Cache(folder, max_bytes)
-        self._failed: dict[str, tuple[float, str]] = {}  # shard → when it could not be had, and why
+        self._failed: dict[str, tuple[float, str]] = {}  # shard → when it failed to load, and why
         self._generations: dict[str, int] = {}  # of shards that were not as they should be
         self._lock = threading.Lock()  # of the two below
         self._wanted: deque[str] = deque()
@@ -313,7 +321,7 @@ class RemoteReader:
                     self._workers.discard(threading.current_thread())
                     return
                 shard = self._wanted.popleft()
-            # What fails here fails again, and is told, where it is needed. What is locked is on its way already.
+            # What fails here fails again, and is reported, where it is needed. What is locked is on its way already.
             with (
                 contextlib.suppress(Exception),
                 self._cache.locked(self._key(shard), wait=False) as held,

@@ -43,8 +43,10 @@ class SideStream:
         return None if self.stream is None else self.stream.record_event()
 
     def hand_over(self, ready: Any, tensors: Iterable[torch.Tensor]) -> None:
-        """Have the calling thread's stream wait for the mark, and the tensors' memory be kept until it is done with
-        them."""
+        """Have the calling thread's stream wait for the mark.
+
+        The tensors' memory is kept until that stream is done with them.
+        """
         if self.stream is None:
             return
         mine = self._cuda.current_stream(self.device)

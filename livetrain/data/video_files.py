@@ -1,5 +1,7 @@
-"""Raw video files in place of shards: probed as they are needed, then planned, decoded and transformed as evaluation
-does with the same videos in a shard. Nobody vouches for them, so what touches them is in processes of its own.
+"""Raw video files in place of shards.
+
+They are probed when needed, then planned, decoded and transformed as evaluation does with the same videos in a shard.
+Nobody vouches for them, so what touches them is in processes of its own.
 
     files = VideoFiles(paths, workers)
     with files_loader(files, config, rows, batch_size=8, world=World(device), mean=…, std=…) as loader:
@@ -55,8 +57,10 @@ WORDS = ("codec", "pixel_format", "matrix", "transfer")
 
 
 class VideoFiles:
-    """Video files as a loader sees a data set: a row each, in the order given. Facts are there once a row is probed;
-    `reasons` says why a row could not be. Threads may share it."""
+    """Video files as a loader sees a data set: a row each, in the order given.
+
+    Facts are there once a row is probed; `reasons` says why a row could not be. Threads may share it.
+    """
 
     is_remote = False
 

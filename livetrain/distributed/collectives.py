@@ -33,8 +33,9 @@ def is_rank_zero() -> bool:
 
 
 def decide_on_rank_zero(decide: Callable[[], Decision]) -> Decision:
-    """What `decide()` returns on the first process, on all of them. All processes call it; `decide` runs on the first
-    one alone and returns what can be pickled.
+    """What `decide()` returns on the first process, on all of them.
+
+    All processes call it; `decide` runs on the first one alone and returns what can be pickled.
 
     A UserError that it raises is raised on all of them; after any other exception the others end with RuntimeError, in
     place of waiting for an answer.
@@ -76,8 +77,10 @@ def await_manifest(folder: Path, sha256: str) -> None:
 
 
 def broadcast_tensors(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
-    """Make tensors what the first process has in them, in place. All processes call it with the same shapes in the same
-    order."""
+    """Make tensors what the first process has in them, in place.
+
+    All processes call it with the same shapes in the same order.
+    """
     if is_single_process():
         return
     with torch.no_grad():

@@ -6,7 +6,7 @@ is that of DDP: weights travel in float32 and autocast works as it does there.
 
 No process but the first ever holds the whole model, and that one on the CPU and only where weights come from the seed
 or from a backbone's file: the others build it without numbers, and a checkpoint is read by each process straight into
-its shards. Each process writes its shards; what reads a checkpoint knows nothing of shards, so a run may go on with or
+its shards. Each process writes its shards; what reads a checkpoint knows nothing of shards, so a run may resume with or
 without, on any number of processes.
 
     with sharded.hidden_from_accelerate(): accelerator = Accelerator(fsdp_plugin=plugin(config))
@@ -43,7 +43,7 @@ ENVIRONMENT = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WR
 
 
 def plugin(config: Config) -> FullyShardedDataParallelPlugin | None:
-    """What Accelerate's launcher was told of FSDP; None without. Raises UserError for what would not be right."""
+    """What Accelerate's launcher was given for FSDP; None without. Raises UserError for what would not be right."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
     if os.environ.get("FSDP_VERSION", "1") != "2":
@@ -94,8 +94,10 @@ def _sizes(world: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def hidden_from_accelerate() -> Iterator[None]:
-    """Have Accelerate not look at its parallelism_config: the mesh is made here, the same on the CPU, where Accelerate
-    1.15 refuses it."""
+    """Hide the parallelism configuration from Accelerate.
+
+    The mesh is made here, the same on the CPU, where Accelerate 1.15 refuses it.
+    """
     name = "ACCELERATE_USE_PARALLELISM_CONFIG"
     value = os.environ.pop(name, None)
     try:
@@ -106,8 +108,11 @@ def hidden_from_accelerate() -> Iterator[None]:
 
 
 def enable(accelerator: Accelerator, chosen: FullyShardedDataParallelPlugin | None) -> None:
-    """Set what Accelerate sets for FSDP2, in one place for both devices: on the CPU Accelerate 1.15 leaves FSDP out
-    without a word and takes DDP. Nothing without FSDP, nor for one CPU process, which has nothing to share."""
+    """Set what Accelerate sets for FSDP2, in one place for both devices.
+
+    On the CPU Accelerate 1.15 silently falls back to DDP. Nothing without FSDP, nor for one CPU process, which has
+    nothing to share.
+    """
     if chosen is None:
         return
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
@@ -129,7 +134,9 @@ def is_sharded(model: nn.Module) -> bool:
 
 def to_meta(model: nn.Module) -> dict[str, torch.Tensor]:
     """Take the numbers out of a model's parameters, in place: what they were, by name; {} of a model without any.
-    Buffers stay. Raises UserError for a model with a weight in two places, which shards cannot keep the same."""
+
+    Buffers stay. Raises UserError for a model with a weight in two places, which shards cannot keep the same.
+    """
     if len(list(model.named_parameters())) != len(list(model.named_parameters(remove_duplicate=False))):
         raise UserError("this backbone has weights that layers share, which FSDP2 does not keep so: launch without it")
     numbers = {name: tensor.detach() for name, tensor in model.named_parameters() if not tensor.is_meta}
@@ -141,8 +148,11 @@ def to_meta(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def shard(model: LivenessModel, accelerator: Accelerator, config: Config) -> None:
-    """Cut a model without numbers into shards, in place: the backbone's repeated blocks are gathered one by one, the
-    rest as one. Its parameters then hold anything; its buffers are on the device."""
+    """Shard a model on the meta device, in place.
+
+    The backbone's repeated blocks are gathered one by one, the rest as one. Its parameters then hold anything; its
+    buffers are on the device.
+    """
     # The logits are a view, and nothing is done to them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     options: dict[str, Any] = {"mesh": accelerator.torch_device_mesh, "mp_policy": _policy(config)}
@@ -186,8 +196,10 @@ def cut(model: LivenessModel, accelerator: Accelerator, config: Config) -> None:
 
 
 def read(model: nn.Module, stored: safetensors_io.Stored, prefix: str, what: str) -> None:
-    """Read a model's tensors, each process its shards, in place; in `stored` their names begin with `prefix`. Raises
-    UserError when they are of another model."""
+    """Read a model's tensors, each process its shards, in place; in `stored` their names begin with `prefix`.
+
+    Raises UserError when they are of another model.
+    """
     mine = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
     there = {name for name in stored.shapes if name.startswith(prefix)}
     wrong = [name for name in mine if name in there and stored.shapes[name] != tuple(mine[name].shape)]

@@ -14,8 +14,10 @@ from livetrain.distributed import collectives, fsdp
 
 
 def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tensor]], what: str) -> None:
-    """`load_weights` of what `read()` gives on the first process, for all of them. The model is not in shards (see
-    sharded.read)."""
+    """`load_weights` of what `read()` gives on the first process, for all of them.
+
+    The model is not in shards (see sharded.read).
+    """
 
     def load() -> None:
         load_weights(model, read(), what)
@@ -26,8 +28,10 @@ def load_for_all(model: torch.nn.Module, read: Callable[[], dict[str, torch.Tens
 
 
 def load_checked(model: torch.nn.Module, folder: Path, manifest: dict[str, Any], *, averaged: bool, what: str) -> None:
-    """Load the weights of a checkpoint's folder of either kind, whose manifest was checked, on all processes. averaged:
-    the moving average, where there is one beside them."""
+    """Load the weights of a checkpoint's folder of either kind on all processes.
+
+    Its manifest was checked before. averaged: the moving average, where there is one beside the weights.
+    """
     if fsdp.is_sharded(model):
         stored, prefix = folders.stored_weights(folder, manifest, averaged=averaged)
         fsdp.read(model, stored, prefix, what)

@@ -15,8 +15,10 @@ from livetrain.core.errors import MachineFault, first_line
 
 @contextlib.contextmanager
 def oom_advice(what: str, advice: str, folder: Path | None = None) -> Iterator[None]:
-    """Raises MachineFault with `advice` where the block runs out of memory, of a GPU or of the machine; of a GPU, with
-    what lay in its memory in `folder`."""
+    """Raise MachineFault with `advice` where the block runs out of memory.
+
+    Of a GPU or of the machine; of a GPU with a snapshot of its memory in `folder`.
+    """
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no class of its own

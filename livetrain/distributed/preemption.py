@@ -1,5 +1,6 @@
-"""Stopping on request: Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 on any process ends the run at the next update, saved, on all
-of them. A second Ctrl-C, a while after the first, ends it at once.
+"""Stopping on request: a signal to any process ends the run at the next step, saved.
+
+Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, and on all processes. A second Ctrl-C, a while after the first, ends it at once.
 
 A handler only takes note. What the processes then do must be the same on each, so the note travels with figures that
 are summed over the processes anyway: the totals of an update, or `agree` between batches of an evaluation.

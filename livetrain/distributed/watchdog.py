@@ -106,7 +106,7 @@ class Heartbeat:
             self._written = self._last
             try:
                 write_json(self.folder / f"rank-{self.rank:05d}.json", asdict(self._written))
-            except UserError as error:  # a full disk must not end a run that could go on
+            except UserError as error:  # a full disk must not end a run that could continue
                 print(f"warning: {error}", file=sys.stderr, flush=True)
 
     def _keep_writing(self) -> None:
@@ -155,10 +155,10 @@ def blame(beats: Sequence[Beat]) -> str:
     fewest = min(beat.step for beat in beats)
     behind = sorted((beat for beat in beats if beat.step == fewest), key=lambda beat: beat.time)
     ahead = len(beats) - len(behind)
-    told = "; ".join(
+    message = "; ".join(
         f"rank {beat.rank} on {beat.host} (pid {beat.pid}): {beat.doing}, {beat.step} updates done, "
         f"last progress {time.strftime('%H:%M:%S', time.localtime(beat.time))}"
         for beat in behind[:4]
     )
     rest = f", and {len(behind) - 4} more" if len(behind) > 4 else ""
-    return f"Farthest behind: {told}{rest}" + (f"; {ahead} ranks are ahead of that" if ahead else "")
+    return f"Farthest behind: {message}{rest}" + (f"; {ahead} ranks are ahead of that" if ahead else "")

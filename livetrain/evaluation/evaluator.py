@@ -33,8 +33,11 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a split, one row a video of the label file; key → details; mean loss of the labelled; clips that could
-    not be decoded."""
+    """What scoring a split gave.
+
+    scores: one row a video of the label file. details: by key. loss: mean over labelled clips. failures: clips that
+    could not be decoded.
+    """
 
     scores: Scores
     details: dict[str, Details]
@@ -49,8 +52,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What an evaluation calls on every process: after_batch after each batch, equally often on all of them (what it
-    raises ends the evaluation), after_scoring when all batches are scored, before the results are joined."""
+    """What an evaluation calls on every process.
+
+    after_batch: after each batch, equally often on all processes; what it raises ends the evaluation. after_scoring:
+    when all batches are scored, before the results are joined.
+    """
 
     after_batch: Callable[[], None] = lambda: None
     after_scoring: Callable[[], None] = lambda: None
@@ -70,8 +76,9 @@ def evaluate(
     perturbation: Perturbation | None = None,
     with_details: bool = True,
 ) -> Evaluation:
-    """Score every video of `split` with the unwrapped `model`. All processes call it; the first one gets the result,
-    the others one without a row.
+    """Score every video of `split` with the unwrapped `model`.
+
+    All processes call it; the first one gets the result, the others one without a row.
 
     perturbation: scores every clip changed by it. with_details: clip metadata too, which a figure alone does not need.
     The loss is that of config.loss.
@@ -125,8 +132,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Part:
-    """Of the clips of a batch that were scored: rows int64 [n], score, loss and seconds float64 [n], what else was
-    seen of each."""
+    """Results of the scored clips of a batch.
+
+    rows int64 [n]; scores, losses and seconds float64 [n]; seen: clip metadata.
+    """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]

@@ -94,8 +94,11 @@ def clip_logits(model: LivenessModel, clips: Tensor, config: Config) -> Tensor:
 
 
 def scored_frames(model: LivenessModel, clips: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:
-    """(`clip_logits`, p_live of each frame as a clip of its own [B,F], share of each frame in the pooled clip [B,F]),
-    the last two float32, means over the views; see LivenessModel.forward."""
+    """Clip logits, the score of each frame, and its share in the pooled clip.
+
+    (`clip_logits`, p_live of each frame as a clip of its own [B,F], shares [B,F]), the last two float32, means over the
+    views; see LivenessModel.forward.
+    """
     settings = config.eval
     seen = [model(view, per_frame=True) for view in views(clips, settings.tta, config.data.image_size)]
     each = [torch.sigmoid(live_logit(frames, 2)) for _, frames, _ in seen]

@@ -114,8 +114,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of the weights of what `load` takes, without reading them: of a package that of the list of its files'
-    digests. "" where there are none."""
+    """SHA-256 of the weights of what `load` takes, without reading them.
+
+    Of a package that of the list of its files' digests. "" where there are none.
+    """
     if (path / DESCRIPTION).exists():
         return hashlib.sha256(json.dumps(_description(path).get("sha256", {}), sort_keys=True).encode()).hexdigest()
     if (path / folders.MANIFEST).exists():

@@ -1,4 +1,4 @@
-"""Scores of raw videos in Python:
+"""Scores of raw videos in Python.
 
     from livetrain import load_model
     model = load_model("runs/mine")          # or a model package, a checkpoint's folder, an ensemble

@@ -67,13 +67,16 @@ class FeatureMap(nn.Module):
 
 
 def insert_map(model: LivenessModel, name: str, clips: Tensor) -> nn.Module:
-    """Put a FeatureMap into the backbone, in place, and return the module that sees the map. `name` is the backbone's,
-    for messages; `clips` [1,F,3,S,S] are to find out the layout. Raises UserError for a backbone that tells no map."""
+    """Put a FeatureMap into the backbone, in place, and return the module that sees the map.
+
+    `name` is the backbone's, for messages; `clips` [1,F,3,S,S] are to find out the layout. Raises UserError for a
+    backbone that tells no map.
+    """
     backbone = model.backbone
-    told: Any = getattr(backbone, "feature_info", None)
-    if not told:
+    message: Any = getattr(backbone, "feature_info", None)
+    if not message:
         raise UserError(f"saliency is not possible for model.backbone={name}: timm tells no feature map of it")
-    path = str(told[-1]["module"])
+    path = str(message[-1]["module"])
     if hasattr(backbone.get_submodule(path), "norm1"):
         path += ".norm1"
     inner = backbone.get_submodule(path)
@@ -91,8 +94,10 @@ def insert_map(model: LivenessModel, name: str, clips: Tensor) -> nn.Module:
 
 
 def grad_cam(model: LivenessModel, layer: nn.Module, clip: Tensor, *, sign: float) -> Tensor:
-    """A clip [F,3,S,S] → what speaks for live (sign 1) or against (-1), float32 [F,S,S] on the CPU, in [0, 1]; the
-    largest of the clip is 1, unless nothing does."""
+    """Grad-CAM of a clip [F,3,S,S]: float32 [F,S,S] on the CPU, in [0, 1].
+
+    What speaks for live (sign 1) or against (-1); the largest value of the clip is 1, unless nothing does.
+    """
     from captum.attr import LayerAttribution, LayerGradCam
 
     def decided(clips: Tensor) -> Tensor:
@@ -158,7 +163,7 @@ def write(run_dir: Path, num_clips: int, checkpoint: str = "") -> Path:
     keys, clips = _clips(dataset, trained.config, model, device, [row["key"] for row in worst])
     folder = run_dir / page.SALIENCY
     shutil.rmtree(folder, ignore_errors=True)
-    told = []
+    message = []
     layer = insert_map(model, trained.config.model.backbone, clips[:1]) if len(clips) else nn.Identity()
     of = {row["key"]: row for row in worst}
     for number, (key, clip) in enumerate(zip(keys, clips, strict=True)):
@@ -173,15 +178,15 @@ def write(run_dir: Path, num_clips: int, checkpoint: str = "") -> Path:
             temporary.write_bytes(drawing(Clip(pictures, maps)))
         kind = "live" if of[key]["label"] >= scores.LIVE_THRESHOLD else of[key]["attack_type"]
         speaks_for = "live" if accepted else "attack"
-        told.append({"key": key, "file": file, "kind": kind, "p_live": p, "speaks_for": speaks_for})
-    write_json(folder / "saliency.json", {"method": METHOD, "clips": told})
+        message.append({"key": key, "file": file, "kind": kind, "p_live": p, "speaks_for": speaks_for})
+    write_json(folder / "saliency.json", {"method": METHOD, "clips": message})
     return folder
 
 
 def _clips(
     dataset: Dataset, config: Config, model: LivenessModel, device: torch.device, keys: Sequence[str]
 ) -> tuple[list[str], Tensor]:
-    """The clips `keys` as evaluation sees them, those that can be had: their keys, float32 [n,F,3,S,S]."""
+    """The clips `keys` as evaluation sees them, those that load: their keys, float32 [n,F,3,S,S]."""
     rows = [row for key in keys if (row := dataset.row_of(key)) is not None]
     if not rows:
         raise UserError(f"{dataset.root} has none of the test clips of the run; set data.shards to where they are")

@@ -16,8 +16,11 @@ from livetrain.core.errors import UserError
 
 @dataclass(frozen=True)
 class Array:
-    """The runs of a job array: the `key=value` that each adds to the configuration, its folder in run_dir, and what
-    joins them when they have ended: arguments of livetrain, and on what condition."""
+    """The runs of a job array.
+
+    The `key=value` that each adds to the configuration, its folder in run_dir, and what joins them when they have
+    ended: arguments of livetrain, and on what condition.
+    """
 
     lines: list[str]
     folders: list[str]
@@ -26,8 +29,10 @@ class Array:
 
 
 def make(config: Config, wanted: str, *, folds: bool, submitted: Path) -> Array | None:
-    """What --array (`wanted`) or --folds ask for; None where neither does. submitted: the configuration that their jobs
-    read. Raises UserError."""
+    """The array that --array (`wanted`) or --folds asks for; None where neither does.
+
+    submitted: the configuration that its jobs read. Raises UserError.
+    """
     run_dir = config.run_dir
     if folds:
         count = num_folds(config)
@@ -42,9 +47,11 @@ def make(config: Config, wanted: str, *, folds: bool, submitted: Path) -> Array 
 
 
 def combinations(text: str) -> list[str]:
-    """`seed=0..2 model.pool=mean,max` → a line of `key=value` for each combination, the last key changing first. A
-    range may stand within a value (data.fold=0..4/5); a comma or a blank within brackets does not part. Quoted as in a
-    shell. Raises UserError."""
+    """`seed=0..2 model.pool=mean,max` → a line of `key=value` for each combination, the last key changing first.
+
+    A range may stand within a value (data.fold=0..4/5); a comma or a blank within brackets does not part. Quoted as in
+    a shell. Raises UserError.
+    """
     choices = []
     for item in re.split(r"\s+(?![^\[]*\])", text.strip()):
         key, equals, values = item.partition("=")

@@ -2,9 +2,9 @@
 
     livetrain cv CONFIG.yaml … [key=value …] [--config_file FILE]
 
-The shards must have been built, or split anew, into folds (`--folds 5`; `livetrain shards split DIR --protocol kfold`).
+The shards must have folds (`--folds 5` when they are built, or `livetrain shards split DIR --protocol kfold`).
 For each fold a run is trained into run_dir/fold-<n> (`data.fold=n/K`), one after the other; those that have a verdict
-are not trained again, so that the same command goes on; folds with other settings are refused. Then all test scores
+are not trained again, so that The same command resumes; folds with other settings are refused. Then all test scores
 together, each clip once and by the run that did not know it, become run_dir/scores/test.csv, verdict.json and
 report.html.
 
@@ -116,8 +116,8 @@ def gather(config: Config, count: int) -> dict[str, object]:
         frozen[0], threshold=0.5, temperature=1.0, dev_split=f"the dev fold of each of {count} runs",
         dev_sha256="", dev_num_clips=len(joined["dev"]), dev_num_people=sum(item.dev_num_people for item in frozen),
     )  # fmt: skip
-    told = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
-    notices = list(dict.fromkeys([*_notices(folder, count), told]))
+    message = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
+    notices = list(dict.fromkeys([*_notices(folder, count), message]))
     write_config(config)
     figures = finish(RunDir(folder), config, joined["dev"], joined["test"], one, weights=weights, notices=notices)
     page.write(folder, pictures=clip_pictures(Dataset.of(config.data)), worst_clips=config.tracking.worst_clips)

@@ -1,4 +1,6 @@
-"""Is this machine fit for a run?  livetrain doctor [--shards DIR] [--run-dir DIR] [--nodes] [--json]
+"""Check whether this machine is fit for a run.
+
+    livetrain doctor [--shards DIR] [--run-dir DIR] [--nodes] [--json]
 
 Each check says ok, warn, fail or skip, what it saw, and what to do. Exit code 0: nothing failed; 1: something did.
 

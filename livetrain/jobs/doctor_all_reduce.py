@@ -1,4 +1,6 @@
-"""Measures an all-reduce, for `livetrain doctor`:  python -m livetrain.jobs.doctor_all_reduce BACKEND PROCESSES BYTES
+"""Measure an all-reduce, for `livetrain doctor`.
+
+    python -m livetrain.jobs.doctor_all_reduce BACKEND PROCESSES BYTES
 
 Prints the bus bandwidth in GB/s: 2 (n-1)/n x bytes over the median time of a sum, which compares over any number of
 processes (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md).

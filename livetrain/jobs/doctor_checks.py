@@ -84,16 +84,16 @@ def check_driver() -> Finding:
 
     tool = shutil.which("nvidia-smi")
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() if tool else []
+    summary_line = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines() if tool else []
     if torch.cuda.is_available():
         names = ", ".join(sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}))
-        driver = told[0].rpartition(", ")[2] if told else "unknown"
+        driver = summary_line[0].rpartition(", ")[2] if summary_line else "unknown"
         return Finding(
             "driver", "ok", f"{torch.cuda.device_count()} x {names}, driver {driver}, CUDA {torch.version.cuda}"
         )
-    if told:
+    if summary_line:
         advice = f"torch is built for CUDA {torch.version.cuda}: update the driver, or check CUDA_VISIBLE_DEVICES"
-        return Finding("driver", "fail", f"{told[0]}, but torch sees no CUDA device", advice)
+        return Finding("driver", "fail", f"{summary_line[0]}, but torch sees no CUDA device", advice)
     return Finding("driver", "warn", "no CUDA device", "training runs on the CPU; on a GPU node, look at nvidia-smi")
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from omegaconf import OmegaConf
 
 from livetrain.config import load_config, split_arguments
 from livetrain.core.errors import EXIT_STOPPED, UserError, first_line
+from livetrain.core.machine import num_cores
 from livetrain.distributed import watchdog
 from livetrain.distributed.preemption import SIGNALS
 
@@ -60,6 +62,7 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
 
         options = launch_command_parser().parse_args([*accelerates, str(PACKAGE / script), *scripts])
         options.signals_to_handle = AGENT_SIGNALS
+        _set_defaults(options)
         try:
             launch_command(options)
         except subprocess.CalledProcessError as error:
@@ -72,7 +75,7 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
             elif len(error.failures) > 1:
                 _tell_of_the_first(rank, failure)
         except (DistError, ConnectionError) as error:  # the second is Accelerate's, of a port that is taken
-            # No mistake in what was asked, for which a cluster would not start the job again: nodes die, and come late.
+            # Not invalid input, for which a cluster would not start the job again: nodes die, and come late.
             print(f"error: {_not_met(options, error)}", file=sys.stderr, flush=True)
             return 1
         else:
@@ -80,6 +83,27 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
     if -returncode in passing.passed:  # it came before the process could listen; nothing was done that could be lost
         return EXIT_STOPPED
     return returncode if returncode >= 0 else 128 - returncode  # as shells count deaths by signals
+
+
+def _set_defaults(options: Any) -> None:
+    """Set what Accelerate would choose for itself and warn about: one process a GPU, and threads by affinity."""
+    from accelerate.commands.config.config_args import default_config_file
+    from torch import cuda
+
+    num_processes = options.num_processes
+    if options.config_file is None and not Path(default_config_file).is_file():
+        num_gpus = 0 if options.cpu else cuda.device_count()
+        num_processes = options.num_processes = num_processes or max(1, num_gpus)
+        options.multi_gpu = options.multi_gpu or min(num_gpus, num_processes) > 1
+        options.num_machines = options.num_machines or 1
+        options.mixed_precision = options.mixed_precision or "no"
+        options.dynamo_backend = options.dynamo_backend or "no"
+    elif num_processes is None:
+        content = OmegaConf.load(options.config_file or default_config_file)
+        num_processes = int(OmegaConf.select(content, "num_processes") or 1)
+    if options.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ and not cuda.is_available():
+        here = max(1, num_processes // (options.num_machines or 1))
+        options.num_cpu_threads_per_process = max(1, num_cores() // here)
 
 
 def _when(failure: Any) -> int:
@@ -123,8 +147,10 @@ def _flags() -> set[str]:
 
 
 class _Passing:
-    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any. A process
-    learns whose it is, so that it stops when this one is gone (`follow_launcher`)."""
+    """Passes SIGNALS on to all processes below this one that run `script`, as soon as there are any.
+
+    A process learns whose it is, so that it stops when this one is gone (`follow_launcher`).
+    """
 
     def __init__(self, script: str) -> None:
         self.script = script
@@ -188,7 +214,7 @@ def _not_met(options: Any, error: Exception) -> str:
 def _tell_of_death(rank: int, exitcode: int, arguments: list[str]) -> None:
     """Name the process that a signal ended, and how far it got."""
     name = signal.Signals(-exitcode).name
-    with contextlib.suppress(UserError):  # the script itself has told of it
+    with contextlib.suppress(UserError):  # the script itself has reported it
         config = load_config(*split_arguments(arguments), warn=lambda line: None)
         beats = {beat.rank: beat for beat in watchdog.read(Path(config.run_dir) / watchdog.FOLDER)}
         where = f" on {beats[rank].host} after {beats[rank].step} updates" if rank in beats else ""

@@ -16,8 +16,11 @@ FILE_NAME, CANCELLED = "jobs.jsonl", "cancelled"
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job: its number, what it does (train, evaluate, …), the folders of its runs (several in an array), the commit
-    and the folder of its code, the call of sbatch, seconds since 1970."""
+    """A submitted job.
+
+    Its number, what it does (train, evaluate, …), the folders of its runs (several in an array), commit and folder of
+    its code, the sbatch call, seconds since 1970.
+    """
 
     job: str
     what: str

@@ -1,4 +1,6 @@
-"""Whether a job that ended is worth starting again. slurm/train.sbatch asks, with the script's exit code:
+"""Whether a job that ended is worth starting again.
+
+slurm/train.sbatch asks, with the script's exit code:
 
     python -m livetrain.jobs.requeue EXIT_CODE CONFIG.yaml … key=value …
 
@@ -26,7 +28,7 @@ MAX_WITHOUT_PROGRESS = 3
 MAX_STOPS_WITHOUT_PROGRESS = 5  # preemptions may come close upon each other
 
 # It would end the same way again.
-HOPELESS = {EXIT_USER_ERROR: "a mistake in what was asked", EXIT_NON_FINITE: "a loss that is not a number"}
+HOPELESS = {EXIT_USER_ERROR: "invalid input", EXIT_NON_FINITE: "a loss that is NaN or Inf"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def note(run_dir: Path, exit_code: int, now: float) -> list[Attempt]:
             file.write(json.dumps(asdict(attempt)) + "\n")
         return read(run_dir)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: {error}; a crash loop cannot be told without it, so nothing starts again") from None
+        raise UserError(
+            f"{path}: {error}; a crash loop cannot be detected without it, so nothing starts again"
+        ) from None
 
 
 def main(arguments: list[str]) -> int:

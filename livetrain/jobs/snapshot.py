@@ -58,7 +58,7 @@ def keep_text(run_dir: Path, name: str, text: str) -> Path:
 
 
 def name_of(name: str, text: str) -> str:
-    """<stem>-<digest><suffix>"""
+    """The name with the digest of a text in it: <stem>-<digest><suffix>."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
     return f"{Path(name).stem}-{digest}{Path(name).suffix}"
 

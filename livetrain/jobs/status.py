@@ -3,7 +3,7 @@
     livetrain jobs [RUN …]     state, attempts, last update and reason of what was submitted (default: all of runs/)
     livetrain cancel RUN …     cancel what is queued or running; a run saves first, and does not start again by itself
 
-A run that was cancelled goes on when it is submitted again.
+A run that was cancelled resumes when it is submitted again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ class State:
 
 
 def states(jobs: Sequence[str]) -> dict[str, State]:
-    """Job or array task (7_0) → its state: of those in the queue by squeue, of the others by sacct, where the cluster
-    keeps accounts. Raises UserError without SLURM."""
+    """Job or array task (`7_0`) → its state.
+
+    From squeue for jobs in the queue, from sacct for others where the cluster keeps accounts. Raises UserError without
+    SLURM.
+    """
     found: dict[str, State] = {}
     if not jobs:
         return found

@@ -1,6 +1,6 @@
 """The trials of a sweep as an Optuna study, kept in a journal in the sweep's folder.
 
-The journal is a file that many processes may append to, on a shared disk too: a sweep that was stopped goes on, and
+The journal is a file that many processes may append to, on a shared disk too: a stopped sweep continues, and
 several commands work on one sweep. Options of a grid or of a random search depend on the trial's number alone; those of
 `bayes` come from Optuna's TPE sampler (Bergstra et al., NeurIPS 2011) and all trials that have ended.
 """
@@ -104,7 +104,7 @@ class Study:
         """What suggests the options of the next trial, of a study that has so many."""
         optuna, sweep, seed = self._optuna, self._sweep, self._seed
         if sweep.method == "bayes":
-            # A command that starts later, or goes on, must not draw what the first one drew.
+            # A command that starts later, or resumes, must not draw what the first one drew.
             return optuna.samplers.TPESampler(seed=seed + trials, n_startup_trials=5, constant_liar=True)
 
         class Given(optuna.samplers.BaseSampler):  # type: ignore[name-defined]

@@ -6,8 +6,8 @@
 
   --cluster FILE        the cluster's partition, account, modules, container …; slurm/cluster.yaml lists all keys
   --array FILE          one job for each line of FILE, which holds more `key=value`; its run is run_dir/task-<n>
-  --array KEYS          the same for each value of a key, seed=0..4 or optim.lr=1e-3,3e-3; of several, parted by blanks,
-                        for each combination: --array "seed=0..2 model.pool=mean,attention"
+  --array KEYS          the same for each value of a key, seed=0..4 or optim.lr=1e-3,3e-3; for several keys,
+                        separated by spaces, each combination: --array "seed=0..2 model.pool=mean,attention"
   --at-once N           of an array, so many at a time
   --shards fsdp2|hsdp   weights in shards over all processes, or over those of each node (launch/fsdp2.yaml, hsdp.yaml)
   --folds               a job for each fold of shards that were built with --folds K, run_dir/fold-<n>, as data.fold=n/K
@@ -92,8 +92,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Job:
-    """A call of sbatch: its arguments, the variables its script reads, and the cluster's own options among the
-    arguments."""
+    """A call of sbatch.
+
+    Its arguments, the variables its script reads, and the cluster's own options among the arguments.
+    """
 
     command: list[str]
     variables: dict[str, str]
@@ -104,8 +106,10 @@ class Job:
 
 
 def seconds_of(limit: str) -> float:
-    """SLURM's time limit: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]. Raises
-    UserError."""
+    """SLURM's time limit: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+
+    Raises UserError.
+    """
     if limit.upper() in ("0", "INFINITE", "UNLIMITED"):
         return math.inf
     days, dash, rest = limit.rpartition("-")
@@ -179,8 +183,10 @@ def job_name(config: Config) -> str:
 
 
 def evaluation_job(config: Config, training: Job, after: str, shards: str) -> Job:
-    """The job that scores the finished run on other shards, into run_dir/on-<name of the shard folder>. As long as
-    training may take, on one GPU."""
+    """The job that scores the finished run on other shards, into run_dir/on-<name of the shard folder>.
+
+    As long as training may take, on one GPU.
+    """
     name = f"on-{shards.rstrip('/').rpartition('/')[2]}"
     what = ["evaluate", config.run_dir, f"data.shards={shards}", f"run_dir={Path(config.run_dir) / name}"]
     what += ["data.sources=[]"] if config.data.sources else []
@@ -198,8 +204,10 @@ def joining_job(config: Config, training: Job, after: str, array: Array) -> Job:
 def following_job(
     config: Config, training: Job, name: str, dependency: str, arguments: Sequence[str], resources: Sequence[str]
 ) -> Job:
-    """A job of one process that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log. Where what it
-    depends on has failed it ends, in place of waiting for ever."""
+    """A job of one process that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log.
+
+    Where what it depends on has failed it ends, in place of waiting for ever.
+    """
     run_dir = Path(config.run_dir)
     kept = ("--partition=", "--account=", "--qos=", "--constraint=")
     sbatch = ["sbatch", "--parsable", f"--job-name={job_name(config)}-{name}", "--nodes=1", *resources]
@@ -214,7 +222,6 @@ def following_job(
 
 def with_absolute_paths(config: Config) -> Config:
     """`config` with the paths it reads and writes made absolute: the job runs in another folder."""
-
     absolute = _absolute
     resume = config.resume if config.resume in ("auto", "never") else absolute(config.resume)
     return dataclasses.replace(
@@ -260,8 +267,11 @@ def sbatch(job: Job) -> str:
 
 
 def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
-    """The command line. Prints what was submitted; returns the exit code. joined_by: arguments of livetrain for the job
-    that follows an array, if not `leaderboard`."""
+    """The command line.
+
+    Prints what was submitted; returns the exit code. joined_by: arguments of livetrain for the job that follows an
+    array, if not `leaderboard`.
+    """
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
         return 0

@@ -11,7 +11,7 @@ random, or bayes (Optuna's TPE sampler; local runs alone, since it needs each tr
 such as dev/eer; `parameters` are keys of the configuration; `early_terminate: {type: hyperband, min_iter: N}` ends
 trials that are far behind after N dev evaluations (local runs alone).
 
-Trial n is run_dir/trial-<n>. The same command goes on: finished trials stay, a stopped one resumes, one that failed is
+Trial n is run_dir/trial-<n>. The same command resumes: finished trials stay, a stopped one resumes, one that failed is
 tried again. Several of them may work on one run_dir. Another sweep file or configuration needs another run_dir.
 """
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     sweep = load_sweep(Path(arguments[0]))
     config = load_config(*split_arguments(base))
     if sweep.method != "grid" and options.count < 1:
-        raise UserError(f"method: {sweep.method} goes on for ever; say how many trials: --count N")
+        raise UserError(f"method: {sweep.method} never ends; say how many trials: --count N")
     slurm = [f"--{name.replace('_', '-')}={value}" for name, value in vars(options).items() if name in SLURM and value]
     if slurm and sweep.method == "bayes":
         raise UserError("method: bayes needs each trial's end before the next; run it locally, or use grid or random")
@@ -133,7 +133,7 @@ def run_local(sweep: Sweep, config: Config, base: Sequence[str], launcher: Seque
                 return code
             if code:
                 print(
-                    f"trial {trial.number} ended with exit code {code}; the sweep goes on, and the same command will "
+                    f"trial {trial.number} ended with exit code {code}; the sweep continues, and the same command will "
                     "try it again", file=sys.stderr, flush=True,
                 )  # fmt: skip
                 continue
@@ -143,8 +143,10 @@ def run_local(sweep: Sweep, config: Config, base: Sequence[str], launcher: Seque
 
 
 def _trials(study: Any, sweep: Sweep, config: Config, count: int, tried: set[int]) -> Iterator[tuple[Any, Path]]:
-    """(trial, its folder), each locked against other commands on this sweep: first those that were stopped or failed,
-    then new ones."""
+    """(trial, its folder), each locked against other commands on this sweep.
+
+    First those that were stopped or failed, then new ones.
+    """
     while True:
         waiting = [trial for trial in study.unfinished() if trial.number not in tried]
         if not waiting:

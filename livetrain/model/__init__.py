@@ -14,6 +14,7 @@ from livetrain.model.optim import (
     keeping_options,
     load_optimizer,
     param_groups,
+    warmup_steps,
 )
 from livetrain.model.weights import load_backbone_weights
 
@@ -39,4 +40,5 @@ __all__ = [
     "load_optimizer",
     "param_groups",
     "prepare_model",
+    "warmup_steps",
 ]

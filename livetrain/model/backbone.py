@@ -122,7 +122,7 @@ def _create_pretrained(name: str, arguments: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:  # no network, no such file, a hub that is down: each client has errors of its own
         raise UserError(
-            f"model.pretrained=true, but timm's weights of {name} cannot be had "
+            f"model.pretrained=true, but timm's weights of {name} cannot be downloaded "
             f"({type(error).__name__}: {first_line(error)}); without a network, set model.weights to a local file"
         ) from None
 

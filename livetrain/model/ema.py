@@ -16,7 +16,7 @@ class Ema(ModelEmaV3):
 
     average ← decay * average + (1 - decay) * weights, for parameters and floating-point buffers (batch statistics);
     integer buffers are copied. It starts as the weights it is built from. `.module.state_dict()` is its whole state:
-    loaded into a new Ema of the same decay, it goes on exactly.
+    loaded into a new Ema of the same decay, it continues exactly.
 
     warmup: the decay is min(decay, 1 - (1 + n)^(-2/3)) at update n (timm's, from 0): an average that is used early is
     not of the initial weights. At a decay of 0.999 they would still be 39 % of it after 940 updates.

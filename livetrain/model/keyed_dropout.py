@@ -2,7 +2,7 @@
 
 torch draws masks from a generator of each process, so the same clip would lose other features when it is trained by
 another number of them. Here a mask is a hash of (seed, update, place in the global batch, frame, layer, feature): the
-loss of an update does not depend on how its batch is cut into processes and micro-batches. It needs no state to go on,
+loss of an update does not depend on how its batch is cut into processes and micro-batches. It needs no state to resume,
 and recomputed activations (gradient checkpointing) see the same masks.
 """
 
@@ -18,8 +18,11 @@ _BITS = 24  # of a uniform number, which float32 holds
 
 
 class SampleKeys:
-    """What the noise layers of a model share: a key of each clip of the micro-batch under way, int64 [B]; None outside
-    of training, where layers draw from torch's generator."""
+    """The keys that the dropout layers of a model share.
+
+    clips: int64 [B], a key for each clip of the current micro-batch; None outside training, where layers draw from
+    torch's generator.
+    """
 
     def __init__(self) -> None:
         self.clips: Tensor | None = None

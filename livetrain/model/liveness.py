@@ -85,8 +85,9 @@ class LivenessModel(nn.Module):
             return self.backbone(frames).unflatten(0, clips.shape[:2])
 
     def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, ...]:
-        """Clips [B,F,3,H,W] → logits [B] or [B,2]; per_frame: with those of each frame, [B,F] or [B,F,2], and shares
-        [B,F].
+        """Clips [B,F,3,H,W] → logits [B] or [B,2].
+
+        per_frame: also those of each frame, [B,F] or [B,F,2], and shares [B,F].
 
         A frame's logits are those of its features alone. With mean and attention pooling the clip's logits are their
         mean weighted by the shares (1/F; the attention), which sum to 1; a transformer adds to them what it makes of
@@ -131,8 +132,11 @@ def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> L
 
 
 def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:
-    """Have parameters whose names begin so not trained. Returns the modules that lie wholly within: their batch
-    statistics and drop path stay as in evaluation. Raises UserError for a beginning that no parameter has."""
+    """Have parameters whose names begin so not trained.
+
+    Returns the modules that lie wholly within: their batch statistics and drop path stay as in evaluation. Raises
+    UserError for a beginning that no parameter has.
+    """
     names = [name for name, _ in backbone.named_parameters()]
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
@@ -197,9 +201,10 @@ def _synchronise_batch_norm(model: LivenessModel, cfg: ModelConfig, device: torc
 
 
 def _count_batches_once(model: nn.Module) -> None:
-    """Have batch norm leave its running statistics alone while activations are recomputed in the backward pass: they
-    have seen the batch already."""
+    """Keep batch norm from updating its statistics while activations are recomputed.
 
+    In the backward pass they have seen the batch already.
+    """
     kept: dict[nn.Module, tuple[float, torch.Tensor]] = {}  # of those that are recomputing
 
     def before(module: Any, _: Any) -> None:
@@ -219,8 +224,9 @@ def _count_batches_once(model: nn.Module) -> None:
 
 
 def _to_channels_last(model: nn.Module) -> None:
-    """Lay out the model's weights channels last, in place. Not `Module.to`, which refuses weights that two layers share
-    (CoaT).
+    """Lay out the model's weights channels last, in place.
+
+    Not `Module.to`, which refuses weights that two layers share (CoaT).
 
     torch 2.14 writes beyond its memory in the backward pass of a strided 1x1 convolution over fewer than 16 channels
     with channels last on the CPU (FastViT's stem; a segmentation fault sooner or later): such a layer keeps its layout.

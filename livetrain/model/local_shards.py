@@ -15,8 +15,10 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def clip_by_unit(parameters: Iterable[nn.Parameter], factor: float, eps: float = 1e-3) -> None:
-    """Adaptive gradient clipping, in place: the gradient of each unit (the first dimension; a vector is one unit) has
-    at most `factor` times the norm of its weights, which counts as `eps` at least.
+    """Adaptive gradient clipping, in place.
+
+    The gradient of each unit (the first dimension; a vector is one unit) gets at most `factor` times the norm of its
+    weights, which counts as `eps` at least.
 
     Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021, equation 3. Units lie
     whole within a shard; only vectors' norms are summed over the processes, all of them at once.

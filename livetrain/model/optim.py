@@ -54,7 +54,7 @@ def param_groups(model: LivenessModel, cfg: OptimConfig) -> list[dict[str, Any]]
 
 
 def build_optimizer(model: LivenessModel, cfg: OptimConfig) -> Optimizer:
-    """timm's optimizer of that name over `param_groups`. Raises UserError for an unknown name, a missing package.
+    """Timm's optimizer of that name over `param_groups`. Raises UserError for an unknown name, a missing package.
 
     beta1 and beta2 go to optimizers with two betas; those with three (adan, ademamix) keep their defaults.
     """
@@ -62,8 +62,9 @@ def build_optimizer(model: LivenessModel, cfg: OptimConfig) -> Optimizer:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a `state_dict()` of it, each tensor laid out in memory as its parameter. Options stay those it was built
-    with (learning rate, weight decay, betas): the state has those of when it was saved.
+    """Load a `state_dict()` of it, each tensor laid out in memory as its parameter.
+
+    Options stay those it was built with (learning rate, weight decay, betas): the state has those of when it was saved.
 
     Checkpoints hold dense tensors. Fused kernels walk through a parameter and its moments in the order of memory, so
     beside channels_last weights, moments in another layout would be those of other weights (torch 2.14 checks nothing).
@@ -94,8 +95,11 @@ def fits(optimizer: Optimizer, state: dict[str, Any]) -> bool:
 
 
 def is_element_wise(cfg: OptimConfig) -> bool:
-    """Whether the optimizer goes number by number: three updates of a matrix are those of its two parts but for
-    rounding. Raises UserError as `build_optimizer` does."""
+    """Whether the optimizer treats every element alone.
+
+    Then three updates of a matrix are those of its two halves but for rounding. Raises UserError as `build_optimizer`
+    does.
+    """
     generator = torch.Generator().manual_seed(0)
     scale = torch.linspace(0.1, 10.0, 96)[:, None]  # so that norms of the parts are not those of the whole
     start, *gradients = (scale * torch.randn(96, 64, generator=generator) for _ in range(4))
@@ -152,27 +156,28 @@ def _create(groups: list[dict[str, Any]], cfg: OptimConfig) -> Optimizer:
     return optimizer
 
 
-def build_schedule(optimizer: Optimizer, cfg: OptimConfig, num_steps: int) -> Scheduler:
-    """timm's schedule over `num_steps` updates: call `.step_update(n)` before update n (from 0). It has no state.
+def warmup_steps(cfg: OptimConfig, num_steps: int) -> int:
+    """Updates of the warm-up: optim.warmup_steps, or half of a run that is not longer than that."""
+    return cfg.warmup_steps if cfg.warmup_steps < num_steps else num_steps // 2
 
-    Update n of w = warmup_steps has lr (n+1)/(w+1); update w has the peak, optim.lr; the last one (num_steps - 1) has
+
+def build_schedule(optimizer: Optimizer, cfg: OptimConfig, num_steps: int) -> Scheduler:
+    """Timm's schedule over `num_steps` updates: call `.step_update(n)` before update n (from 0). It has no state.
+
+    Update n of w (see warmup_steps) has lr (n+1)/(w+1); update w has the peak, optim.lr; the last one (num_steps - 1) has
     optim.lr * min_lr_ratio, except with `constant`. Between them, by name: cosine, tanh, poly (linear); step (falls at
     one and two thirds), multistep (at one half and three quarters), by equal factors; wsd (constant, then falls over
     the last fifth); rsqrt (inverse square root with the warm-up's time scale, or a tenth of the run's without one,
-    then falls over the last fifth). A group's lr_scale multiplies all. Raises UserError for an unknown name, a warm-up
-    longer than the run.
+    then falls over the last fifth). A group's lr_scale multiplies all. Raises UserError for an unknown name.
     """
     if cfg.schedule not in SCHEDULES:
         near = difflib.get_close_matches(cfg.schedule, SCHEDULES, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"optim.schedule={cfg.schedule}{hint} is not one of {', '.join(SCHEDULES)}")
-    if cfg.warmup_steps >= num_steps:
-        raise UserError(
-            f"optim.warmup_steps={cfg.warmup_steps} leaves nothing of the run's {num_steps} updates; lower it"
-        )
+    warmup = warmup_steps(cfg, num_steps)
     if cfg.schedule in ("step", "multistep") and not cfg.min_lr_ratio:
         raise UserError(f"optim.schedule={cfg.schedule} multiplies the rate: set optim.min_lr_ratio above 0")
-    length = max(1, num_steps - 1 - cfg.warmup_steps)  # updates from the peak to the last one
+    length = max(1, num_steps - 1 - warmup)  # updates from the peak to the last one
     decay: dict[str, Any] = {"decay_rate": cfg.min_lr_ratio**0.5}
     if cfg.schedule == "step":
         decay["decay_epochs"] = max(1.0, (length + 1) / 3)
@@ -182,14 +187,14 @@ def build_schedule(optimizer: Optimizer, cfg: OptimConfig, num_steps: int) -> Sc
         decay["decay_rate"] = 1.0  # timm takes the power from here
     elif cfg.schedule in ("wsd", "rsqrt"):
         decay["decay_epochs"] = max(1, round(length * 0.2))
-        decay["stable_timescale"] = cfg.warmup_steps or max(1, num_steps // 10)
+        decay["stable_timescale"] = warmup or max(1, num_steps // 10)
     schedule, _ = create_scheduler_v2(
         optimizer,
         sched=cfg.schedule,
         num_epochs=length,
-        warmup_epochs=cfg.warmup_steps,
+        warmup_epochs=warmup,
         warmup_prefix=True,
-        warmup_lr=cfg.lr / (cfg.warmup_steps + 1),
+        warmup_lr=cfg.lr / (warmup + 1),
         min_lr=cfg.lr * cfg.min_lr_ratio,
         step_on_epochs=False,
         updates_per_epoch=1,

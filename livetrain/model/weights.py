@@ -134,7 +134,7 @@ def _classifier_names(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def _timm_filter(backbone: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None:
-    """timm's checkpoint_filter_fn of the architecture's module, if it has one."""
+    """Timm's checkpoint_filter_fn of the architecture's module, if it has one."""
     module = sys.modules[type(backbone).__module__]
     return getattr(module, "checkpoint_filter_fn", None)
 

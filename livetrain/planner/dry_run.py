@@ -100,17 +100,17 @@ def _speed(
     world, device = accelerator.num_processes, accelerator.device
     on_cpu = device.type == "cpu"
     loading = inputs.loader_rate(config, dataset, model, device, World.of(accelerator).local_size)
-    told = f"speed        loading {loading * world:,.1f} clips/s, measured on a few clips"
+    message = f"speed        loading {loading * world:,.1f} clips/s, measured on a few clips"
     micro = micro_batch_size(config, world)
     measured = min(micro, int(CPU_FLOP / flop_a_clip)) if on_cpu else micro
     if not measured:
-        return [f"{told}; the model is too large to be timed here: `livetrain plan` predicts it for GPUs"]
+        return [f"{message}; the model is too large to be timed here: `livetrain plan` predicts it for GPUs"]
     with oom_advice("dry_run", advice_for_training(config)):
         computing = inputs.compute_rate(model, build_loss(config.loss), config, measured, device)
     rate = formulas.training_rate(computing, loading, shares_cores=on_cpu) * world
     is_loading = loading < computing
     limit = f"loading; what lifts it: {formulas.lifted_by(dataset.manifest['store'])}" if is_loading else "the model"
     return [
-        f"{told}; the model {computing * world:,.1f}, on {measured} random clips",
+        f"{message}; the model {computing * world:,.1f}, on {measured} random clips",
         f"expected     {rate:,.1f} clips/s, {num_clips / rate / 3600:.2f} h in all; limited by {limit}",
     ]

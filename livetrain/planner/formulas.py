@@ -31,10 +31,12 @@ TRAFFIC_PER_SAVED_BYTE = 7.5
 
 @dataclass(frozen=True)
 class Demand:
-    """What a run asks of a machine for one clip. flops: what training needs, the FLOPs of the meter's mfu_percent.
-    computed_share: what is computed over that, with recomputed activations. saved_bytes: what autograd keeps.
-    stored_bytes: read from the store. decoded_pixels: of all frames that a GPU decoder must decode. core_seconds: of a
-    CPU core in a loader that decodes on the CPU. trained_parameters: of the model; gradient_bytes_each: on their way.
+    """What a run needs of a machine for one clip.
+
+    flops: what training needs, the FLOPs of the meter's mfu_percent. computed_share: what is computed over that, with
+    recomputed activations. saved_bytes: what autograd keeps. stored_bytes: read from storage. decoded_pixels: of all
+    frames that a GPU decoder must decode. core_seconds: of a CPU core in a loader that decodes on the CPU.
+    trained_parameters: of the model; gradient_bytes_each: as sent.
     """
 
     flops: float
@@ -52,8 +54,11 @@ class Demand:
 
 @dataclass(frozen=True)
 class Prediction:
-    """limits: clips/s over all GPUs that each part would allow if it were alone. An update of the GPUs (compute,
-    optimizer, `exposed_seconds` of the all-reduce's `reduce_seconds`) takes at least `gpu_seconds`."""
+    """limits: clips/s over all GPUs that each part would allow if it were alone.
+
+    An update of the GPUs (compute, optimizer, `exposed_seconds` of the all-reduce's `reduce_seconds`) takes at least
+    `gpu_seconds`.
+    """
 
     num_gpus: int
     clips_per_gpu: float
@@ -141,8 +146,10 @@ def lifted_by(store: str) -> str:
 
 
 def compute_seconds(demand: Demand, hardware: Hardware, mfu: float | None = None) -> float:
-    """Forward and backward of one clip: by FLOPs or by memory traffic, whichever is longer; or from a measured MFU,
-    which knows what was computed twice by the time it took."""
+    """Seconds of forward and backward of one clip.
+
+    By FLOPs or by memory traffic, whichever is longer; or from a measured MFU, which includes what was computed twice.
+    """
     peak = hardware.peak_flops_fp32 if demand.precision == "fp32" else hardware.peak_flops
     if mfu:
         return demand.flops / (peak * mfu)

@@ -93,7 +93,7 @@ def load(name: str) -> Hardware:
             try:
                 values[key] = float(value)
             except (TypeError, ValueError):
-                raise UserError(f"--hardware {name}: {key}={value!r} is no number") from None
+                raise UserError(f"--hardware {name}: {key}={value!r} is not a number") from None
             if values[key] < 0 or (values[key] == 0 and not key.endswith(("latency", "seconds", "nvdec"))):
                 raise UserError(f"--hardware {name}: {key}={value} must be above 0")
     return replace(KNOWN[content["base"]], **({"name": Path(name).stem} | values))

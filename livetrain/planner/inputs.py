@@ -111,8 +111,10 @@ def core_seconds(config: Config, dataset: Dataset, model: LivenessModel) -> floa
 
 
 def loader_rate(config: Config, dataset: Dataset, model: LivenessModel, device: torch.device, local_size: int) -> float:
-    """Clips/s of one process's training loader as it is configured, one of `local_size` on the machine: measured here
-    on a few clips, which the system's cache may hold."""
+    """Clips/s of one process's training loader as it is configured.
+
+    One of `local_size` on the machine; measured here on a few clips, which the system's cache may hold.
+    """
     steps, batch = 12, NUM_CLIPS // 2
     loader = train_loader(
         dataset, _small(config, batch, decoder=config.data.decoder), world=World(device, local_size=local_size),
@@ -128,8 +130,10 @@ def loader_rate(config: Config, dataset: Dataset, model: LivenessModel, device: 
 
 
 def compute_rate(model: LivenessModel, loss: Loss, config: Config, num_clips: int, device: torch.device) -> float:
-    """Clips/s of forward and backward passes over micro-batches of `num_clips` random clips, measured on `device`,
-    where the model is. Leaves no gradient; batch statistics move."""
+    """Clips/s of forward and backward passes, measured on `device`, where the model is.
+
+    Over micro-batches of `num_clips` random clips. Leaves no gradient; batch statistics move.
+    """
     side = config.data.image_size
     clips = torch.randn(num_clips, config.data.num_frames, 3, side, side, device=device)
     labels = torch.ones(num_clips, device=device)

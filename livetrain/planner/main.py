@@ -1,4 +1,4 @@
-"""How fast, how long, and what is the bottleneck:
+"""How fast a run is, how long it takes, and what is the bottleneck.
 
 livetrain plan CONFIG.yaml … [key=value …] --gpus N [--gpus-per-node 8] [--hardware h100|FILE.yaml] [--mfu PERCENT]
 livetrain plan --check benchmarks

@@ -14,8 +14,11 @@ H264, HEVC, JPEG = "h264", "hevc", "jpeg"
 
 @dataclass(frozen=True)
 class Rate:
-    """Wanted frames a second on one GPU (`video`, `jpeg`) or one core (`frames`) at a size. is_cropped: coded in whole
-    macroblocks, of which the stream says to cut some off: NVDEC through DALI makes a decoder anew for each clip."""
+    """Requested frames a second on one GPU (`nvdec`, `image`) or one core (`cpu`) at a size.
+
+    is_cropped: coded in whole macroblocks, of which the stream says to cut some off: NVDEC through DALI makes a new
+    decoder for each clip.
+    """
 
     decoder: str
     codec: str
@@ -42,9 +45,12 @@ RATES = (
 
 
 def frames_per_second(decoder: str, codec: str, width: int, height: int) -> float:
-    """The rate expected at a size: the measured one of the nearest size, of the same codec and crop where there is one,
-    less in proportion where there are more pixels. Below the smallest size measured, the time of a frame falls along
-    the line through the smallest and the largest, which is careful: calls and synchronising remain."""
+    """The rate expected at a size: the measured one of the nearest size.
+
+    Of the same codec and crop where there is one; lower in proportion where there are more pixels. Below the smallest
+    size measured, the time of a frame falls along the line through the smallest and the largest, which is careful:
+    calls and synchronising remain.
+    """
     pixels = width * height
     is_cropped = decoder == "nvdec" and bool(width % 16 or height % 16)
     known = [rate for rate in RATES if rate.decoder == decoder]

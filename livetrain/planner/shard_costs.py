@@ -20,8 +20,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Route:
-    """Clips that use one decoder for one reason: how many, and the mean seconds of a GPU (for `cpu`: of a core)
-    to decode the wanted frames of one."""
+    """Clips that use one decoder for one reason.
+
+    seconds: mean seconds of a GPU (for `cpu`: of a core) to decode the requested frames of one.
+    """
 
     store: str
     codec: str
@@ -33,7 +35,7 @@ class Route:
 
 def routes(dataset: Dataset, num_frames: int, *, on_gpu: bool = True) -> list[Route]:
     """Which decoders the clips use, for `num_frames` wanted of each; the most frequent first. on_gpu: with NVDEC."""
-    # Clips alike in everything that is asked of them are asked about once: few kinds, be there millions of clips.
+    # Clips alike in everything that is asked of them are asked about once: few kinds, even with millions of clips.
     columns = dataset.columns.select(list(COLUMNS)).append_column("row", pa.array(np.arange(len(dataset))))
     kinds = columns.group_by(list(COLUMNS)).aggregate([("row", "min"), ("row", "count")])
     found: dict[tuple[str, str, str, str], list[tuple[int, float]]] = defaultdict(list)

@@ -26,7 +26,7 @@ from livetrain.core.world import World
 from livetrain.tracking.run_dir import RunDir
 
 FRAMES_SHOWN = 4  # of a clip
-NOT_SHOWN = ("box", "angle")  # told as the crop
+NOT_SHOWN = ("box", "angle")  # shown as the crop
 MAX_VALUES = 6  # of a parameter; a kernel has more
 
 
@@ -101,7 +101,7 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
             "failure": reasons.get(key, ""),
             "source": [] if key in reasons else [_encoded(p) for p in dataset.pictures(row, frames, shown_height=200)],
             "seen": [_png(seen[position]) for position in _some(np.arange(len(seen)))],
-            "told": _told(planned, index),
+            "facts": _facts(planned, index),
         })  # fmt: skip
     return shown
 
@@ -112,13 +112,13 @@ def _some(values: NDArray[np.integer]) -> list[int]:
     return values[wanted].tolist()
 
 
-def _told(planned: Any, index: int) -> list[tuple[str, str]]:
+def _facts(planned: Any, index: int) -> list[tuple[str, str]]:
     """The clip's parameters by name: those of augmentations that are off are left out."""
     values = {name: np.asarray(array[index]) for name, array in planned.params.items()}
     top, left, bottom, right = values["box"].tolist()
-    told = [("crop", f"{left:.0%} to {right:.0%} across, {top:.0%} to {bottom:.0%} down, as stored")]
+    message = [("crop", f"{left:.0%} to {right:.0%} across, {top:.0%} to {bottom:.0%} down, as stored")]
     if values["angle"]:
-        told.append(("turned", f"{-values['angle']:g} degrees clockwise"))
+        message.append(("turned", f"{-values['angle']:g} degrees clockwise"))
     owner = ""
     for name, value in values.items():
         if name in NOT_SHOWN:
@@ -126,17 +126,19 @@ def _told(planned: Any, index: int) -> list[tuple[str, str]]:
         if name.endswith("_on"):
             owner = name.removesuffix("_on") if value else "off"
             if value and not any(other.startswith(owner + "_") and other != name for other in values):
-                told.append((owner, "on"))
+                message.append((owner, "on"))
         elif name == "flip":
-            told += [("flip", "mirrored")] if value else []
+            message += [("flip", "mirrored")] if value else []
         elif owner != "off":
             numbers = ", ".join(f"{number:.3g}" for number in value.ravel()[:MAX_VALUES].tolist())
-            told.append((name, numbers if value.size <= MAX_VALUES else f"{' x '.join(map(str, value.shape))} numbers"))
+            message.append(
+                (name, numbers if value.size <= MAX_VALUES else f"{' x '.join(map(str, value.shape))} numbers")
+            )
     share = float(planned.blend.shares[index])
     if share < 1:
         how = "cut from" if planned.blend.cuts[index].any() else "mixed with"
-        told.append(("blend", f"{1 - share:.0%} {how} its neighbour"))
-    return told
+        message.append(("blend", f"{1 - share:.0%} {how} its neighbour"))
+    return message
 
 
 def _png(picture: NDArray[np.uint8]) -> str:

@@ -127,7 +127,6 @@ def _judged(run: Path) -> Any:
 
 def _with_pictures(pair: dict[str, Any], run: Path) -> dict[str, Any]:
     """The discordant clips that are shown with a frame of each, where the run's shards are there."""
-
     try:
         config = RunDir(run).load_config()
         from livetrain.data import Dataset  # torch, DALI: seconds that a comparison without shards need not wait

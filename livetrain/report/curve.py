@@ -11,8 +11,11 @@ MARGIN = 4.0
 
 
 def drawing(item: Details, threshold: float) -> dict[str, Any] | None:
-    """{dots: [{x, y}], line, threshold_y, from_seconds, to_seconds, text} in a box of WIDTH x HEIGHT; None without
-    frames. Frames are placed by time; p_live 1 is at the top. `text` says the same in words."""
+    """The score of each frame as a drawing; None without frames.
+
+    {dots: [{x, y}], line, threshold_y, from_seconds, to_seconds, text} in a box of WIDTH x HEIGHT. Frames are placed by
+    time; p_live 1 is at the top. `text` says the same in words.
+    """
     if not item.frame_p_live:
         return None
     rate = item.frames_per_second
@@ -23,7 +26,7 @@ def drawing(item: Details, threshold: float) -> dict[str, Any] | None:
         for time, p in zip(times, item.frame_p_live, strict=True)
     ]
     unit = " s" if rate else ""
-    told = ", ".join(
+    message = ", ".join(
         f"{p:.2f} at {time:.2f}{unit}" if rate else f"{p:.2f} in frame {time:.0f}"
         for time, p in zip(times, item.frame_p_live, strict=True)
     )
@@ -33,7 +36,7 @@ def drawing(item: Details, threshold: float) -> dict[str, Any] | None:
         "threshold_y": _y(threshold),
         "from": f"{times[0]:.1f}{unit}" if rate else f"frame {times[0]:.0f}",
         "to": f"{times[-1]:.1f}{unit}" if rate else f"frame {times[-1]:.0f}",
-        "text": f"p_live of each frame alone: {told}",
+        "text": f"p_live of each frame alone: {message}",
     }
 
 

@@ -1,5 +1,7 @@
-"""The sheet of experiments: a row a run of a folder, with what differs in their configurations, what they cost, and
-their figures with intervals."""
+"""The leaderboard: one row for each run of a folder.
+
+What differs in the configurations, what the runs cost, and their figures with intervals.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,10 @@ def _videos(path: Path) -> str:
 
 
 def fitted(columns: list[str], lines: list[list[str]], width: int = 80) -> list[str]:
-    """A table as text of at most `width` columns: columns from the right are left out, and long names of the first
-    are cut in the middle."""
+    """A table as text of at most `width` columns.
+
+    Columns from the right are dropped, and long names of the first are cut in the middle.
+    """
     widths = [max(len(line[i]) for line in [columns, *lines]) for i in range(len(columns))]
     kept = len(columns)
     least = min(widths[0], MIN_NAME)
@@ -86,8 +90,10 @@ def figures(run: Path) -> Row:
 
 
 def cost(run: Path) -> Row:
-    """What a run took: updates, hours of training (from the seconds an update took), times processes, size of the
-    weights in MB; None where nothing tells."""
+    """What a run took: updates, hours, device hours, size of the weights in MB.
+
+    Hours of training are from the seconds an update took. None where nothing is known.
+    """
     lines = _lines(RunDir(run).metrics)
     hours, before = 0.0, 0
     for line in lines:
@@ -115,8 +121,10 @@ def to_csv(table: list[Row]) -> str:
 
 
 def cells(table: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """(header, lines) for reading: figures in per cent with their interval in one cell, columns without values left
-    out."""
+    """(header, lines) for reading.
+
+    Figures in per cent with their interval in one cell; columns without values are dropped.
+    """
     bounds = {f"{name}_{end}" for name in FIGURES for end in ("low", "high")}
     columns = [c for c in table[0] if c not in bounds and any(row[c] is not None for row in table)]
     return columns, [[_cell(row, column) for column in columns] for row in table]

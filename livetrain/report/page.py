@@ -141,13 +141,13 @@ def _clip(
     item = of.get(row["key"], Details())
     frames = curve.shown_frames(item, MAX_PICTURES)
     found = pictures(row["key"], frames) if pictures else []
-    told = [item.device and f"device {item.device}", item.session and f"session {item.session}"]
+    message = [item.device and f"device {item.device}", item.session and f"session {item.session}"]
     if item.width and item.height:
-        told.append(f"{item.width:g}x{item.height:g}")
+        message.append(f"{item.width:g}x{item.height:g}")
     return row | {
         "pictures": [base64.b64encode(data).decode() for data in found],
         "curve": curve.drawing(item, threshold),
-        "told": [word for word in told if word],
+        "facts": [word for word in message if word],
     }
 
 

@@ -18,7 +18,7 @@ from livetrain.verdict import display_names, metrics
 from livetrain.verdict.intervals import clopper_pearson
 from livetrain.verdict.scores import Scores
 
-# Okabe and Ito's palette: told apart by all common kinds of colour vision.
+# Okabe and Ito's palette: distinguished by all common kinds of colour vision.
 LIVE_COLOR, DEV_COLOR, TEST_COLOR = "#009E73", "#E69F00", "#0072B2"
 ATTACK_COLORS = ("#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#8B4513", "#777777")
 CJK_FONTS = (
@@ -97,8 +97,10 @@ def histogram(scores: Scores, threshold: float) -> Figure:
 
 
 def legible(name: str) -> str:
-    """A name as matplotlib draws it letter by letter: no formula between `$`, no hidden entry for a leading `_`, and
-    U+4E2D in place of a character that no font here has."""
+    """A name as matplotlib draws it literally.
+
+    No formula between `$`, no hidden entry for a leading `_`, and U+4E2D in place of a character that no font here has.
+    """
     known = _characters(tuple(_families()))
     text = "".join(c if ord(c) in known else f" U+{ord(c):04X}" for c in display_names.shown(name, MAX_LABEL))
     return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
@@ -119,8 +121,11 @@ def _characters(families: tuple[str, ...]) -> frozenset[int]:
 
 
 def reliability(scores: Scores, num_bins: int = 10) -> Figure:
-    """Share of live clips over p_live, in bins of equally many clips, with 95 % intervals (Clopper and Pearson, clips
-    as independent). On the diagonal p_live is a probability, for live and attack as frequent as in this split."""
+    """Share of live clips over p_live, in bins of equally many clips.
+
+    With 95 % intervals (Clopper and Pearson, clips as independent). On the diagonal p_live is a probability, for live
+    and attack as frequent as in this split.
+    """
     figure, axes = _figure("p_live, mean of a bin", "live clips in the bin")
     order = np.argsort(scores.p_live[scores.scored], kind="stable")
     p_live, live = scores.p_live[scores.scored][order], scores.live[scores.scored][order]

@@ -14,8 +14,11 @@ MAX_SCORES = 20_000  # of a kind in the page; more are thinned evenly, and the p
 
 
 def data(scores: Scores, threshold: float) -> dict[str, Any]:
-    """JSON-able: `stops`, ascending, `threshold` among them at index `start`; `kinds`, the attack types, and
-    sorted scores: `live`, and `attacks` of each type; `thinned`, whether there were more scores than the page holds."""
+    """What the threshold slider needs, JSON-able.
+
+    `stops`, ascending, with `threshold` at index `start`; `kinds`, the attack types, and sorted scores: `live`, and
+    `attacks` of each type; `thinned`, whether there were more scores than the page holds.
+    """
     rows = scores.scored
     p_live, live = scores.p_live[rows], scores.live[rows]
     kinds = scores.attack_type[rows]
@@ -32,8 +35,7 @@ def data(scores: Scores, threshold: float) -> dict[str, Any]:
 
 
 def _stops(p_live: NDArray[np.float64], threshold: float) -> list[float]:
-    """0, 1, `threshold`, and midways between neighbouring scores, evenly chosen among them: errors change nowhere
-    else."""
+    """0, 1, `threshold`, and midpoints between neighbouring scores, evenly chosen: errors change nowhere else."""
     distinct = np.unique(p_live)
     midways = (distinct[1:] + distinct[:-1]) / 2
     if len(midways) > MAX_STOPS:

@@ -48,8 +48,10 @@ def in_words(errors: NDArray[np.bool_], interval: Mapping[str, Any] | None, conf
 
 
 def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
-    """(what, why it matters), gravest first: leaks (livetrain.data.leaks), unknown people, few people of a class or of
-    an attack type, failures to acquire."""
+    """(what, why it matters), gravest first.
+
+    Leaks (livetrain.data.leaks), unknown people, few people of a class or of an attack type, failures to acquire.
+    """
     found = [(text, "") for text in verdict.get("notices", [])]
     groups = _people_by_kind(test)
     unknown = [kind for kind, people in groups.items() if "" in people]
@@ -88,8 +90,7 @@ def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
 
 
 def _people_by_kind(test: Scores) -> dict[str, set[str]]:
-    """The groups of live videos and of each attack type, of those that have a score; a class without any is left
-    out."""
+    """The groups of live videos and of each attack type, of those with a score; without empty classes."""
     live, scored = test.live, test.scored
     kinds = sorted({str(kind) for kind in test.attack_type[~live & scored]})
     rows = {"live": live & scored} | {kind: ~live & scored & (test.attack_type == kind) for kind in kinds}

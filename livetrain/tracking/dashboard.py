@@ -1,4 +1,4 @@
-"""The dashboard of a W&B project, from its definition in livetrain/dashboard.yaml:
+"""The dashboard of a W&B project, from its definition in livetrain/tracking/dashboard.yaml.
 
     livetrain dashboard PROJECT [--entity TEAM] [--definition FILE.yaml] [--print]
 

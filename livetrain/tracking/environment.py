@@ -55,8 +55,10 @@ def _version(name: str) -> str | None:
 
 
 def code_version(folder: Path = ROOT) -> str | None:
-    """The commit of the code, with `+changes` where the tree differs from it; of a snapshot that was made on submission
-    that of then, not of the repository that it happens to lie in. None where it is not known."""
+    """The commit of the code, with `+changes` where the tree differs from it.
+
+    Of a snapshot, that of its submission, not of the repository that it happens to lie in. None where it is not known.
+    """
     noted = folder / COMMIT
     if noted.exists():
         return noted.read_text(encoding="utf-8").strip() or None

@@ -26,8 +26,10 @@ BEAT_SECONDS = 5.0
 
 
 class Ownership:
-    """Holds a run directory from `take` to `release`, or as a context manager. Only the first process of a run takes
-    it."""
+    """Holds a run directory from `take` to `release`, or as a context manager.
+
+    Only the first process of a run takes it.
+    """
 
     def __init__(self, run_dir: Path, *, beat_seconds: float = BEAT_SECONDS) -> None:
         self.run_dir, self._beat_seconds = run_dir, beat_seconds
@@ -90,7 +92,7 @@ class Ownership:
         beat = 0
         while not self._stop.wait(self._beat_seconds):
             beat += 1
-            with contextlib.suppress(UserError, OSError):  # a full disk must not end a run that could go on
+            with contextlib.suppress(UserError, OSError):  # a full disk must not end a run that could continue
                 self._write(beat)
 
     def _write(self, beat: int) -> None:

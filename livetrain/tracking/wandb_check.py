@@ -1,4 +1,6 @@
-"""Does W&B show what the run logged?  livetrain sync-check RUN
+"""Whether W&B shows what a run logged.
+
+    livetrain sync-check RUN
 
 Compares metrics.jsonl with what W&B wrote beside it (run_dir/wandb/*/run-*.wandb: one file an attempt, online or
 offline), figure by figure and step by step. A step that was logged again after a restart is one step in metrics.jsonl,

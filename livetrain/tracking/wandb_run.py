@@ -1,8 +1,8 @@
 """What a run tells: metrics.jsonl, the source of truth, and Weights & Biases beside it.
 
-metrics.jsonl has one JSON object a line, in order, and is never rewritten. A run that goes on from a checkpoint
+metrics.jsonl has one JSON object a line, in order, and is never rewritten. A run that resumes from a checkpoint
 repeats some steps; being the same steps with the same figures, they are not written twice. W&B may fail in any way
-without hurting the run: it is told so once and left alone.
+without hurting the run: one warning says so, and it is left alone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from livetrain.core.files import write_text
 
 
 def wandb_mode(setting: str) -> str:
-    """`tracking.wandb` with auto resolved as W&B resolves it (environment, its settings files, netrc): online where it
-    would be and has a key for its server, else offline; disabled where it or WANDB_DISABLED says so. Raises UserError
-    for what it does not take, such as half a key."""
+    """The W&B mode: `tracking.wandb`, with `auto` resolved as W&B resolves it.
+
+    From environment, settings files and netrc: online where it would be and has a key for its server, else offline;
+    disabled where it or WANDB_DISABLED says so. Raises UserError for what it does not take, such as half a key.
+    """
     if setting != "auto":
         return setting
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):  # W&B 0.31 reads it no more
@@ -50,7 +52,7 @@ def wandb_host() -> str:
 def wandb_id(run_dir: Path, mode: str) -> str:
     """The W&B id of the next attempt of a run.
 
-    Online, all attempts are one W&B run, which goes on. Offline they cannot be: segments of one id replace each other
+    Online, all attempts are one W&B run, which continues. Offline they cannot be: segments of one id replace each other
     when they are synced (wandb issue 3841). There each attempt is a run of its own, in one group.
     """
     if os.environ.get("WANDB_RUN_ID"):  # chosen by `wandb agent` or by the user
@@ -93,8 +95,11 @@ class Wandb:
         self._run.define_metric("*", step_metric="step")
 
     def send_missing(self, records: Sequence[dict[str, Any]]) -> None:
-        """Log what W&B does not have of a run that goes on: lines are lost there with a node that dies before they are
-        sent. Online alone: offline, each attempt is a run of its own."""
+        """Log what W&B lacks of a resumed run.
+
+        Lines are lost there with a node that dies before they are sent. Online alone: offline, each attempt is a run of
+        its own.
+        """
         if self._run is None or getattr(self._run, "offline", True):
             return
 
@@ -135,9 +140,11 @@ class Wandb:
         worst: Sequence[dict[str, Any]],
         pictures: Callable[[str], list[bytes]],
     ) -> None:
-        """Summary figures; matplotlib figures and tables (columns, rows) by name; a table of the worst clips
-        with a frame of each."""
+        """Log the verdict: summary, plots, tables, worst clips.
 
+        Summary figures; matplotlib figures and tables (columns, rows) by name; a table of the worst clips with a frame
+        of each.
+        """
         if self._run is None:
             return
 
@@ -168,9 +175,9 @@ class Wandb:
     def _try(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except Exception as error:  # W&B promises no common base; whatever it is, training goes on
+        except Exception as error:  # W&B promises no common base; whatever it is, training continues
             self._run = None
-            self._warn(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on without it")
+            self._warn(f"warning: W&B failed ({type(error).__name__}: {error}); the run continues without it")
 
 
 def _rendered(figure: Any) -> Any:

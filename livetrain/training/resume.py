@@ -1,5 +1,7 @@
-"""Where a run starts: from a checkpoint of its own, from one that is named, or from nothing; and which settings may
-change between its attempts."""
+"""Where a run starts, and which settings may change between its attempts.
+
+From its own newest checkpoint, from one that is named, or from nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from livetrain.data import Dataset
 from livetrain.distributed import collectives
 from livetrain.tracking.run_dir import RunDir
 
-# Keys that may differ between the attempts of one run without a word. Where the data set is may change, not what it is.
+# Keys that may differ between the attempts of one run silently. Where the data set is may change, not what it is.
 FREE_KEYS = (
     "resume",
     "run.fork",
@@ -44,7 +46,7 @@ FREE_KEYS = (
     "train.keep_every_steps",
     "train.hang_timeout_seconds",
 )
-# Keys that may not, without run.fork: with another value it is another run. Of the rest a change is told.
+# Keys that may not, without run.fork: with another value it is another run. Other changes are reported.
 SAME_KEYS = ("seed", "train.global_batch", "data.", "model.", "optim.name", "optim.layer_decay")
 NOT_SAME_KEYS = (
     "data.decoder",
@@ -92,7 +94,7 @@ def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -
                 f"{folder} holds checkpoints and resume=never; choose another name or run_dir, or remove the folder"
             )
         return None
-    # A run that began at a given checkpoint and was stopped goes on from its own: the same command does both.
+    # A run that began at a given checkpoint and was stopped resumes from its own: the same command does both.
     own = folders.newest(folder, warn)
     if own is not None:
         check_changes(config, dataset, own, warn)
@@ -105,8 +107,10 @@ def _find_start(config: Config, dataset: Dataset, warn: Callable[[str], None]) -
 
 
 def check_changes(config: Config, dataset: Dataset, own: CheckpointReader, warn: Callable[[str], None]) -> None:
-    """Name the options that differ from those that the run, of which `own` is a checkpoint, began with. Raises
-    UserError, the same on all processes, where they or the data make it another run and run.fork is not set."""
+    """Name the options that differ from those that the run, of which `own` is a checkpoint, began with.
+
+    Raises UserError, the same on all processes, where they or the data make it another run and run.fork is not set.
+    """
     run = RunDir(Path(config.run_dir))
     if not run.config.exists():
         return
@@ -116,17 +120,19 @@ def check_changes(config: Config, dataset: Dataset, own: CheckpointReader, warn:
         others.append("the data are not those it was trained on: other clips, labels or splits")
     if others and not config.run.fork:
         raise UserError(
-            f"{config.run_dir} holds another run: {'; '.join(others)}. Choose another name or run_dir, or go on from "
-            "its newest checkpoint all the same with run.fork=true"
+            f"{config.run_dir} holds another run: {'; '.join(others)}. Choose another name or run_dir, or resume from "
+            "its newest checkpoint anyway with run.fork=true"
         )
     for key, (old, new) in changed.items():
         warn(f"warning: {key} was {old!r} when this run began and is {new!r} now")
 
 
 def refuse_another(config: Config, dataset: Dataset | None = None) -> None:
-    """Raise UserError where the run directory holds a run with other settings, finished or not, or on other data than
-    `dataset`, naming what differs: what takes finished runs for done (cv, sweep, arrays) must not take them for runs
-    that were never made."""
+    """Raise UserError where the run directory holds a run with other settings or data.
+
+    Finished or not; the error names what differs. Commands that skip finished runs (cv, sweep, arrays) must not take
+    them for runs that were never made.
+    """
     run = RunDir(Path(config.run_dir))
     if not run.config.exists():
         return
@@ -143,7 +149,7 @@ def refuse_another(config: Config, dataset: Dataset | None = None) -> None:
 
 
 def _changed(before: Config, config: Config) -> dict[str, tuple[Any, Any]]:
-    """key → (old, new) of the keys that differ and are not free to."""
+    """Key → (old, new) of the keys that differ and are not free to."""
     values = {key: (value_of(before, key), value_of(config, key)) for key in known_keys()}
     return {key: (old, new) for key, (old, new) in values.items() if old != new and not key.startswith(FREE_KEYS)}
 

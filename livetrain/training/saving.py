@@ -90,8 +90,10 @@ class Saver:
 
 
 def rank_specific(model: torch.nn.Module) -> set[str]:
-    """The names in a checkpoint whose values differ between processes: batch statistics, until DDP broadcasts those of
-    the first process before the next step."""
+    """The names in a checkpoint whose values differ between processes.
+
+    Batch statistics, until DDP broadcasts those of the first process before the next step.
+    """
     return {f"{field}/{name}" for field in ("model", "ema") for name, _ in model.named_buffers()}
 
 

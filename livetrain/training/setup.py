@@ -36,6 +36,7 @@ from livetrain.model import (
     keeping_options,
     load_optimizer,
     prepare_model,
+    warmup_steps,
 )
 from livetrain.training.step import Updater, seed_torch
 
@@ -44,8 +45,11 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass
 class RunObjects:
-    """What the training loop works with. `model` is bare (or in shards, in place); `updater.model` is it as DDP wraps
-    it. flops_per_clip: of training (count_training_flops); 0 on the CPU, whose peak nobody knows."""
+    """What the training loop works with.
+
+    `model` is bare (or in shards, in place); `updater.model` is it as DDP wraps it. flops_per_clip: of training
+    (count_training_flops); 0 on the CPU, whose peak nobody knows.
+    """
 
     model: LivenessModel
     loss: Loss
@@ -58,8 +62,10 @@ class RunObjects:
 
 
 def check_batch(config: Config) -> None:
-    """Raises UserError when the global batch does not divide over the processes; call it before they meet: each tells
-    by itself, and none waits for one that has ended."""
+    """Raise UserError when the global batch does not divide over the processes.
+
+    Call it before they meet: each finds out by itself, and none waits for one that has ended.
+    """
     micro_batch_size(config, int(os.environ.get("WORLD_SIZE", "1")))
 
 
@@ -147,6 +153,11 @@ def make_objects(
         check_single_frame(config.model.backbone, model.backbone, config.data.image_size)
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
+    if (warmup := warmup_steps(config.optim, num_steps)) != config.optim.warmup_steps and accelerator.is_main_process:
+        asked = config.optim.warmup_steps
+        warn_stderr(
+            f"warning: optim.warmup_steps={asked}, but the run has {num_steps} steps: it warms up over {warmup}"
+        )
     if start is not None and config.train.ema_decay and start.outline["ema"] is None:
         raise UserError(
             "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts a new run"
@@ -180,7 +191,7 @@ def make_objects(
             if not config.run.fork:
                 raise UserError(
                     f"{start.path} was made with another optim.name or other groups of parameters (optim.layer_decay, "
-                    "model.freeze): set them as they were, or go on from its weights with a new optimizer by "
+                    "model.freeze): set them as they were, or resume from its weights with a new optimizer by "
                     "run.fork=true"
                 )
             if accelerator.is_main_process:
@@ -202,8 +213,11 @@ def make_objects(
 
 
 def prepare(accelerator: Accelerator, model: LivenessModel, optimizer: Any) -> tuple[Any, Any]:
-    """Model and optimizer as training calls them. A model in shards is left out of Accelerate's `prepare`, which looks
-    for weights by their addresses: empty shards all have the same."""
+    """Model and optimizer as training calls them.
+
+    A model in shards is left out of Accelerate's `prepare`, which looks for weights by their addresses: empty shards
+    all have the same.
+    """
     if fsdp.is_sharded(model):
         return model, accelerator.prepare_optimizer(optimizer)
     wrapped, prepared = accelerator.prepare(model, optimizer)

@@ -14,9 +14,12 @@ STORED_AS = "carry"  # in a checkpoint's state
 
 @dataclass
 class TrainState:
-    """Loss sum and clips since the last log line, clips that failed to load so far, steps skipped so far and in a row,
-    the best dev figure (lower is better), whether the dev evaluation of this step is still to be done, evaluations
-    since then that were no better, and clips that failed when they were last wanted (see LostClips.state)."""
+    """Counters and bests of a run, in every checkpoint.
+
+    Loss sum and clips since the last log line, clips that failed to load so far, steps skipped so far and in a row, the
+    best dev figure (lower is better), whether the dev evaluation of this step is still to be done, evaluations since
+    the best one, and clips that failed when they were last requested (see LostClips.state).
+    """
 
     window_loss: float = 0.0
     window_clips: float = 0.0

@@ -56,8 +56,11 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of an update, over all processes: sum of losses, number of valid clips, number of clips with a non-finite loss,
-    number of processes that were asked to stop, that want a checkpoint, norm of the gradient before clipping."""
+    """Figures of a step, over all processes.
+
+    Sum of losses, number of valid clips, of clips with a non-finite loss, of processes that were asked to stop and that
+    want a checkpoint, norm of the gradient before clipping.
+    """
 
     loss: float
     num_clips: float
@@ -94,8 +97,10 @@ class Updater:
         self.buffers = list(model.buffers()) if self.skips else []
 
     def update(self, step: int, batches: Sequence[Batch], *, stop: bool = False, save: bool = False) -> StepResult:
-        """Update number `step` (from 0) on this process's micro-batches of it. `stop`: this one was asked to stop;
-        `save`: it wants a checkpoint."""
+        """Update number `step` (from 0) on this process's micro-batches of it.
+
+        `stop`: this one was asked to stop; `save`: it wants a checkpoint.
+        """
         accelerator, config = self.accelerator, self.config
         if not self.model.training:  # walks over all modules
             self.model.train()
@@ -174,8 +179,10 @@ class Updater:
         return norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
 
     def _has_bad_numbers(self, figures: Figures) -> bool:
-        """Whether a loss or the gradient is no number. A non-finite gradient under fp16 is the gradient scaler's
-        business, which skips such an update and goes on."""
+        """Whether a loss or the gradient is NaN or Inf.
+
+        A non-finite gradient under fp16 is the gradient scaler's business, which skips such an update.
+        """
         return bool(figures.num_bad) or (self.config.train.precision != "fp16" and not math.isfinite(figures.grad_norm))
 
     def check(self, result: StepResult) -> str:
@@ -191,15 +198,15 @@ class Updater:
         suspects = [key for key, good in zip(result.keys, finite, strict=True) if not good or not num_bad]
         named = gather_object(suspects)
         what = f"the loss of {num_bad} clips is" if num_bad else "the gradient is"
-        told = f"step {result.step}: {what} not finite; clips: {', '.join(named[:32])}" + (
+        message = f"step {result.step}: {what} not finite; clips: {', '.join(named[:32])}" + (
             f" and {len(named) - 32} more" if len(named) > 32 else ""
         )
         if result.left_out:
-            return told
-        raise NonFiniteLoss(f"{told}. {ADVICE}")
+            return message
+        raise NonFiniteLoss(f"{message}. {ADVICE}")
 
 
 def seed_torch(seed: int, step: int, chunk: int) -> None:
-    """Seed Torch's generators for one micro-batch, so that dropout needs no saved state to go on as it would have."""
+    """Seed Torch's generators for one micro-batch, so that dropout needs no saved state to resume."""
     state = np.random.SeedSequence([seed, step, chunk]).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(state) >> 1)

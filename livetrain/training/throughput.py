@@ -1,5 +1,8 @@
-"""Speed of a run: clips and frames a second, share of time waiting for data, model FLOP/s utilisation, GPU memory,
-how busy GPU and video decoder are."""
+"""Speed of a run.
+
+Clips and frames a second, share of time waiting for data, model FLOP/s utilisation, GPU memory, how busy GPU and video
+decoder are.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,11 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 
 def over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """Figures with those of SPREAD as the median over all processes, their `_min` and `_max` beside them, and
-    `slowest_rank`, the one that waited longest for data. All processes call it; of a single one nothing changes."""
+    """Figures with the medians over all processes of those in SPREAD.
+
+    With their `_min` and `_max`, and `slowest_rank`, the process that waited longest for data. All processes call it;
+    of a single one nothing changes.
+    """
     if accelerator.num_processes == 1:
         return figures
     names = [name for name in SPREAD if name in figures]
@@ -69,8 +75,9 @@ class Meter:
         self.started += seconds
 
     def read(self) -> dict[str, float]:
-        """Figures since the last `read`, over all processes; then start anew. Memory and what NVML tells are of this
-        process's GPU.
+        """Figures since the last `read`, over all processes; then start over.
+
+        Memory and what NVML tells are of this process's GPU.
 
         MFU is of the FLOPs that training needs (model.cost.count_training_flops); recomputation is not among them.
         """

@@ -268,7 +268,7 @@ class Trainer:
         why = ", ".join(sorted({name for name in names if name}))
         if self.log.wandb:
             self.log.wandb.mark_preempting()
-        return Stopped(f"stopped by {why} after {done} updates; the same command goes on from there")
+        return Stopped(f"stopped by {why} after {done} updates; the same command resumes")
 
     def _save(self, done: int) -> None:
         self.heartbeat.beat(done, "saving")

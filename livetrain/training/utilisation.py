@@ -16,8 +16,10 @@ PERIOD_SECONDS = 0.5
 
 
 class Utilisation:
-    """Samples `device` in a thread of its own until `close`; where NVML does not answer (no GPU, no driver library)
-    there are no figures."""
+    """Samples how busy `device` is, in a thread, until `close`.
+
+    Without NVML (no GPU, no driver library) there are no figures.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._samples: dict[str, list[float]] = {"gpu_percent": [], "nvdec_percent": []}

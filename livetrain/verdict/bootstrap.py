@@ -111,7 +111,8 @@ def one_unseen(live: Tally, attack: Tally) -> bool:
 def draws(num: int, count: int, seed: int, *, shared: bool, width: int) -> Iterator[Weights]:
     """`count` draws of the weights of `num` units, in chunks for arrays of `width` columns; equal for equal seeds.
 
-    shared: the unseen person of both classes is one and has one weight."""
+    shared: the unseen person of both classes is one and has one weight.
+    """
     random = np.random.Generator(np.random.Philox(seed))
     size = max(1, CHUNK_CELLS // max(1, width))
     for first in range(0, count, size):
@@ -153,8 +154,11 @@ def _rate(tally: Tally, people: Floats, unseen: Floats) -> Spread:
 
 @dataclass(frozen=True)
 class _Roc:
-    """Of a chunk of draws. live, attack: accepted at each point of the ROC, [r, points]. pairs: of a live video and an
-    attack in the right order, ties half, [r]. of_kind: accepted of each type by falling score, [r, videos + 1]."""
+    """The ROC of a chunk of draws.
+
+    live, attack: accepted at each point, [r, points]. pairs: of a live video and an attack in the right order, ties
+    half, [r]. of_kind: accepted of each type by falling score, [r, videos + 1].
+    """
 
     live: Floats
     attack: Floats
@@ -189,8 +193,10 @@ class Ranking:
         self.size_of_kind = {kind: unseen(rows) for kind, rows in self.of_kind.items()}
 
     def seen(self, people: Floats, *, operating: bool = True) -> dict[str, Floats]:
-        """The figures under weights [r, num] of the units alone, float [r] each; NaN where a class has no weight.
-        operating: with the operating points."""
+        """Figures under weights [r, num] of the units, float [r] each.
+
+        NaN where a class has no weight. operating: with the operating points.
+        """
         nobody = np.zeros(len(people))
         weights = Weights(people, nobody, nobody)
         roc = self._roc(people, operating=operating)
@@ -232,8 +238,10 @@ class Ranking:
         return _Roc(live, attack, pairs, of_kind)
 
     def _figures(self, roc: _Roc, weights: Weights, *, errs: bool) -> dict[str, Floats]:
-        """With the unseen people's videos all wrong or all right: their scores are beyond all others. Operating points
-        where the ROC has its types."""
+        """With the unseen people's videos all wrong or all right: their scores are beyond all others.
+
+        Operating points where the ROC has its types.
+        """
         more_live, more_attack = weights.live * self.size_live, weights.attack * self.size_attack
         num_live, num_attack = roc.live[:, -1], roc.attack[:, -1]
         all_live, all_attack = num_live + more_live, num_attack + more_attack
@@ -269,8 +277,10 @@ class Ranking:
     def _most_blocks(
         self, of_kind: Mapping[str, Floats], unseen: Floats, errs: bool, target: float
     ) -> tuple[Counts, NDArray[np.bool_]]:
-        """(how many blocks of equal scores may be accepted with no type's APCER above `target`, whether any threshold
-        has that), [r] each."""
+        """How many blocks of equal scores may be accepted with every APCER at most `target`.
+
+        (number, whether any threshold has that), [r] each.
+        """
         rows = np.arange(len(unseen))
         most, possible = np.full(len(rows), len(self.ends)), np.ones(len(rows), dtype=bool)
         for kind, accepted in of_kind.items():
@@ -290,8 +300,10 @@ class Ranking:
 
 
 def _last(holds: Any, num: int, columns: int) -> Counts:
-    """The last of `columns` columns at which `holds` (columns int [num] → bool [num]; true up to one, then false), by
-    bisection; the first column is taken to be. int [num]."""
+    """The last of `columns` columns at which `holds` is true, by bisection; int [num].
+
+    holds: columns int [num] → bool [num]; true up to one, then false. It is assumed to hold in the first column.
+    """
     low, high = np.zeros(num, dtype=np.int64), np.full(num, columns, dtype=np.int64)
     while (high - low > 1).any():
         middle = (low + high) // 2

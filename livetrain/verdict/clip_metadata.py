@@ -2,7 +2,7 @@
 
     key,session,device,domain,width,height,video_seconds,frames_per_second,brightness,face_height,frames,frame_p_live,frame_shares
 
-One row a video, as in the scores file beside it. The last three columns are lists, parted by blanks, an entry a frame:
+One row a video, as in the scores file beside it. The last three columns are lists with spaces, an entry a frame:
 its index in the video, the score of a clip of that frame alone, and its share in the pooled clip (see
 livetrain.model.liveness.LivenessModel.forward). A field is empty where nothing is known.
 """
@@ -27,8 +27,11 @@ COLUMNS = ("key", *WORDS, *NUMBERS, *LISTS)
 
 @dataclass(frozen=True)
 class Details:
-    """Of one clip. Upright width and height in pixels of the stored video; brightness: mean luma (Rec. 601) of what the
-    model saw, 0 to 1; face_height: of the face box over the picture's. None, "" or () where unknown."""
+    """Of one clip.
+
+    Upright width and height in pixels of the stored video; brightness: mean luma (Rec. 601) of what the model saw, 0 to
+    1; face_height: of the face box over the picture's. None, "" or () where unknown.
+    """
 
     session: str = ""
     device: str = ""
@@ -57,8 +60,10 @@ def write(path: Path, details: Mapping[str, Details]) -> None:
 
 
 def read(path: Path, keys: Sequence[str]) -> dict[str, Details]:
-    """The details of `keys`; {} when there is no file (a run of an older version). Raises UserError for a damaged one,
-    or one that is not of these clips."""
+    """The details of `keys`; {} when there is no file (a run of an older version).
+
+    Raises UserError for a damaged one, or one that is not of these clips.
+    """
     if not path.exists():
         return {}
     try:

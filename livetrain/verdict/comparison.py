@@ -37,8 +37,9 @@ class Judged:
 
 
 def pairs(one: Judged, others: Sequence[Judged], settings: Settings | None = None) -> list[dict[str, Any]]:
-    """The comparisons of each of `others` with `one` as JSON-able dicts: differences (other - one), discordant clips,
-    sentences.
+    """The comparison of each of `others` with `one`, as JSON-able dicts.
+
+    Differences (other - one), discordant clips, sentences.
 
     Videos that both have scores of are compared, and the number of the rest is said. Raises UserError when there are
     none, or a video has another label in either run.
@@ -73,8 +74,10 @@ def pairs(one: Judged, others: Sequence[Judged], settings: Settings | None = Non
 
 
 def more_units(item: Difference, num: int, confidence: float) -> int | None:
-    """How many more people a study needs to tell a difference of this size apart with 80 % power; None where no number
-    would (no difference seen), or too few people say how much people differ.
+    """How many more people a study needs to detect a difference of this size.
+
+    With 80 % power. None where no number would (no difference seen), or where too few people show how much people
+    differ.
 
     The standard error falls with the root of the number of people: n (z_level + z_power)^2 (error / difference)^2.
     """
@@ -103,8 +106,10 @@ def _row(
 
 
 def discordant(one: Scores, other: Scores, threshold_one: float, threshold_other: float) -> list[dict[str, Any]]:
-    """Videos that the two decide differently about, those with the most different scores first: rows of the scores with
-    p_one, p_other and right ("one" or "other")."""
+    """Videos that the two decide differently about, those with the most different scores first.
+
+    Rows of the scores with p_one, p_other and right ("one" or "other").
+    """
     accepted_one, accepted_other = one.p_live >= threshold_one, other.p_live >= threshold_other
     rows = np.flatnonzero(accepted_one != accepted_other)
     rows = rows[np.argsort(-np.abs(one.p_live[rows] - other.p_live[rows]), kind="stable")]

@@ -8,7 +8,7 @@ WIDTH = 48
 
 
 def shown(name: str, width: int = WIDTH) -> str:
-    """`name` on one line of at most `width` characters: control characters as `\\x1b`, a long one cut in the middle."""
+    r"""`name` on one line of at most `width` characters: control characters as `\x1b`, a long one cut in the middle."""
     if len(name) > 4 * width:  # before each character is looked at
         name = f"{name[: 2 * width]}…{name[-2 * width :]}"
     clean = "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in name)

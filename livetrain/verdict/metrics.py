@@ -66,8 +66,10 @@ def eer(live: Bools, p_live: Floats) -> float:
 
 
 def eer_variants(live: Bools, p_live: Floats) -> dict[str, float]:
-    """The EER in three readings: `interpolated` (see `eer`), `mean` of FPR and FNR at the closest point, and `fpr`
-    there."""
+    """The EER in three readings.
+
+    `interpolated` (see `eer`), `mean` of FPR and FNR at the closest point, and `fpr` there.
+    """
     _, accepted, refused = error_counts(live, p_live)
     closest = _closest(live, accepted, refused)
     fpr, fnr = accepted[closest] / (~live).sum(), refused[closest] / live.sum()
@@ -81,8 +83,10 @@ def eer_threshold(live: Bools, p_live: Floats) -> float:
 
 
 def cost_threshold(live: Bools, p_live: Floats, attack_cost: float, live_cost: float) -> float:
-    """The threshold with the least attack_cost * FPR + live_cost * FNR, moved by `midway`; of several the highest that
-    none dominates."""
+    """The threshold with the least attack_cost * FPR + live_cost * FNR.
+
+    Moved by `midway`; of several the highest that none dominates.
+    """
     thresholds, accepted, refused = error_counts(live, p_live)
     # Times both numbers: exact for whole costs. Other costs that are equal on paper differ in the last digits.
     cost = attack_cost * (accepted * int(live.sum())) + live_cost * (refused * int((~live).sum()))
@@ -97,14 +101,18 @@ def _closest(live: Bools, accepted: NDArray[np.int64], refused: NDArray[np.int64
 
 
 def _highest(tied: NDArray[np.int64], accepted: NDArray[np.int64]) -> int:
-    """Of points that are equally good, the one with the highest threshold, unless a lower one accepts no more attacks:
-    that one refuses fewer live people."""
+    """Of equally good points, the one with the highest threshold.
+
+    Unless a lower one accepts no more attacks: that one rejects fewer live people.
+    """
     return int(tied[accepted[tied] == accepted[tied[0]]][-1])
 
 
 def apcer_threshold(attack_type: NDArray[Any], live: Bools, p_live: Floats, target: float) -> float:
-    """The lowest threshold at which the APCER of no attack type is above `target`, so with the least BPCER; moved by
-    `midway`. Where that takes refusing everything, it is above the highest score."""
+    """The lowest threshold at which no attack type has an APCER above `target`.
+
+    So it has the least BPCER. Moved by `midway`. Where that takes refusing everything, it is above the highest score.
+    """
     thresholds, _, _ = error_curves(live, p_live)
     within = _worst_apcer(attack_type, live, p_live, thresholds) <= target
     return midway(p_live, float(thresholds[within].min()))
@@ -147,8 +155,10 @@ def bpcer_at_apcer(attack_type: NDArray[Any], live: Bools, p_live: Floats, targe
 
 
 def tpr_at_fpr(live: Bools, p_live: Floats, target: float) -> float:
-    """The largest share of live accepted (TPR) at which the share of attacks accepted (FPR, all types together) is not
-    above `target`."""
+    """The largest TPR (live accepted) at an FPR (attacks accepted) of at most `target`.
+
+    FPR is over all attack types together.
+    """
     _, fpr, fnr = error_curves(live, p_live)
     return float(1 - fnr[fpr <= target].min())
 
@@ -182,8 +192,10 @@ def at_threshold(scores: Scores, threshold: float) -> dict[str, Any]:
 
 
 def summary(scores: Scores) -> dict[str, float | None]:
-    """Threshold-free figures of a split: AUC, EER, and HTER at the split's own EER threshold; None where a class is
-    missing."""
+    """Threshold-free figures of a split: AUC, EER, and HTER at its own EER threshold.
+
+    None where a class is missing.
+    """
     live, p_live, _ = _scored(scores)
     if live.all() or not live.any():
         return {"auc": None, "eer": None, "hter": None}
@@ -223,8 +235,10 @@ def ranking(scores: Scores) -> dict[str, Any]:
 
 
 def failures(scores: Scores) -> dict[str, Any]:
-    """Failures to acquire: number and share of all presentations, of the live (the standard's BPNRR), of all attacks,
-    and of each attack type (APNRR)."""
+    """Failures to acquire: number and share.
+
+    Of all presentations, of the live (the standard's BPNRR), of all attacks, and of each attack type (APNRR).
+    """
     failed = scores.status == FAILED
     kinds = sorted({str(kind) for kind in scores.attack_type[~scores.live]})
     return {
@@ -239,8 +253,10 @@ def failures(scores: Scores) -> dict[str, Any]:
 def _with_failures(
     scores: Scores, worst: float | None, by_type: dict[str, float], refused: float | None
 ) -> dict[str, float | None]:
-    """The rates of presentations, answered or not, when no answer lets nobody in: the largest APCER falls, the BPCER
-    rises. What the user of a whole system meets, beside the rates of the standard."""
+    """Error rates over all presentations, with a failure to acquire as a rejection.
+
+    The largest APCER falls, the BPCER rises. What the user of a whole system meets, beside the rates of the standard.
+    """
     failed = failures(scores)
     apcers = [rate * (1 - failed["rate_by_type"][kind]) for kind, rate in by_type.items()]
     lost = failed["rate_live"]

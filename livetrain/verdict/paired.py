@@ -36,8 +36,11 @@ NUM_FLIPS = 2**13  # drawn, where people are too many for all of them
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both, other - one. low, high: of the difference for people not seen; uncut: before the flips moved
-    an end. error: standard error over people. p: of the sign flips. num_differing: people whose outcomes differ."""
+    """A figure of two runs, other - one.
+
+    low, high: interval of the difference for people not seen; uncut: before the flips moved an end. error: standard
+    error over people. p: of the sign flips. num_differing: people whose outcomes differ.
+    """
 
     one: float
     other: float
@@ -50,7 +53,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """other - one."""
+        """Other - one."""
         return self.other - self.one
 
     @property
@@ -63,7 +66,9 @@ def of_differences(
     one: Scores, other: Scores, thresholds: tuple[float, float], figures: Iterable[str], settings: Settings
 ) -> dict[str, Difference]:
     """Figure → its difference, of two sets of scores of the same videos in the same order, all of them scored.
-    Figures that do not exist for these videos are left out."""
+
+    Figures that do not exist for these videos are left out.
+    """
     both = (one, other)
     units = bootstrap.units(one.group)
     tallies = tuple(bootstrap.tallies(s, units, t) for s, t in zip(both, thresholds, strict=True))
@@ -105,14 +110,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def people_needed(num_figures: int, confidence: float) -> int:
-    """The fewest people whose outcomes must differ before one of so many figures can be told apart: 2^(1 - k) is the
-    least p of k people. 6 for one figure at 95 %, 7 for two, 8 for five."""
+    """The fewest people whose outcomes must differ to tell one of so many figures apart.
+
+    2^(1 - k) is the least p-value of k people. 6 for one figure at 95 %, 7 for two, 8 for five.
+    """
     return math.ceil(1 + math.log2(num_figures / (1 - confidence)) - 1e-9)
 
 
 def apart(differences: Sequence[Difference], confidence: float) -> list[tuple[float, bool | None]]:
-    """(Holm's p, whether the runs decide differently) of all figures that are shown together; None instead where too
-    few people's outcomes differ to tell."""
+    """(Holm's p, whether the runs decide differently) of all figures shown together.
+
+    None where the outcomes of too few people differ.
+    """
     needed = people_needed(max(1, len(differences)), confidence)
     return [
         (p, p <= 1 - confidence if one.num_differing >= needed else None if one.num_differing else False)
@@ -121,8 +130,11 @@ def apart(differences: Sequence[Difference], confidence: float) -> list[tuple[fl
 
 
 def sign_flip_p(values: NDArray[np.int64]) -> float:
-    """Two-sided p-value of whole-number differences, one a person: the share of all patterns of signs whose sum is at
-    least as far from 0. Exact where the sums are fewer than MAX_LATTICE, else over drawn patterns."""
+    """Two-sided p-value of integer differences, one a person.
+
+    The share of all sign patterns whose sum is at least as far from 0. Exact where the sums are fewer than MAX_LATTICE,
+    else over drawn patterns.
+    """
     d = np.abs(values[values != 0])
     if not len(d):
         return 1.0
@@ -251,8 +263,11 @@ def _errors_at_eer(live: NDArray[np.bool_], p_live: Floats) -> Floats:
 
 
 def _placements(live: NDArray[np.bool_], p_live: Floats) -> Floats:
-    """Of each live video the share of attacks below it, of each attack that of live videos above it, ties as halves;
-    float [n]. The mean over either class is the AUC (DeLong, DeLong and Clarke-Pearson, Biometrics 1988)."""
+    """For each live video the share of attacks below it, and the other way round.
+
+    Float [n]; for each attack the share of live videos above it; ties count half. The mean over either class is the AUC
+    (DeLong, DeLong and Clarke-Pearson, Biometrics 1988).
+    """
     among_all = stats.rankdata(p_live)
     found = np.empty(len(p_live))
     found[live] = (among_all[live] - stats.rankdata(p_live[live])) / (~live).sum()
@@ -273,8 +288,10 @@ def _share(statistic: Callable[[Floats], Floats], num: int, most: int) -> float:
 
 
 def patterns(num: int, most: int, *, seed: int = 0) -> Iterable[Floats]:
-    """Signs, +1 and -1, [r, num] a chunk: all patterns where there are at most `most`, else that many drawn ones, all
-    plus among them."""
+    """Chunks of sign patterns, +1 and -1, [r, num].
+
+    All patterns where there are at most `most`, else that many random ones, with the all-plus pattern among them.
+    """
     chunk = max(1, bootstrap.CHUNK_CELLS // max(num, 1))
     if num < 31 and 2**num <= most:
         for first in range(0, 2**num, chunk):

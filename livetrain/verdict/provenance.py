@@ -1,5 +1,6 @@
-"""What a verdict is of: SHA-256 of the weights, of the lists of videos and of the scores, the code, the way of scoring,
-and how often the test split was looked at before.
+"""What a verdict was made of: weights, videos, scores, code, way of scoring.
+
+SHA-256 of the first three, and how often the test split was evaluated before.
 
     runs/mine/evaluations.jsonl      a line for each evaluation of the run's weights on a test split, wherever it went;
                                      one that is repeated, with the same scores, is no other look
@@ -54,8 +55,11 @@ def of(
 
 
 def scores_digest(scores: Scores) -> str:
-    """SHA-256 of each video's score, whatever the order: of the lines "key,p_live,status" as the scores file has them,
-    sorted. Times are no part of it: a run that is repeated to the bit has the same digest."""
+    """SHA-256 of each video's score, in any order.
+
+    Of the lines "key,p_live,status" as the scores file has them, sorted. Times are no part of it: a run that is
+    repeated to the bit has the same digest.
+    """
     rows = zip(scores.key.tolist(), scores.p_live.tolist(), scores.status.tolist(), strict=True)
     lines = sorted(f"{key},{'' if p != p else repr(p)},{status}\n" for key, p, status in rows)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

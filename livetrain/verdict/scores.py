@@ -28,8 +28,11 @@ LIVE_THRESHOLD = 0.5  # labels from here on are live
 
 @dataclass(frozen=True)
 class Scores:
-    """Columns of equal length n: strings as object arrays; p_live float64 (NaN where failed), label float64 in [0, 1],
-    num_frames int64, seconds float64."""
+    """Scores of videos, as columns of length n.
+
+    Strings are object arrays; p_live float64 (NaN where failed), label float64 in [0, 1], num_frames int64, seconds
+    float64.
+    """
 
     video: NDArray[Any]
     key: NDArray[Any]

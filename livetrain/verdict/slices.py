@@ -18,7 +18,7 @@ from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import USUAL, Interval, Settings
 from livetrain.verdict.scores import Scores
 
-MAX_VALUES = 40  # of a worded attribute that are told apart; the rest is one slice
+MAX_VALUES = 40  # of a worded attribute that are distinguished; the rest is one slice
 
 # Attributes whose values are numbers, cut at the thirds of the split: name → (details' field, format).
 NUMERIC: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -94,7 +94,7 @@ def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings
 
 
 def _attributes(scores: Scores, details: Mapping[str, Details], rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """attribute → the value of each of `rows`, "" where it has none."""
+    """Attribute → the value of each of `rows`, "" where it has none."""
     of = [details.get(key, Details()) for key in scores.key[rows].tolist()]
     live = scores.live[rows]
     found = {"attack type": np.where(live, "", scores.attack_type[rows])}

@@ -77,8 +77,10 @@ class Threshold:
 
 
 def scoring_of(config: Config) -> dict[str, Any]:
-    """What turns a video into a score beside the weights: key of the configuration → value, without keys that have no
-    effect under the others."""
+    """What turns a video into a score beside the weights: key → value.
+
+    Keys that have no effect under the others are not in it.
+    """
     settings, data = config.eval, config.data
     found = {
         "data.image_size": data.image_size,
@@ -170,8 +172,10 @@ def choose(
     may_fit: bool = True,
     made: Made | None = None,
 ) -> Threshold:
-    """The stored threshold, or a new one from dev when there is none, or another criterion is asked for, or the scores
-    were made in another way or with other weights.
+    """The stored threshold, or a new one chosen on dev.
+
+    A new one is chosen where none is stored, another criterion is asked for, or the scores were made in another way or
+    with other weights.
 
     A new one is fitted on the split of the stored one, or on a run's own dev split (`may_fit`), and nowhere else:
     another data set is judged by the threshold that was frozen before it was seen. Raises UserError.
@@ -207,8 +211,10 @@ def find(
     settings: VerdictConfig | None = None,
     weights_sha256: str = "",
 ) -> Threshold | None:
-    """The threshold for scores of `checkpoint` made by `scoring`: beside the weights, or of an evaluation of them in
-    run_dir/evaluations; with `settings` also of that criterion. Where none fits, the one beside the weights, or None.
+    """The threshold that fits scores of `checkpoint` made by `scoring`.
+
+    Stored beside the weights, or with an evaluation of them in run_dir/evaluations; with `settings` also of that
+    criterion. Where none fits, the one beside the weights, or None.
 
     trained: the run's own way of scoring, which that of an older version's file is taken to be. weights_sha256: of
     `checkpoint`; without it, or in older files, weights are known by the name of their folder. Raises UserError.

@@ -54,7 +54,7 @@ def build(
     seed: int = 0,
     chain: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The verdict as a JSON-able dict; rates that cannot be had are None.
+    """The verdict as a JSON-able dict; rates that do not exist are None.
 
     threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
     scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the draws.

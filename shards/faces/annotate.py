@@ -1,6 +1,6 @@
 """`python -m shards faces DIR`: the face of each clip of a shard folder, into faces.arrow beside the index.
 
-While it is under way the folder holds `.faces/` with a line for each clip that is done, so a killed run goes on from
+While it is under way the folder holds `.faces/` with a line for each clip that is done, so a killed run continues from
 there. faces.arrow is written before dataset.json lists it: a folder never lists what it does not hold. What comes out
 does not depend on the number of processes.
 """
@@ -51,8 +51,11 @@ class Options:
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One clip: its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames
-    to look at, its rotation, and what its samples stand for."""
+    """One clip to find the face in.
+
+    Its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames to look at,
+    its rotation, and its colours.
+    """
 
     tar: Path
     media: tuple[tuple[int, int], ...]
@@ -135,8 +138,8 @@ def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> l
         return None
     changed = [name for name, value in about.items() if known.get(name) != value]
     if changed:
-        told = ", ".join(f"{name}: {known.get(name)}" for name in changed)
-        raise UserError(f"{folder}: has faces found in another way ({told}); give --overwrite to replace them")
+        message = ", ".join(f"{name}: {known.get(name)}" for name in changed)
+        raise UserError(f"{folder}: has faces found in another way ({message}); give --overwrite to replace them")
     return table["reason"].to_pylist()
 
 

@@ -37,8 +37,10 @@ SCHEMA = pa.schema(
 
 
 def write(path: Path, tracks: Sequence[Track | None], reasons: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Write the tracks, and the reasons where there is none, atomically, with `about` (JSON) as metadata; the same give
-    the same bytes."""
+    """Write tracks, and reasons where there is none, atomically.
+
+    `about` (JSON) is the metadata; the same content gives the same bytes.
+    """
     columns = [
         pa.array([[] if t is None else t.frames for t in tracks], SCHEMA.field("frames").type),
         pa.array([[] if t is None else t.boxes.reshape(-1) for t in tracks], SCHEMA.field("boxes").type),
@@ -52,7 +54,7 @@ def write(path: Path, tracks: Sequence[Track | None], reasons: Sequence[str], ab
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Map a faces.arrow into memory: a table of SCHEMA, and what `write` was told about it.
+    """Map a faces.arrow into memory: a table of SCHEMA, and what `write` recorded about it.
 
     Raises FileNotFoundError; UserError when it is no such file.
     """

@@ -24,8 +24,11 @@ LACKING = "faces need the packages dlib-bin and face-recognition-models: pip ins
 
 @dataclass(frozen=True)
 class Detections:
-    """Faces of one picture, most certain first. boxes: float32 [n, 4], top, left, bottom, right in pixels (they may
-    reach beyond the picture). scores: float32 [n], above 0; 1 is a good one."""
+    """Faces of one picture, most certain first.
+
+    boxes: float32 [n, 4], top, left, bottom, right in pixels (they may reach beyond the picture). scores: float32 [n],
+    above 0; 1 is a good one.
+    """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -39,12 +42,16 @@ class FaceModel(Protocol):
         """Detector and version, as recorded beside its boxes."""
 
     def detect(self, picture: NDArray[np.uint8], upsample: int = 0) -> Detections:
-        """Faces of an upright RGB picture, uint8 [height, width, 3]. `upsample`: how often it is enlarged twofold
-        before, to find small faces; each time costs four times as much."""
+        """Faces of an upright RGB picture, uint8 [height, width, 3].
+
+        `upsample`: how often it is enlarged twofold before, to find small faces; each time costs four times as much.
+        """
 
     def embed(self, picture: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The identity of the face in `box` ([4], as `detect` gives it): float32 [128], Euclidean distances. Above
-        about 0.6 are different people (dlib's own threshold)."""
+        """The identity of the face in `box` ([4], as `detect` gives it): float32 [128], Euclidean distances.
+
+        Above about 0.6 are different people (dlib's own threshold).
+        """
 
 
 @functools.lru_cache(maxsize=1)

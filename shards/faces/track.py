@@ -23,8 +23,10 @@ Seen = tuple[int, NDArray[np.float32], float]  # position of the frame, box, sco
 
 @dataclass(frozen=True)
 class Track:
-    """A face at k frames. frames: int32 [k], ascending. boxes: float32 [k, 4], top, left, bottom, right in [0, 1] of
-    the upright frame, smoothed. scores: float32 [k], of the detection; 0 where there was none and the box is filled in.
+    """A face at k frames.
+
+    frames: int32 [k], ascending. boxes: float32 [k, 4], top, left, bottom, right in [0, 1] of the upright frame,
+    smoothed. scores: float32 [k], of the detection; 0 where there was none and the box is filled in.
     """
 
     frames: NDArray[np.int32]
@@ -77,8 +79,10 @@ def link(detections: Sequence[Detections]) -> list[Seen]:
 
 
 def smooth(seen: Sequence[Seen], frames: NDArray[np.integer]) -> Track:
-    """The track at all of `frames` (int [k]): gaps interpolated, the ends held, then a running median of 3 (against a
-    wrong box) and weights 1/4, 1/2, 1/4 (against steps of the detector's scale), of centre and logarithm of the size.
+    """The track at all of `frames` (int [k]), filled and smoothed.
+
+    Gaps are interpolated, the ends held, then a running median of 3 (against a wrong box) and weights 1/4, 1/2, 1/4
+    (against steps of the detector's scale), of centre and logarithm of the size.
     """
     from scipy.ndimage import convolve1d, median_filter
 

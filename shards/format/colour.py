@@ -50,8 +50,10 @@ FLAGS = "flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp:sws_dither=
 
 @dataclass(frozen=True)
 class Colours:
-    """How samples become RGB. matrix: of MATRICES, or "rgb" where samples are RGB already. transfer: "sdr", "pq" or
-    "hlg"; for information."""
+    """How samples become RGB.
+
+    matrix: of MATRICES, or "rgb" where samples are RGB already. transfer: "sdr", "pq" or "hlg"; for information.
+    """
 
     matrix: str
     is_full_range: bool
@@ -93,8 +95,10 @@ _DALI = {
 
 
 def correction(colours: Colours) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(M, t), float32 [3, 3] and [3]: M @ rgb + t is the right RGB of one that NVDEC through DALI made of a stream that
-    states the range `colours` has."""
+    """(M, t), float32 [3, 3] and [3]: M @ rgb + t corrects the RGB of NVDEC through DALI.
+
+    Of a stream that states the range `colours` has.
+    """
     theirs, black = _DALI[colours.is_full_range]
     ours, offset = colours.equation()
     moved = ours @ (np.array([black, 127.5, 127.5]) - offset)
@@ -155,15 +159,21 @@ class ToRgb:
 
 
 def _around(first: int, last: int, side: int) -> tuple[int, int]:
-    """(start, length) of the part of a side that [first, last) is converted from: two pixels more at both ends, where
-    there are any (a sample of chroma, for what lies in between), even, and not too short for libswscale."""
+    """(start, length) of the part of a side that [first, last) is converted from.
+
+    Two pixels more at both ends, where there are any (a sample of chroma, for what lies in between), even, and not too
+    short for libswscale.
+    """
     start = max(0, min(first - first % 2 - 2, side - SHORTEST))
     return start, min(side, max(last + last % 2 + 2, start + SHORTEST)) - start
 
 
 def _padded(frame: Any) -> Any:
-    """The frame, its last rows and columns repeated until chroma is half of luma exactly and no side too short: else
-    libswscale 9.5 does not interpolate in the middle (up to 200 levels off)."""
+    """The frame with its last rows and columns repeated until libswscale takes it.
+
+    Chroma is then half of luma exactly and no side too short: else libswscale 9.5 does not interpolate in the middle
+    (up to 200 levels off).
+    """
     across, down = _subsampling(frame.format.name)
     if not (across or down) or not _has_planes(frame.format):
         return frame

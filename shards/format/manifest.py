@@ -78,14 +78,19 @@ def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
 
 
 def before(path: Path) -> Path:
-    """Where the old content of a file of a shard folder is while several of them change: with dataset.json as it was,
-    it is the whole that was there."""
+    """Where the old content of a file is while several files of a shard folder change.
+
+    With dataset.json as it was, it is the complete old folder.
+    """
     return path.with_name(f".{path.name}.before")
 
 
 def current(path: Path, sha256: str) -> Path:
-    """The file at `path`, or what was there before a change that did not reach dataset.json, whichever has this
-    SHA-256. Raises UserError where neither has; FileNotFoundError where there is none."""
+    """The file at `path`, or its old content, whichever has this SHA-256.
+
+    The old one after a change that did not reach dataset.json. Raises UserError where neither has; FileNotFoundError
+    where there is none.
+    """
     if file_sha256(path) == sha256:
         return path
     if before(path).exists() and file_sha256(before(path)) == sha256:
@@ -98,8 +103,10 @@ def current(path: Path, sha256: str) -> Path:
 
 @contextlib.contextmanager
 def changing(folder: Path, names: Sequence[str]) -> Iterator[None]:
-    """Change files that dataset.json names, and dataset.json last: a reader has all of them as they were, or all as
-    they are to be, also if this process is killed on the way."""
+    """Change files that dataset.json names, and dataset.json last.
+
+    A reader has all of them as they were, or all as they are to be, also if this process is killed in between.
+    """
     content = read(folder)
     for name in names:
         path, old = folder / name, before(folder / name)

@@ -86,6 +86,7 @@ class Probe:
 
 def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame], Any] | None = None) -> Probe:
     """Decode all of a video file's bytes and describe it; if `quick`, only its first frame where packets tell the rest.
+
     `on_frame` is given each frame that is decoded.
 
     Raises RejectedVideo when it is empty, is no video, is cut short, has no frame, fails to decode, or changes its
@@ -246,8 +247,9 @@ def timing(times: list[float], num_frames: int, stated_fps: float) -> tuple[floa
 
 
 def open_container(data: bytes) -> Any:
-    """The bytes of a media file as an open PyAV container, which decodes no frame above MAX_PIXELS. Raises
-    av.FFmpegError, ValueError.
+    """The bytes of a media file as an open PyAV container, which decodes no frame above MAX_PIXELS.
+
+    Raises av.FFmpegError, ValueError.
 
     Titles and the like may be in any encoding: they are not read.
     """
@@ -255,8 +257,9 @@ def open_container(data: bytes) -> Any:
 
 
 def best_stream(container: Any) -> av.VideoStream:
-    """The video among a file's streams, as FFmpeg chooses it (sound and covers may come first), to decode in one
-    thread. Raises ValueError when there is none that can be decoded.
+    """The video among a file's streams, as FFmpeg chooses it.
+
+    Sound and covers may come first. It decodes in one thread. Raises ValueError when there is none that can be decoded.
     """
     stream = container.streams.best("video")
     if stream is None:

@@ -99,9 +99,11 @@ def summary(rows: Sequence[Row]) -> str:
     people = {(row.domain, row.subject) for row in rows if row.subject}
     splits = Counter(row.split for row in rows if row.split)
     unknown = sum(not row.subject for row in rows)
-    told = [f"{len(rows):,} videos of {len(people) or 'unknown'} people"]
+    message = [f"{len(rows):,} videos of {len(people) or 'unknown'} people"]
     if people and unknown:
-        told[0] += f"; of {unknown:,} videos the person is not known"
-    told.append("; ".join(f"{name} {count:,}" for name, count in sorted(kinds.items())))
-    told.append("splits: " + (", ".join(f"{name} {count:,}" for name, count in sorted(splits.items())) or "none yet"))
-    return "\n".join(told)
+        message[0] += f"; of {unknown:,} videos the person is not known"
+    message.append("; ".join(f"{name} {count:,}" for name, count in sorted(kinds.items())))
+    message.append(
+        "splits: " + (", ".join(f"{name} {count:,}" for name, count in sorted(splits.items())) or "none yet")
+    )
+    return "\n".join(message)

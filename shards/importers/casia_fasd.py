@@ -1,11 +1,12 @@
-"""CASIA-FASD: 600 videos of 50 people, official splits train and test, and no dev: `shards split DIR
---protocol carve_dev` makes one.
+"""CASIA-FASD: 600 videos of 50 people.
+
+Official splits train and test, and no dev: `shards split DIR --protocol carve_dev` makes one.
 
     {train,test}_release/<person>/{1 … 8,HR_1 … HR_4}.avi
     1, 2, HR_1 live    3, 4, HR_2 warped photo    5, 6, HR_3 photo with eyes cut out    7, 8, HR_4 video on a tablet
     odd numbers: the low-quality camera; even ones: the normal one; HR_: the high-resolution one
 
-Source: Zhang et al., "A face antispoofing database with diverse attacks", ICB 2012. People are numbered anew in each
+Source: Zhang et al., "A face antispoofing database with diverse attacks", ICB 2012. People are numbered again in each
 folder: person 1 of train and person 1 of test are two people.
 """
 

@@ -68,8 +68,11 @@ def attack(is_live: bool, kind: str) -> str:
 
 
 def read_list(root: Path, names: Sequence[str]) -> tuple[Path, list[str]] | None:
-    """(path, words) of the first of the text files `names` found anywhere below `root`, words separated by blanks,
-    commas or lines; None when there is none. Raises UserError for a file that is no text."""
+    """(path, words) of the first of the text files `names` found anywhere below `root`.
+
+    Words are separated by spaces, commas or lines; None when there is no such file. Raises UserError for a file that is
+    no text.
+    """
     for name in names:
         for path in sorted(root.rglob(name)):
             return path, re.split(r"[\s,;]+", read_text(path).replace("\\", "/").strip(" \t\r\n,;"))

@@ -1,5 +1,6 @@
-"""MSU-MFSD: 280 videos of 35 people; official splits train and test by lists of people, and no dev: `shards split
-DIR --protocol carve_dev` makes one.
+"""MSU-MFSD: 280 videos of 35 people.
+
+Official splits train and test by lists of people, and no dev: `shards split DIR --protocol carve_dev` makes one.
 
     scene01/real/real_client001_{android,laptop}_SD_scene01.{mp4,mov}
     scene01/attack/attack_client001_{android,laptop}_SD_{ipad_video,iphone_video,printed_photo}_scene01.{mp4,mov}

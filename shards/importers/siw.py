@@ -1,5 +1,6 @@
-"""SiW, Spoof in the Wild: 4478 videos of 165 people; 90 people train, 75 test, and no dev: `shards split DIR
---protocol carve_dev` makes one.
+"""SiW, Spoof in the Wild: 4478 videos of 165 people.
+
+90 people train, 75 test, and no dev: `shards split DIR --protocol carve_dev` makes one.
 
     {Train,Test}/{live,spoof}/<person>/SubjectID-SensorID-TypeID-MediumID-SessionID.{mov,mp4}, such as 001-1-1-1-1.mov
     Sensor 1 Canon EOS T6, 2 Logitech C920    Type 1 live, 2 print, 3 replay    Medium: which print, which screen

@@ -1,8 +1,8 @@
-"""What a sample keeps of its video, one module a store:
+"""What a sample keeps of its video, one module a store.
 
     original    the file's bytes, untouched
-    remux       the same pictures without encoding them anew: no sound, index in front, whole macroblocks for NVDEC
-    transcode   encoded anew: smaller, key frames closer together
+    remux       the same pictures without re-encoding them: no sound, index in front, whole macroblocks for NVDEC
+    transcode   re-encoded: smaller, key frames closer together
     frames      a few JPEGs
 
 Each has `store(data, facts, media) -> Stored`, a pure function of a file's bytes, what `probe` found in it, and the

@@ -14,16 +14,20 @@ def evenly_spaced(num_frames: int, count: int) -> list[int]:
 
 
 def scaled_size(width: int, height: int, short_side: int, long_side: int = 0, multiple: int = 1) -> tuple[int, int]:
-    """Width and height with the short and the long side at most that many pixels (0: no limit), never enlarged but to
-    the nearest `multiple`."""
+    """Width and height within limits of the short and the long side, in pixels.
+
+    0: no limit. Never enlarged but to the nearest `multiple`.
+    """
     limits = [(short_side, min(width, height)), (long_side, max(width, height))]
     scale = min([1.0, *(limit / side for limit, side in limits if limit)])
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))  # type: ignore[return-value]
 
 
 def aspect_at(facts: Probe, width: int, height: int) -> float:
-    """A pixel's width over its height in an upright picture of `width` x `height`, so that a player shows the same
-    shape as of the video."""
+    """A pixel's width over its height in an upright picture of `width` x `height`.
+
+    So that a player shows the same shape as of the video.
+    """
     shape = facts.width * facts.sample_aspect_ratio / facts.height
     return (1 / shape if facts.rotation in (90, 270) else shape) * height / width
 

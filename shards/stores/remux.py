@@ -3,7 +3,7 @@
 A stream whose coded size (whole macroblocks) is not its shown size makes NVDEC through DALI set up a decoder for every
 clip: 80 in place of 242 wanted frames/s at 1080p on an H100. Here the crop is taken out of the sequence parameter set
 and the container says the coded size too; the index keeps the size to show, `width` x `height` from the upper left
-corner, and the graph cuts it out. Nothing is encoded anew.
+corner, and the graph cuts it out. Nothing is re-encoded.
 
 It is believed only after both files have been decoded, and every frame's samples and what they stand for (range,
 matrix, rotation) compared. What cannot be done (a codec that MP4 does not hold, a crop at the left, anything that would

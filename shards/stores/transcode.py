@@ -1,8 +1,8 @@
-"""The video encoded anew as H.264 or HEVC in MP4: upright, smaller if wanted, a key frame every so many frames.
+"""The video re-encoded as H.264 or HEVC in MP4: upright, smaller if wanted, a key frame every so many frames.
 
 Decoded frames run through one FFmpeg filter graph (turn upright, scale, convert), single-threaded and with the
 bit-exact code paths. Sides are multiples of 16: where the coded size is not the shown one, NVDEC through DALI makes a
-decoder anew for every clip.
+new decoder for every clip.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
 
 
 def encode(data: bytes, facts: Probe, media: Media) -> bytes:
-    """The bytes of the new file. Frame times are kept, sound is dropped, and there are no B-frames: a wanted frame
-    never waits for a later one."""
+    """The bytes of the new file.
+
+    Frame times are kept, sound is dropped, and there are no B-frames: a wanted frame never waits for a later one.
+    """
     codec = media.codec or "h264"
     width, height = scaled_size(*upright_size(facts), media.short_side, media.long_side, BLOCK)
     target = io.BytesIO()
@@ -81,8 +83,11 @@ def encode(data: bytes, facts: Probe, media: Media) -> bytes:
 
 
 def kept_colours(facts: Probe) -> Colours:
-    """What the encoded stream states: the matrix of the source, which a smaller picture would no longer be taken for;
-    of RGB, that of its size. Limited range, which every reader takes for granted."""
+    """The colours that the encoded stream states.
+
+    The matrix of the source, which a smaller picture would otherwise not be assumed to have; of RGB, that of its size.
+    Limited range, which every reader takes for granted.
+    """
     matrix = facts.matrix
     if matrix == RGB:
         matrix = "bt709" if facts.height >= HD_LINES else "bt601"
@@ -92,8 +97,10 @@ def kept_colours(facts: Probe) -> Colours:
 def _filtered(
     frames: Iterator[av.VideoFrame], stream: av.VideoStream, facts: Probe, kept: Colours, width: int, height: int
 ) -> Iterator[av.VideoFrame]:
-    """Frames turned upright, scaled to width x height and converted to 4:2:0 of the colours `kept`. Interlaced ones
-    stay as woven."""
+    """Frames turned upright, scaled to width x height and converted to 4:2:0 of the colours `kept`.
+
+    Interlaced ones stay as woven.
+    """
     graph = None
     for frame in frames:
         if graph is None:

@@ -32,8 +32,10 @@ FLAGS = (
 
 @contextlib.contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own that logs every request. Skips where there is none, unless
-    LIVETRAIN_REQUIRE_BROWSER=1."""
+    """A browser with a profile of its own that logs every request.
+
+    Skips where there is none, unless LIVETRAIN_REQUIRE_BROWSER=1.
+    """
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         assert os.environ.get("LIVETRAIN_REQUIRE_BROWSER") != "1", "chromium or chromedriver is missing"

@@ -1,4 +1,4 @@
-"""Checkpoints in the background: the copy is of the moment, failures are told and survived, kills leave a whole one."""
+"""Checkpoints in the background: a copy of the moment, reported failures, and whole after kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints as one file: the same tensors, and what cannot be had is told."""
+"""Checkpoints as one file: the same tensors, and what cannot be loaded is reported."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_batch_statistics_are_the_first_processs(tmp_path: Path) -> None:
 def test_an_old_checkpoint_that_cannot_be_removed_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is in use on NFS: it is told, and the next save removes it."""
+    """A file that is in use on NFS: it is reported, and the next save removes it."""
     import errno
 
     def save(step: int) -> list[str]:

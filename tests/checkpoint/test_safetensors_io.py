@@ -56,7 +56,7 @@ def make_whole() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in WHOLE.items()}
 
 
-def in_shards(rank: int, world: int, folder: Path, store: Path, told: Any) -> None:
+def in_shards(rank: int, world: int, folder: Path, store: Path, message: Any) -> None:
     """A process that writes its shards of `WHOLE` with what is in the folder already read into shards first."""
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
@@ -74,7 +74,7 @@ def in_shards(rank: int, world: int, folder: Path, store: Path, told: Any) -> No
         shard.to_local().zero_()
     safetensors_io.write(folder, copied, rank)
     distributed.barrier()
-    told.put(right)
+    message.put(right)
     distributed.destroy_process_group()
 
 
@@ -83,12 +83,12 @@ def test_shards_of_three_processes_are_read_by_two_and_by_one(tmp_path: Path) ->
     folder.mkdir()
     context = multiprocessing.get_context("forkserver")
     for world in (3, 2):
-        told = context.Queue()
-        arguments = (world, folder, tmp_path / f"store-{world}", told)
+        message = context.Queue()
+        arguments = (world, folder, tmp_path / f"store-{world}", message)
         processes = [context.Process(target=in_shards, args=(rank, *arguments)) for rank in range(world)]
         for process in processes:
             process.start()
-        assert [told.get(timeout=50) for _ in range(world)] == [True] * world
+        assert [message.get(timeout=50) for _ in range(world)] == [True] * world
         for process in processes:
             process.join(10)
         found = safetensors_io.Stored(folder).read(list(WHOLE))

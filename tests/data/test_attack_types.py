@@ -1,4 +1,4 @@
-"""What the second head learns to name: live, or one of the attack types it was told."""
+"""What the second head learns to name: live, or one of the attack types it was given."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Each augmentation, alone: off it changes nothing, on it does what its name says, and its parameters keep their
-range."""
+"""Each augmentation, alone: off it changes nothing, on it does what its name says, within its range."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_frames_are_counted_where_timestamps_do_not_tell(video: bytes) -> None:
     [
         ({"g": "6", "bf": "0"}, [50, 52], 5),  # from the key frame 48
         ({"g": "6", "bf": "0"}, [2, 20, 45], 3 + 3 + 4),  # three GOPs, nothing between them
-        ({"g": "6", "bf": "0"}, [5, 6], 7),  # neighbours: the decoder goes on
+        ({"g": "6", "bf": "0"}, [5, 6], 7),  # neighbours: the decoder continues
         ({"g": "60", "bf": "0"}, [0, 9], 10),
     ],
 )

@@ -26,7 +26,7 @@ PLAIN |= {"width": 320, "height": 240, "is_range_coded": True}
         ({"is_range_coded": False}, "cpu"),  # NVDEC does not read what the container adds
         ({"codec": "mpeg4"}, "cpu"),  # another inverse transform: other pixels
         ({"pixel_format": "yuvj420p"}, "nvdec"),
-        ({"codec": "vp9"}, "cpu"),  # hidden frames: wrong pictures without a word
+        ({"codec": "vp9"}, "cpu"),  # hidden frames: wrong pictures silently
         ({"codec": "vp8"}, "cpu"),
         ({"codec": "av1"}, "cpu"),
         ({"codec": "mjpeg", "pixel_format": "yuvj420p"}, "cpu"),

@@ -181,8 +181,7 @@ def test_jpeg_frames_take_the_same_way() -> None:
 
 
 def test_video_files_take_the_same_way(tmp_path: Path) -> None:
-    """DALI's own decoder in the graph against PyAV's frames: the path NVDEC takes, with the codec DALI's CPU side
-    has."""
+    """DALI's own decoder in the graph against PyAV's frames: NVDEC's path, with the codec DALI's CPU side has."""
     options = {"cpu-used": "8", "deadline": "realtime", "g": "8"}
     data = write_video(tmp_path / "a.webm", 24, codec="libvpx-vp9", height=96, width=128, options=options).read_bytes()
     wanted = np.array([[2, 13, 13], [23, 0, 7]])
@@ -207,7 +206,8 @@ def correcting(rgb: np.ndarray, colours: Colours) -> Any:
 @pytest.mark.parametrize("matrix", test_colour.WEIGHTS)
 def test_dalis_colours_become_those_of_the_stream(matrix: str, full: bool) -> None:
     """DALI reads all streams by BT.601, with 127.5 for grey chroma (its numbers, in float64, rounded and clipped as it
-    does), and the graph sets that right: within a level where nothing was clipped."""
+    does), and the graph sets that right: within a level where nothing was clipped.
+    """
     rng = np.random.default_rng(0)
     kr, kb = test_colour.WEIGHTS[matrix]
     red, green, blue = rng.uniform(60, 180, (3, 64, 64))

@@ -119,7 +119,7 @@ def test_an_ensemble_says_what_its_members_said(tmp_path: Path) -> None:
     from livetrain.inference.ensemble import notices
 
     runs = [tmp_path / name for name in ("a", "b", "c")]
-    for folder, told in zip(runs, (["LEAK: x"], [], ["LEAK: x", "LEAK: y"]), strict=True):
+    for folder, message in zip(runs, (["LEAK: x"], [], ["LEAK: x", "LEAK: y"]), strict=True):
         folder.mkdir()
-        (folder / "verdict.json").write_text(json.dumps({"notices": told}))
+        (folder / "verdict.json").write_text(json.dumps({"notices": message}))
     assert notices([*runs, tmp_path / "checkpoint"]) == ["LEAK: x", "LEAK: y"]

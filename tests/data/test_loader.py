@@ -264,7 +264,7 @@ def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monk
 def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DALI's decoder takes no H.264 on the CPU, as NVDEC takes no 4:2:2: the clips come all the same, and are told."""
+    """DALI's decoder takes no H.264 on the CPU, as NVDEC takes no 4:2:2: the clips come anyway, reported."""
     monkeypatch.setattr(Loader, "_decoder", lambda self, row: "cpu" if row in self.refusals.rows else "nvdec")
     loader = make_loader(make_config(demo_shards))
     batches = read(loader)
@@ -332,7 +332,8 @@ def test_every_batch_is_handed_over_by_the_loaders_stream(demo_shards: Path, mon
 
 def test_frames_and_videos_show_the_same_pictures(demo_shards: Path, frame_shards: Path) -> None:
     """Evaluation frames of a stored clip are near those of its video (JPEG rounding, neighbouring frames), upright
-    both."""
+    both.
+    """
     as_video, as_frames = (clips_by_key(make_config(shards)) for shards in (demo_shards, frame_shards))
     assert as_video.keys() == as_frames.keys()
     distances = [(as_video[key] - as_frames[key]).abs().mean().item() for key in as_video]

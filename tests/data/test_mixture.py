@@ -40,7 +40,7 @@ def test_shares_are_exact_in_every_block_and_samples_come_in_turn(counts: list[i
         seen = np.bincount(found[here] - first, minlength=count)
         assert seen.max() - seen.min() <= 1, "none comes again before all have come"
         pairs = set(zip(epochs[here].tolist(), found[here].tolist(), strict=True))
-        assert len(pairs) == here.sum(), "a sample that comes again is augmented anew: it has another epoch"
+        assert len(pairs) == here.sum(), "a sample that comes again is augmented again: it has another epoch"
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,5 +1,4 @@
-"""The keyed permutation: a bijection for any size, another one for any key, evenly mixed, and answerable at any
-point."""
+"""The keyed permutation: a bijection for any size, another for any key, evenly mixed, at any point."""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ def test_a_billion_items_need_no_list() -> None:
 
 
 def test_positions_are_spread_evenly() -> None:
-    """Where item 0 of 12 lands over 6000 keys: chi-square with 11 degrees of freedom stays under its 0.001 tail,
-    31.3."""
+    """Where item 0 of 12 lands over 6000 keys: chi-square, 11 degrees of freedom, under its 0.001 tail, 31.3."""
     n, keys = 12, 6000
     counts = np.zeros((n, n))
     for epoch in range(keys):

@@ -265,7 +265,7 @@ def test_shards_built_again_are_downloaded_again(
     assert_same_bytes(open_remote(config), Dataset.open(tmp_path / "new"))
 
 
-# --- when it cannot be had --------------------------------------------------------------------------------------------
+# --- when it cannot be read -------------------------------------------------------------------------------------------
 
 
 def test_a_server_that_stays_down(config: Config, server: FileServer, demo_shards: Path) -> None:
@@ -354,8 +354,8 @@ def test_what_cannot_be_opened_is_a_users_mistake(
         open_remote(config)
     server.plan("dataset.json", *[fault] * 6)
     assert entrypoint.run(lambda: len(open_remote(config))) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[-1].startswith(f"error: {server.url}") and not any("Traceback" in line for line in told)
+    message = capsys.readouterr().err.splitlines()
+    assert message[-1].startswith(f"error: {server.url}") and not any("Traceback" in line for line in message)
 
 
 @pytest.mark.parametrize("name", ["index.arrow", "rejected.csv"])
@@ -620,7 +620,7 @@ def test_no_more_is_announced_than_half_of_the_cache_holds(config: Config, serve
 
 
 def wait_until_idle(dataset: Dataset) -> None:
-    """Until the background has downloaded what it was told to: its threads end when nothing is wanted any more."""
+    """Until the background has downloaded what it was asked to: its threads end when nothing is needed any more."""
     assert isinstance(dataset.shard_sets[0].reader, shard_reader.RemoteReader)
     for worker in list(dataset.shard_sets[0].reader._workers):
         worker.join(60)

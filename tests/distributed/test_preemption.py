@@ -1,4 +1,4 @@
-"""Runs that are stopped and killed, and go on to the same bits, through `livetrain train` as a cluster's job starts it.
+"""Stopped and killed runs resume to the same bits, through `livetrain train` as a cluster's job starts it.
 
 tests/training/test_resume.py does it in seconds and more often, without the launcher.
 """
@@ -142,8 +142,11 @@ def test_ctrl_c_stops_all_processes_once(demo_shards: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_do_not_outlive_a_launcher_that_is_killed(processes: int, demo_shards: Path, tmp_path: Path) -> None:
-    """They stop: nobody would tell them to later. One is saved; several have lost the store they report parts of a
-    checkpoint through, which is the launcher's, and leave what was saved before."""
+    """They stop: nobody would tell them to later.
+
+    One is saved; several have lost the store they report parts of a checkpoint through, which is the launcher's, and
+    leave what was saved before.
+    """
     run, log = tmp_path / "run", tmp_path / "log"
     options = ("train.max_steps=10000", "train.save_every_steps=2")
     process = start(demo_shards, run, *options, log=log, processes=processes)

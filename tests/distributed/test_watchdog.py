@@ -18,9 +18,13 @@ def beat(rank: int, step: int, time: float = 1.0e9) -> Beat:
 
 
 def test_blame_is_on_the_fewest_updates_then_the_longest_silence() -> None:
-    told = blame([beat(0, 8), beat(1, 7, 1.0e9 + 5), beat(2, 7), beat(3, 8)])
-    assert told.startswith("Farthest behind: rank 2 on node2 (pid 102): training, 7 updates done")
-    assert told.index("rank 2") < told.index("rank 1 ") and "2 ranks are ahead" in told and "rank 3" not in told
+    message = blame([beat(0, 8), beat(1, 7, 1.0e9 + 5), beat(2, 7), beat(3, 8)])
+    assert message.startswith("Farthest behind: rank 2 on node2 (pid 102): training, 7 updates done")
+    assert (
+        message.index("rank 2") < message.index("rank 1 ")
+        and "2 ranks are ahead" in message
+        and "rank 3" not in message
+    )
     assert "and 3 more" in blame([beat(rank, 1) for rank in range(7)])
     assert blame([]) == "No heartbeat was written"
 

@@ -75,8 +75,10 @@ def test_the_verdict_carries_its_chain(run: Path) -> None:
 
 
 def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
-    """Of the same videos, wherever the evaluation went. The same scores again are no other look; other videos count
-    apart; a torn line is passed over."""
+    """Of the same videos, wherever the evaluation went.
+
+    The same scores again are no other look; other videos count apart; a torn line is passed over.
+    """
     dev, test = (make_scores([("live", 0.9), ("print", 0.1)], [name, name]) for name in "ab")
     other = make_scores([("live", 0.9)] * 3)
 

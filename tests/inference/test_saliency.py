@@ -99,10 +99,10 @@ def test_the_verb_puts_the_worst_clips_into_the_report(
     run = tmp_path / "run"
     shutil.copytree(plain, run)
     assert cli.main(["saliency", str(run), "clips=2"]) == 0, capsys.readouterr().err
-    told = json.loads((run / page.SALIENCY / "saliency.json").read_text())
-    assert len(told["clips"]) == 2
+    message = json.loads((run / page.SALIENCY / "saliency.json").read_text())
+    assert len(message["clips"]) == 2
     scored = {line.split(",")[1]: line.split(",")[2] for line in (run / "scores" / "test.csv").read_text().splitlines()}
-    for clip in told["clips"]:
+    for clip in message["clips"]:
         assert clip["p_live"] == pytest.approx(float(scored[clip["key"]]), abs=1e-4)
         assert (run / page.SALIENCY / clip["file"]).stat().st_size > 1000
     assert (run / "report.html").read_text().count("Saliency of the frames of") == 2

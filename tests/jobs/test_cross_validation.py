@@ -29,7 +29,7 @@ def folds(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(arguments: Sequence[str]) -> int:
-    """In this process; what the launcher does is told in other tests."""
+    """In this process; what the launcher does is in other tests."""
     train_here(load_config([], arguments, warn=lambda line: None))
     return 0
 

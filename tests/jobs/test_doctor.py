@@ -153,9 +153,9 @@ def test_nodes_through_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_check_that_breaks_is_a_failure_and_the_others_go_on() -> None:
-    told: list[Finding] = []
-    found = doctor.examine([("a", lambda: 1 / 0), ("b", lambda: Finding("b", "ok", "fine"))], told.append)  # type: ignore[list-item]
-    assert told == found and [item.level for item in found] == ["fail", "ok"]
+    message: list[Finding] = []
+    found = doctor.examine([("a", lambda: 1 / 0), ("b", lambda: Finding("b", "ok", "fine"))], message.append)  # type: ignore[list-item]
+    assert message == found and [item.level for item in found] == ["fail", "ok"]
     assert found[0].seen == "ZeroDivisionError: division by zero"
 
 

@@ -27,9 +27,9 @@ def test_a_script_hands_its_configuration_and_the_arguments_on(name: str, tmp_pa
     (project / "launch").symlink_to(REPO / "launch")
     environment = {key: value for key, value in os.environ.items() if key != "ACCELERATE_USE_CPU"}
     script = [str(project / "launch" / f"{name}.sh"), "configs/base.yaml", "name=a b"]
-    told = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    message = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     use_cpu = "1" if name == "two_cpus" else ""
-    assert told == f"{use_cpu}|-m livetrain.cli train --config_file launch/{name}.yaml configs/base.yaml name=a b\n"
+    assert message == f"{use_cpu}|-m livetrain.cli train --config_file launch/{name}.yaml configs/base.yaml name=a b\n"
     assert yaml.safe_load((REPO / "launch" / f"{name}.yaml").read_text())["num_processes"] == WAYS[name]
 
 
@@ -121,3 +121,20 @@ def test_the_manifest_for_kubernetes(tmp_path: Path) -> None:
         env=os.environ | environment | {"JOB_COMPLETION_INDEX": "1"},
     ).stdout  # fmt: skip
     assert said == f"1 of 2 at {environment['HEAD']}: {' '.join(container['args'])}\n"
+
+
+@pytest.mark.parametrize("name", ["", "one_cpu.yaml", "two_cpus.yaml"])
+def test_accelerate_has_no_default_to_warn_about(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value that it would choose and list on six lines is set before."""
+    from accelerate.commands import launch as accelerates
+
+    from livetrain.jobs import launch
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    warned: list[str] = []
+    monkeypatch.setattr(accelerates.logger, "warning", warned.append)
+    options = ["--config_file", str(REPO / "launch" / name)] if name else []
+    parsed = accelerates.launch_command_parser().parse_args([*options, "script.py"])
+    launch._set_defaults(parsed)
+    accelerates._validate_launch_command(parsed)
+    assert warned == [] and parsed.num_processes == (2 if name == "two_cpus.yaml" else 1)

@@ -102,7 +102,8 @@ def test_a_lost_node_may_come_back(
     demo_shards: Path, tmp_path: Path, started: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Node 1 is killed as a whole; node 0 starts again by itself, waits for it, and the run ends as one that nothing
-    happened to."""
+    happened to.
+    """
     monkeypatch.setenv("RESTART_AFTER", "0")
     run, port = tmp_path / "run", free_port()
     keys = ("train.max_steps=40", "train.save_every_steps=5")

@@ -81,7 +81,7 @@ def test_bayes_comes_nearer_than_chance(tmp_path: Path) -> None:
         informed.append(max(values))
         blind.append(max(quality(random_options(loaded, seed, trial)) for trial in range(20)))
     assert sum(informed) > sum(blind)
-    study.tell(study.ask(), math.nan)  # a trial that failed has no figure; the search goes on
+    study.tell(study.ask(), math.nan)  # a trial that failed has no figure; the search continues
     assert study.options(study.ask())
 
 
@@ -98,7 +98,7 @@ def test_a_study_goes_on_where_it_was_and_hands_a_trial_to_one_process(tmp_path:
 
 
 def test_no_command_draws_what_another_one_drew(tmp_path: Path) -> None:
-    """Two at once, and one that goes on, while too few trials have ended for a model: all options differ."""
+    """Two at once, and one that continues, while too few trials have ended for a model: all options differ."""
     loaded = load_sweep(write(tmp_path, RANDOM.replace("random", "bayes")))
     drawn = []
     for _ in range(3):
@@ -189,8 +189,10 @@ def test_shipped_sweeps_load_here_and_in_wandb(path: Path) -> None:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Trials are not trained, but leave what training leaves: config.yaml, a dev figure of their own, a verdict. The
-    list has what was asked for; a learning rate of 1e-4 crashes the first time."""
+    """Trials are not trained, but leave what training leaves: config.yaml, a dev figure of their own, a verdict.
+
+    The list has what was asked for; a learning rate of 1e-4 crashes the first time.
+    """
     asked: list[list[str]] = []
 
     def train(arguments: list[str], hopeless: object) -> tuple[int, bool]:

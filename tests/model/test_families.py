@@ -56,7 +56,8 @@ def _size(name: str) -> tuple[int, int, str]:
 @dataclass(frozen=True)
 class Outcome:
     """works: it trains, scores and comes back from its package; size: of the pictures it does so with (0: none); said:
-    the line that refused it or another size; exported: "yes", or why it is not."""
+    the line that refused it or another size; exported: "yes", or why it is not.
+    """
 
     works: bool
     size: int
@@ -65,8 +66,10 @@ class Outcome:
 
 
 def attempt(name: str) -> Outcome:
-    """Build, train, score, package and export as a run does, doing what the line says that refuses. Raises whatever is
-    no UserError."""
+    """Build, train, score, package and export as a run does, doing what the line says that refuses.
+
+    Raises whatever is no UserError.
+    """
     size, said = SIZE, ""
     for _ in range(3):
         try:

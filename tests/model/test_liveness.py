@@ -444,8 +444,10 @@ def test_layers_in_two_places(tmp_path: Path) -> None:
 
 
 def test_a_convolution_that_overruns_its_memory_keeps_its_layout() -> None:
-    """FastViT's stem: a strided 1x1 convolution over 3 channels. With channels last its backward pass on the CPU ended
-    the process (torch 2.14)."""
+    """FastViT's stem: a strided 1x1 convolution over 3 channels.
+
+    With channels last its backward pass on the CPU ended the process (torch 2.14).
+    """
     model = build_model(ModelConfig(backbone="fastvit_t8"), LossConfig(), 64)
     spared = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.in_channels == 3]
     assert spared

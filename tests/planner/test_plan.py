@@ -50,7 +50,8 @@ def test_the_demand_of_a_run(demo_shards: Path) -> None:
 
 def test_a_measured_mfu_holds_with_gradient_checkpointing(demo_shards: Path) -> None:
     """1,000 clips/s with an MFU as the meter has it (training's FLOPs, nothing that is computed twice) are predicted to
-    be 1,000 clips/s, whether activations are recomputed or not; from the data sheet, recomputing takes longer."""
+    be 1,000 clips/s, whether activations are recomputed or not; from the data sheet, recomputing takes longer.
+    """
     from livetrain.model import build_model, count_training_flops
     from livetrain.planner.formulas import compute_seconds
 
@@ -124,7 +125,7 @@ def test_a_machine_of_your_own(tmp_path: Path) -> None:
     for content, message in (
         ("store_bandwidth: 5e9\n", "needs `base:`"),
         ("base: h100\nstore_bandwith: 5e9\n", "unknown field store_bandwith; did you mean store_bandwidth"),
-        ("base: h100\nstore_bandwidth: fast\n", "is no number"),
+        ("base: h100\nstore_bandwidth: fast\n", "is not a number"),
         ("base: h100\nstore_bandwidth: 0\n", "must be above 0"),
         ("base: [\n", "cannot be read as YAML"),
     ):

@@ -59,8 +59,8 @@ def test_lanes_and_reasons(folder: Path) -> None:
 
 def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(folder / "original"), "--frames", "16"]) == 0
-    told = capsys.readouterr().out
-    assert "16 frames of each" in told and "ms of a GPU" in told and "ms of a core" in told
+    message = capsys.readouterr().out
+    assert "16 frames of each" in message and "ms of a GPU" in message and "ms of a core" in message
     assert cli.main(["plan", str(folder)]) == 2
     assert "holds no finished shards" in capsys.readouterr().err
 

@@ -152,8 +152,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     one = make_run(tmp_path / "runs" / "a<b>", people(12, 1), 0.1)
     other = make_run(tmp_path / "runs" / "c", people(12, 9), 0.2)
     assert cli.main(["compare", str(one), str(other), "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert "BPCER" in told and told.strip().splitlines()[-1] == str(tmp_path / "out" / "comparison.html")
+    message = capsys.readouterr().out
+    assert "BPCER" in message and message.strip().splitlines()[-1] == str(tmp_path / "out" / "comparison.html")
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "a&lt;b&gt; is right" in page and "<b>" not in page and "no picture" in page
     pairs = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"]
@@ -198,8 +198,8 @@ def test_runs_on_other_videos_are_groups_of_their_own(tmp_path: Path, capsys: py
     for name, num in (("a", 12), ("b", 6), ("c", 12)):
         make_run(folder / name, people(num, 1), 0.1)
     assert cli.main(["leaderboard", str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert "do not compare" in told and "group" in told.splitlines()[0]
+    message = capsys.readouterr().out
+    assert "do not compare" in message and "group" in message.splitlines()[0]
     found = [(row["run"], row["group"]) for row in csv.DictReader((folder / "leaderboard.csv").open())]
     assert found == [("a", "1"), ("c", "1"), ("b", "2")]
 

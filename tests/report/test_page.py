@@ -161,12 +161,12 @@ def test_it_says_the_figures_of_the_verdict(tmp_path: Path) -> None:
     assert "5 videos (2 live, 3 attack) of 3 people" in text
     assert "1 failures to acquire (20.00 %)" in text and "videos/4.mp4 test replay person1" in text
     bounds = verdict.build(DEV, TEST)["test"]["intervals"]
-    told = {
+    summary_line = {
         name: f"50.0 % (1 of 2; 95 % interval {100 * part['low']:.1f} to {100 * part['high']:.1f} %)"
         for name, part in (("print", bounds["apcer"]["print"]), ("live", bounds["bpcer"]))
     }
-    begins = f"Print: {told['print']} of its presentations pass for live (APCER);"
-    assert begins in text and f"{told['live']} of live presentations are refused (BPCER)." in text
+    begins = f"Print: {summary_line['print']} of its presentations pass for live (APCER);"
+    assert begins in text and f"{summary_line['live']} of live presentations are refused (BPCER)." in text
     assert (
         text.index(begins)
         < text.index("The test split has only 2 people for live, 2 people for print.")

@@ -108,7 +108,7 @@ def write_labels(path: Path, rows: Iterable[dict[str, Any]], columns: Iterable[s
 
 
 def build(folder: Path, out: Path, *options: str | int | float) -> int:
-    """`shards build` of a corpus into `out`, one worker unless told; the exit code."""
+    """`shards build` of a corpus into `out`, one worker by default; the exit code."""
     fixed = ["build", "--videos", folder / "videos", "--labels", folder / "label.csv", "--out", out, "--workers", 1]
     return cli.main([str(argument) for argument in [*fixed, *options]])
 

@@ -125,7 +125,8 @@ def test_a_rebuild_keeps_who_was_in_which_split(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Over the folder that had the splits, also when it is killed on the way; beside it, with --keep; not with
-    --reassign."""
+    --reassign.
+    """
     small, large = two
     out = tmp_path / "s"
     assert clips.build(small, out) == 0

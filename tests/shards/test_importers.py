@@ -300,12 +300,12 @@ def test_zalo_leaves_its_unlabelled_test_folder_out(tmp_path: Path, capsys: pyte
     (tmp_path / "train" / "label.csv").write_text("fname,liveness_score\n1.mp4,1\n2.mp4,0\n")
     label, out = tmp_path / "label.csv", tmp_path / "out"
     assert cli.main(["import", "zalo", str(tmp_path), "--out", str(label)]) == 0
-    told = capsys.readouterr().out
-    assert "1 other videos" in told and "public_test/videos/9.mp4" in told
+    shown = capsys.readouterr().out
+    assert "1 other videos" in shown and "public_test/videos/9.mp4" in shown
     build = ["build", "--videos", str(tmp_path), "--labels", str(label), "--out", str(out), "--workers", "1"]
     build += ["--fractions", "0.5,0,0.5"]
     assert cli.main(build) == 2 and "--skip-unlabelled" in capsys.readouterr().err
-    assert told.splitlines()[-1].endswith("--skip-unlabelled") and cli.main([*build, "--skip-unlabelled"]) == 0
+    assert shown.splitlines()[-1].endswith("--skip-unlabelled") and cli.main([*build, "--skip-unlabelled"]) == 0
     rows = index_table.read(out / "index.arrow").to_pylist()
     assert {(row["video"], row["label"], row["domain"]) for row in rows} == {
         ("train/videos/1.mp4", 1.0, "zalo"),

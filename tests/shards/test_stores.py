@@ -65,7 +65,8 @@ def test_remux_keeps_every_frame(name: str) -> None:
 @pytest.mark.parametrize(("width", "height", "coded"), [(96, 70, (96, 80)), (90, 64, (96, 64)), (96, 80, (96, 80))])
 def test_remux_takes_the_crop_out(width: int, height: int, coded: tuple[int, int], tmp_path: Path) -> None:
     """The index keeps the size to show, the container and the stream say whole macroblocks; what is decoded through the
-    index is the same picture."""
+    index is the same picture.
+    """
     kind = Kind(width=width, height=height, options=X264)
     folder = tmp_path / "c"
     (folder / "videos").mkdir(parents=True)
@@ -190,8 +191,10 @@ def test_quality_is_heard() -> None:
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p", "gray"])
 def test_transcoded_greys_are_those_of_the_source(codec: str, pixels: str) -> None:
-    """Limited, full, and grey alone: black, white and what lies between stay where they are. Full-range luma used to be
-    copied into a stream that says limited: 230 became 249, 20 became 4."""
+    """Limited, full, and grey alone: black, white and what lies between stay where they are.
+
+    Full-range luma used to be copied into a stream that says limited: 230 became 249, 20 became 4.
+    """
     greys, full = [0, 20, 128, 230, 255], ColorRange.JPEG
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:

@@ -114,10 +114,10 @@ def test_a_run_survives_what_happens_to_jobs(
     assert job.attempts()[0]["exit_code"] not in (0, EXIT_STOPPED) and job.attempts()[0]["step"] >= 20
 
     before = job.steps()
-    job.wait(lambda: job.steps() >= before + 10, "it goes on after the fault")
+    job.wait(lambda: job.steps() >= before + 10, "it continues after the fault")
     nodes.call("scontrol", "requeue", job.number)
     before = job.steps()
-    job.wait(lambda: job.steps() >= before + 10, "it goes on after it was requeued")
+    job.wait(lambda: job.steps() >= before + 10, "it continues after it was requeued")
 
     if with_time_limit:
         known = len(job.attempts())

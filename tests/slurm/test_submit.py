@@ -241,7 +241,7 @@ def test_an_array_has_a_run_for_each_line(
 def test_an_array_does_not_take_other_runs_for_its_own(
     fake_sbatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A task's folder with a run of other settings is refused before anything is submitted; its own goes on."""
+    """A task's folder with a run of other settings is refused before anything is submitted; its own continues."""
     monkeypatch.chdir(tmp_path)
     asked = ["submit", "data.shards=x", "run_dir=run", "--array", "optim.lr=1e-3,3e-3"]
     task = tmp_path / "run" / "task-1"

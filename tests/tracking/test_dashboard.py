@@ -80,13 +80,13 @@ def test_the_workspace_that_is_saved_has_every_panel(capsys: pytest.CaptureFixtu
     for section in sections:
         flow = section["flow_config"]
         assert flow["columns_per_page"] * flow["rows_per_page"] >= len(section["panels"]), "none on a second page"
-    told = json.dumps(sections)
+    message = json.dumps(sections)
     for name in dashboard.figures(dashboard.read(dashboard.DEFINITION)):
-        assert f'{name}"' in told, name
+        assert f'{name}"' in message, name
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name: x\n", "needs `name:` and a list `sections:`"),
         ("name: x\nsections: [{name: a, bars: {}}]\n", "knows no 'bars'"),
@@ -96,12 +96,12 @@ def test_the_workspace_that_is_saved_has_every_panel(capsys: pytest.CaptureFixtu
     ],
 )
 def test_a_definition_that_is_none_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
 ) -> None:
     if text is not None:
         (tmp_path / "d.yaml").write_text(text)
     assert cli.main(["dashboard", "p", "--definition", str(tmp_path / "d.yaml"), "--print"]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_what_wandb_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

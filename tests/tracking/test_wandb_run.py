@@ -163,7 +163,7 @@ def test_a_failing_wandb_is_told_once_and_left_alone(tmp_path: Path, monkeypatch
     tracker = Wandb(Config(), tmp_path, warnings.append)
     tracker.log(record(1, loss=0.1))
     tracker.finish()
-    assert len(warnings) == 1 and "no route" in warnings[0] and "goes on without" in warnings[0]
+    assert len(warnings) == 1 and "no route" in warnings[0] and "continues without" in warnings[0]
 
 
 def test_disabled_starts_nothing(tmp_path: Path) -> None:

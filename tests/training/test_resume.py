@@ -1,4 +1,4 @@
-"""Two ranks that are stopped and killed, and go on: to the same bits as two, to the same figures as one or four.
+"""Two ranks that are stopped and killed, and continue: to the same bits as two, to the same figures as one or four.
 
 tests/distributed/test_preemption.py does the same through `livetrain train`, as a cluster's job does.
 """
@@ -166,8 +166,10 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 
 def test_a_process_that_sees_the_checkpoint_late_waits_for_it(demo_shards: Path, tmp_path: Path) -> None:
-    """The first process decides where the run goes on. Each deciding for itself, the second one would train other
-    updates than the first, and nobody would tell."""
+    """The first process decides where the run continues.
+
+    Each deciding for itself, the second one would train other updates than the first, and nobody would tell.
+    """
     options = ("train.save_every_steps=2", "train.keep_last=10")
     one, two = (ranks.train(demo_shards, tmp_path / name, *options, "train.max_steps=4") for name in ("one", "two"))
     ranks.train(demo_shards, one, *options, "train.max_steps=8")

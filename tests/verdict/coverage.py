@@ -44,7 +44,8 @@ KINDS = ("independent", "beta", "always", "mixed")
 
 def propensities(random: np.random.Generator, kind: str, rate: float, shape: tuple[int, ...]) -> Floats:
     """How often each person errs, of mean `rate`. beta: intraclass correlation 0.3; always: always or never; mixed:
-    half of the errors are of people who always err."""
+    half of the errors are of people who always err.
+    """
     if kind == "independent":
         return np.full(shape, rate)
     if kind == "beta":
@@ -56,7 +57,8 @@ def propensities(random: np.random.Generator, kind: str, rate: float, shape: tup
 
 def covers(errors: Counts, videos: Counts, rate: float) -> NDArray[np.bool_]:
     """Whether the interval of each row of errors [t, n] holds `rate`: what `unseen.ratio_interval` would say, by the
-    probability at `rate` alone, without its search."""
+    probability at `rate` alone, without its search.
+    """
     people = np.unique(np.sort(errors * 64 + videos, axis=1), axis=0, return_inverse=True)
     rows, back = people[0], people[1].ravel()
     x, m = rows // 64, rows % 64

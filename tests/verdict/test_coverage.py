@@ -1,4 +1,4 @@
-"""The simulations of coverage.py: intervals hold in at least 93 % of trials, and alike runs are not told apart."""
+"""The simulations of coverage.py: intervals hold in at least 93 % of trials, and alike runs are not distinguished."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def test_patterns_are_all_or_drawn_ones() -> None:
 @pytest.mark.parametrize("name", ["bpcer", "apcer_max", "auc", "eer"])
 def test_exchangeable_runs_are_rarely_called_different(name: str) -> None:
     """Two runs with errors of their own on people who are hard for both, 8 of them, 100 times over: at most 5 % plus
-    two standard errors (4.4 points)."""
+    two standard errors (4.4 points).
+    """
     hits = 0
     for trial in range(100):
         random = np.random.default_rng(trial)

@@ -1,4 +1,4 @@
-"""Scores to CSV and back, to the bit, and bad files told by row and column."""
+"""Scores to CSV and back, to the bit, and bad files reported by row and column."""
 
 from __future__ import annotations
 

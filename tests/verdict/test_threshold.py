@@ -135,7 +135,7 @@ def test_a_threshold_belongs_to_a_way_of_scoring(tmp_path: Path) -> None:
 
     beside, made = tmp_path / "checkpoints" / "best-1", tmp_path / threshold.EVALUATIONS / "max"
     threshold.write(beside, stored)
-    assert threshold.find(tmp_path, beside, highest, trained=own) == stored, "choose() then refuses or fits anew"
+    assert threshold.find(tmp_path, beside, highest, trained=own) == stored, "choose() then refuses or fits again"
     threshold.write(made, again)
     assert threshold.find(tmp_path, beside, own, trained=own) == stored
     assert threshold.find(tmp_path, beside, highest, trained=own) == again

@@ -1,4 +1,4 @@
-"""The verdict: the threshold comes from dev alone and is frozen; what cannot be had is said."""
+"""The verdict: the threshold comes from dev alone and is frozen; what cannot be loaded is said."""
 
 from __future__ import annotations
 

@@ -35,8 +35,11 @@ WARMUP, ROUNDS = 2, 7
 
 @dataclass(frozen=True)
 class Parity:
-    """p_live of the model in float32, of the model as it is evaluated (with the precision of the scores that set its
-    threshold), and of the exported file, on the same clips, float64 [n] each."""
+    """p_live of the same clips by three computations, float64 [n] each.
+
+    By the model in float32, by the model as it is evaluated (with the precision of the scores that set its threshold),
+    and by the exported file.
+    """
 
     model: NDArray[np.float64]
     evaluated: NDArray[np.float64]
@@ -55,8 +58,10 @@ class Parity:
 
     @property
     def num_other_decisions(self) -> int:
-        """Clips that the file decides differently about than the scores that set the threshold would (at 0.5 where
-        there is none)."""
+        """Clips that the exported file decides differently than the scores that set the threshold.
+
+        At 0.5 where there is no threshold.
+        """
         at = 0.5 if self.threshold is None else self.threshold
         return int(((self.evaluated >= at) != (self.exported >= at)).sum())
 
@@ -135,8 +140,10 @@ def table(rows: dict[str, tuple[Score, float]], clip: NDArray[np.float32]) -> st
 
 
 def _clips(trained: Trained, where: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
-    """(number of clips, batches of them as the model sees them, float32 [B,F,3,S,S], without those that cannot be
-    decoded)."""
+    """(number of clips, batches of them as the model sees them, float32 [B,F,3,S,S]).
+
+    Without those that cannot be decoded.
+    """
     count, loader = _loader(trained, where)
 
     def batches() -> Iterator[NDArray[np.float32]]:

@@ -1,4 +1,6 @@
-"""livetrain export SOURCE --format onnx|torch|hub [--precision fp32|fp16] [--out PATH] [--check DATA] [--clips N]
+"""Export a trained model for other programs.
+
+    livetrain export SOURCE --format onnx|torch|hub [--precision fp32|fp16] [--out PATH] [--check DATA] [--clips N]
 
 SOURCE is a model package, a run directory or a checkpoint's folder. Formats:
 

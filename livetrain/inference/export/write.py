@@ -95,8 +95,11 @@ def to_onnx(trained: Trained, precision: str, out: Path) -> None:
 
 
 def to_hub(trained: Trained, precision: str, out: Path) -> None:
-    """Write a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads whole: a classifier of single
-    frames. With model.pool=mean the mean of its outputs over a clip's frames is livetrain's logit."""
+    """Write a folder that `timm.create_model("local-dir:OUT", pretrained=True)` loads.
+
+    It is a classifier of single frames. With model.pool=mean the mean of its outputs over a clip's frames is
+    livetrain's logit.
+    """
     from timm.models._hub import save_config_for_hf
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

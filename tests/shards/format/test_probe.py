@@ -84,8 +84,8 @@ def test_what_a_gpus_decoder_cannot_give_is_told(quick: bool) -> None:
     facts = [probe(KINDS[name].data, quick=quick) for name in sorted(KINDS)]
     irregular = {name for name, fact in zip(sorted(KINDS), facts, strict=True) if not fact.is_regular}
     assert irregular == {"h264_trimmed.mp4", "hevc_trimmed.mp4", "h264_b_frames.avi"}
-    told = {name for name, fact in zip(sorted(KINDS), facts, strict=True) if fact.is_interlaced}
-    assert told == {name for name in KINDS if "interlaced" in name or "camcorder" in name} != set()
+    message = {name for name, fact in zip(sorted(KINDS), facts, strict=True) if fact.is_interlaced}
+    assert message == {name for name in KINDS if "interlaced" in name or "camcorder" in name} != set()
 
 
 def test_moov_first_is_accepted_whole() -> None:
@@ -179,8 +179,10 @@ def test_a_quick_look_rejects_what_is_no_video(data: bytes) -> None:
 
 
 def test_times_in_another_order_than_frames_are_no_reason_to_refuse() -> None:
-    """The first entry of the table of display times goes for three frames: all later times move on. The pictures are
-    there, in the decoder's order, whole and one by one."""
+    """The first entry of the table of display times goes for three frames: all later times move on.
+
+    The pictures are there, in the decoder's order, whole and one by one.
+    """
     whole = KINDS["h264.mp4"]
     data = bytearray(whole.data)
     at = data.index(b"ctts") + 12
