@@ -6,6 +6,7 @@ before it is needed: torch takes seconds, and help takes none.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import importlib
@@ -48,6 +49,12 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "[accelerate options] CONFIG.yaml … [key=value …]",
             "train; as `accelerate launch livetrain/train.py …`",
             "livetrain.cli:_train",
+        ),
+        "challenge": Verb(
+            "--videos V --labels L --test T --out FILE.csv",
+            "build, train, evaluate and score in one command",
+            "livetrain.jobs.challenge:main",
+            "livetrain.jobs.challenge",
         ),
         "plan": Verb(
             "CONFIG.yaml … --gpus N | DIR",
@@ -160,6 +167,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
     },
     "Development": {
+        "completion": Verb(
+            "bash|zsh|tcsh", "a script that completes verbs and options in your shell", "livetrain.cli:_completion"
+        ),
         "bench": Verb(
             "[NAME …] [--quick] [--out DIR]", "livetrain against limits and other programs", "livetrain.bench.main:main"
         ),
@@ -250,6 +260,32 @@ def _predict(arguments: list[str]) -> int:
     from livetrain.jobs import launch
 
     return launch.launch_processes("predict.py", processes, arguments)
+
+
+def _completion(arguments: list[str]) -> int:
+    """Print a completion script, as in `eval "$(livetrain completion bash)"`."""
+    import shtab
+
+    from livetrain.core.arguments import Parser
+
+    parser = Parser("completion", 'Print a script for your shell: eval "$(livetrain completion bash)"')
+    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    print(shtab.complete(_all_verbs(), shell=parser.parse(arguments).shell))
+    return 0
+
+
+def _all_verbs() -> argparse.ArgumentParser:
+    """Every verb with its options, as one parser."""
+    from shards.cli import parser as shards_parser
+
+    root = argparse.ArgumentParser("livetrain")
+    verbs = root.add_subparsers()
+    for name, verb in VERBS.items():
+        module = importlib.import_module(verb.help or verb.runs.partition(":")[0])
+        made = getattr(module, f"{name.replace('-', '_')}_parser", None) or getattr(module, "parser", None)
+        own = [made()] if made else [shards_parser()] if name == "shards" else []
+        verbs.add_parser(name, help=verb.summary, parents=own, conflict_handler="resolve", add_help=not own)
+    return root
 
 
 def _demo(arguments: list[str]) -> int:

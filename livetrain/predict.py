@@ -41,6 +41,7 @@ if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, n
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from livetrain.core import entrypoint
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json, write_text
 from livetrain.core.progress import progress
@@ -214,9 +215,9 @@ def _request(model: Predictor, options: argparse.Namespace, overrides: Sequence[
     }
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(options, `key=value`). Raises UserError."""
-    parser = argparse.ArgumentParser(prog="livetrain predict", add_help=False, allow_abbrev=False, exit_on_error=False)
+def parser() -> Parser:
+    """The command line of `livetrain predict`."""
+    parser = Parser("predict", __doc__)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--videos", type=Path)
     parser.add_argument("--out", type=Path)
@@ -224,13 +225,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--names", choices=("name", "path"), default="name")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--fresh", action="store_true")
-    try:
-        options, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain predict: {error}") from None
-    unknown = [item for item in rest if item.startswith("-")]
-    if unknown:
-        raise UserError(f"livetrain predict: unknown option {unknown[0]}; `livetrain predict --help` lists them")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(options, `key=value`). Raises UserError."""
+    options, rest = parser().parse_some(arguments)
     options.files = [Path(item) for item in rest if not _is_override(item)]
     if not options.checkpoint:
         raise UserError("livetrain predict: --checkpoint is missing: a model package, a run directory, …")

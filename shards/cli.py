@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_USER_ERROR, UserError
 from livetrain.core.files import is_url
 from livetrain.core.machine import num_cores
@@ -31,13 +32,12 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code. A user's mistake is printed on standard error, without a traceback."""
+    """Run one verb; the exit code. Invalid input is a line on standard error, without a traceback."""
     try:
-        arguments = _parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed the help or the complaint
-        return stop.code if isinstance(stop.code, int) else EXIT_USER_ERROR
-    try:
+        arguments = parser().parse(sys.argv[1:] if argv is None else argv)
         return int(arguments.verb(arguments))
+    except SystemExit as stop:  # argparse has printed the help
+        return stop.code if isinstance(stop.code, int) else EXIT_USER_ERROR
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="shards", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parser() -> Parser:
+    """The command line of `livetrain shards`, one sub-parser a verb."""
+    parser = Parser(doc=__doc__, prog="shards", formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     build = verbs.add_parser("build", help="build a shard folder from videos and label.csv")

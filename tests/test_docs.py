@@ -126,7 +126,7 @@ def verb_help(verb: str) -> str:
 @pytest.fixture(scope="module")
 def shards_help() -> dict[str, str]:
     """shards verb → its help."""
-    parser = cli._parser()
+    parser = cli.parser()
     (verbs,) = [action for action in parser._actions if action.dest == "verb" or getattr(action, "choices", None)]
     assert verbs.choices is not None
     return {name: sub.format_help() for name, sub in dict(verbs.choices).items()}  # type: ignore[call-overload]
@@ -202,7 +202,7 @@ def imported() -> set[str]:
 
 # Used without an import: as a program, a pytest plugin, a backend that fsspec or timm finds, or for its data.
 NOT_IMPORTED = {
-    "ruff", "mypy", "pre-commit", "pytest-timeout", "pytest-xdist", "s3fs", "gcsfs", "aiohttp", "onnxscript",
+    "ruff", "mypy", "pytest-timeout", "pytest-xdist", "s3fs", "gcsfs", "aiohttp", "onnxscript",
     "face-recognition-models", "nvidia-dali-cuda130", "torchvision",
 }  # fmt: skip
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "nvidia-ml-py": "pynvml", "dlib-bin": "dlib"}

@@ -17,7 +17,7 @@ import torch
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import race
-from livetrain.checkpoint import folders
+from livetrain.checkpoint import folders, host_copy
 from livetrain.checkpoint.async_writer import CheckpointWriter
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.config import LossConfig, ModelConfig, OptimConfig
@@ -79,7 +79,7 @@ def stalls(backbone: str, num_clips: int, options: Options) -> tuple[float, dict
 
     def on_the_spot(step: int) -> float:
         started = time.perf_counter()
-        value = folders.snapshot({"model": model.state_dict(), "state": {"optimizer": optimizer.state_dict()}}, {})
+        value = host_copy.snapshot({"model": model.state_dict(), "state": {"optimizer": optimizer.state_dict()}}, {})
         folders.save(folder / "spot", Checkpoint(step, value["model"], None, value["state"]), keep_last=1)
         return time.perf_counter() - started
 

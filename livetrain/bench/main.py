@@ -6,7 +6,6 @@ so one that falls by half tells of a change of the program.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import math
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from livetrain.bench.options import Options, recipe
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 
@@ -34,14 +34,10 @@ QUICK = ("decode", "loader", "gpu", "plan")  # what --quick measures when no nam
 FALL = 0.5  # of a ratio, that is no noise
 
 
-def main(arguments: list[str]) -> int:
-    """The command line."""
+def parser() -> Parser:
+    """The command line of `livetrain bench`."""
     listing = "\n".join(f"  {name:<12} {text}" for name, text in BENCHES.items())
-    parser = argparse.ArgumentParser(
-        "livetrain bench",
-        description=f"Measurements, each against a limit or another program on the same work:\n\n{listing}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("bench", f"Measurements, each against a limit or another program on the same work:\n\n{listing}")
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="the short form: fewer clips and rounds")
     parser.add_argument("--rounds", type=int, help="passes of each side (default 5, quick 2)")
@@ -53,9 +49,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, default=Options.data, help="where clips to measure with are kept")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--height", type=int, default=0, metavar="N", help="decode, loader: only clips of N lines")
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parsed = parser().parse(arguments)
     if unknown := sorted(set(parsed.names) - set(BENCHES)):
-        parser.error(f"no bench {unknown[0]!r}; there are: {', '.join(BENCHES)}")
+        raise UserError(f"no bench {unknown[0]!r}; there are: {', '.join(BENCHES)}")
     rounds = parsed.rounds or (2 if parsed.quick else 5)
     options = Options(parsed.quick, rounds, parsed.data / recipe(), parsed.device, parsed.height)
     known = _read_ratios(parsed.against) if parsed.against else {}

@@ -144,7 +144,7 @@ Decoder = Callable[[Path, NDArray[np.int64]], Any]
 Transform = Callable[[Any], torch.Tensor]
 
 
-class Clips(torch.utils.data.Dataset):
+class Clips(torch.utils.data.Dataset[Any]):
     """Clip i of an endless list; `decode` reads frames of a file, `transform` makes float [F, 3, S, S] of them."""
 
     def __init__(self, task: Task, decode: Decoder, transform: Transform | None) -> None:

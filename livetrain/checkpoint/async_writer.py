@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from livetrain.checkpoint import folders
+from livetrain.checkpoint import folders, host_copy
 from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.core.errors import UserError
@@ -96,7 +96,7 @@ class CheckpointWriter:
         started = time.perf_counter()
         if kind in self._pending:
             self._pending[kind].result()  # its buffers are this one's
-        copied = folders.snapshot(value, self._buffers[kind])
+        copied = host_copy.snapshot(value, self._buffers[kind])
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # copies to pinned memory run beside the host
 

@@ -7,23 +7,28 @@ Names are those of the model. `model.weights=weights.safetensors` starts another
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser("livetrain consolidate", description=(__doc__ or "").splitlines()[0])
+def parser() -> Parser:
+    """The command line of `livetrain consolidate`."""
+    parser = Parser("consolidate", (__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a folder step-* or best-*")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .safetensors")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--averaged", action="store_true", help="the moving average (train.ema_decay), not the weights")
     what.add_argument("--all", action="store_true", help="all of its tensors, moments of the optimizer too")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    options = parser().parse(arguments)
     consolidate(options.checkpoint, options.out, averaged=options.averaged, everything=options.all)
     print(options.out)
     return 0

@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from livetrain.checkpoint import safetensors_io
@@ -274,33 +273,6 @@ def list_steps(folder: Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The number of finished updates in a checkpoint folder's name."""
     return int(path.name.rpartition("-")[2])
-
-
-def snapshot(value: Any, buffers: dict[str, torch.Tensor], path: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples with every tensor dense and on the CPU.
-
-    Each has memory of its own; a DTensor stays one, over this process's shard.
-
-    `buffers` holds that memory from call to call (pinned where the tensor is on CUDA, and then the copy is under way
-    until the device is synchronised): the copy before must be done with.
-    """
-    if isinstance(value, DTensor):
-        mesh = DeviceMesh("cpu", value.device_mesh.mesh, _init_backend=False)  # says who has what; none talks over it
-        shard = snapshot(value.to_local(), buffers, path)
-        return DTensor.from_local(
-            shard, mesh, value.placements, run_check=False, shape=value.shape, stride=value.stride()
-        )
-    if isinstance(value, torch.Tensor):
-        buffer = buffers.get(path)
-        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
-            buffer = buffers[path] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
-        buffer.copy_(value.detach(), non_blocking=True)
-        return buffer
-    if isinstance(value, Mapping):
-        return {key: snapshot(item, buffers, f"{path}/{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(snapshot(item, buffers, f"{path}/{number}") for number, item in enumerate(value))
-    return value
 
 
 def _write_folder(

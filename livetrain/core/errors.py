@@ -25,7 +25,7 @@ class MachineFault(UserError):
 
 
 class NonFiniteLoss(Exception):
-    """The loss or the gradient is not a number; the message names the step and the clips."""
+    """The loss or the gradient is NaN or Inf; the message names the step and the clips."""
 
 
 class Stopped(Exception):

@@ -1,10 +1,14 @@
-"""Tables as Markdown."""
+"""Tables for pages and terminals: Markdown, and plain text that fits a width."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Any
+
+from livetrain.core import display_names
+
+MIN_NAME = 16  # characters of the first column that are always shown
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -29,3 +33,24 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)
+
+
+def fitted(
+    columns: Sequence[str], lines: Sequence[Sequence[str]], width: int = 80, *, right: bool = False
+) -> list[str]:
+    """A table as text of at most `width` columns.
+
+    Columns from the right are dropped, and long names of the first are cut in the middle. right: align to the right.
+    """
+    widths = [max(len(line[i]) for line in [columns, *lines]) for i in range(len(columns))]
+    kept = len(columns)
+    least = min(widths[0], MIN_NAME)
+    while kept > 2 and least + sum(2 + w for w in widths[1:kept]) > width:
+        kept -= 1
+    widths[0] = max(least, min(widths[0], width - sum(2 + w for w in widths[1:kept])))
+    text = []
+    for line in [columns, *lines]:
+        cells = [display_names.shown(line[0], widths[0]), *line[1:kept]]
+        padded = (cell.rjust(w) if right else cell.ljust(w) for cell, w in zip(cells, widths, strict=False))
+        text.append("  ".join(padded).rstrip())
+    return text

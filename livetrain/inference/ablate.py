@@ -12,7 +12,6 @@ other row is at least as good in EER and milliseconds, and better in one. --fram
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import dataclasses
@@ -27,8 +26,10 @@ import numpy as np
 import torch
 
 from livetrain.config import Config
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
+from livetrain.core.tables import fitted
 from livetrain.evaluation.scoring import num_views
 from livetrain.inference.package import Trained, load, open_shards
 from livetrain.verdict import metrics
@@ -145,13 +146,9 @@ def cells(row: Row) -> list[str]:
 
 def table(rows: Sequence[Row]) -> str:
     """For a terminal: columns, `*` before the rows of the Pareto front."""
-    lines = [list(COLUMNS), *(cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    lines = fitted(COLUMNS, [cells(row) for row in rows], 200, right=True)
     marks = [" ", *("*" if best else " " for best in pareto(rows))]
-    return "\n".join(
-        f"{mark} " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for mark, line in zip(marks, lines, strict=True)
-    )
+    return "\n".join(f"{mark} {line}" for mark, line in zip(marks, lines, strict=True))
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -163,13 +160,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    overrides = [item for item in arguments if "=" in item and not item.startswith("-")]
-    parser = argparse.ArgumentParser(prog="livetrain ablate", add_help=False, allow_abbrev=False, exit_on_error=False)
+def parser() -> Parser:
+    """The command line of `livetrain ablate`."""
+    parser = Parser("ablate", __doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--members", type=Path, nargs="*", default=[])
     parser.add_argument("--frames", default="1,2,4,8")
@@ -177,10 +170,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--precision", default="fp32,bf16")
     parser.add_argument("--split", default="")
     parser.add_argument("--out", type=Path)
-    try:
-        options = parser.parse_args([item for item in arguments if item not in overrides])
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain ablate: {error}") from None
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line. Returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    overrides = [item for item in arguments if "=" in item and not item.startswith("-")]
+    options = parser().parse([item for item in arguments if item not in overrides])
     precisions = _words("--precision", options.precision, PRECISIONS)
     if "fp16" in precisions and not torch.cuda.is_available():
         raise UserError("--precision fp16 needs a CUDA device; fp32 and bf16 run on the CPU")

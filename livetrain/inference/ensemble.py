@@ -13,7 +13,6 @@ ensemble.json, with a package of each member whose weight is above 0.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from livetrain.checkpoint import folders
 from livetrain.config import Config, VerdictConfig
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 from livetrain.tracking.run_dir import RunDir
@@ -199,19 +199,21 @@ def _write_config(first: Config, out: Path) -> None:
     resume.write_config(dataclasses.replace(first, run_dir=str(out), name=out.name))
 
 
+def parser() -> Parser:
+    """The command line of `livetrain ensemble`."""
+    parser = Parser("ensemble", __doc__)
+    parser.add_argument("sources", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", choices=("fitted", "uniform"), default="fitted")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain ensemble", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("sources", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", choices=("fitted", "uniform"), default="fitted")
-    try:
-        options = parser.parse_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain ensemble: {error}") from None
+    options = parser().parse(arguments)
     weights = build(options.sources, options.out, options.weights)
     for name, weight in weights.items():
         print(f"{weight:.4f}  {name}")

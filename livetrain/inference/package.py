@@ -15,7 +15,6 @@ writes a model package, which needs neither the run nor its configuration:
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from safetensors.torch import load_file
 
 from livetrain.checkpoint import folders
 from livetrain.config import Config, config_from, to_dict
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import file_sha256, fsync_folder, save_tensors, write_json, write_text
 from livetrain.core.version import VERSION
@@ -354,19 +354,21 @@ def _umask() -> int:
     return mask
 
 
+def parser() -> Parser:
+    """The command line of `livetrain package`."""
+    parser = Parser("package", __doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--version", default="")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain package", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--version", default="")
-    try:
-        options, overrides = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain package: {error}") from None
+    options, overrides = parser().parse_some(arguments)
     trained = load(options.source, overrides)
     out = write(trained, options.out or options.source / "package", version=options.version)
     load(out)  # what cannot be loaded must not leave the house

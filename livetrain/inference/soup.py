@@ -12,7 +12,6 @@ The soup costs no more than one model. DIR is a run directory with its checkpoin
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 
 from livetrain.checkpoint import folders
 from livetrain.config import Config, config_from, to_dict
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.inference.package import Trained, load, open_shards
 from livetrain.tracking.run_dir import RunDir
@@ -128,19 +128,21 @@ def _config(first: Trained, out: Path, overrides: Sequence[str]) -> Config:
     return config_from(values, str(first.path), overrides, warn=lambda line: None)
 
 
+def parser() -> Parser:
+    """The command line of `livetrain soup`."""
+    parser = Parser("soup", __doc__)
+    parser.add_argument("sources", nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--method", choices=("greedy", "uniform"), default="greedy")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain soup", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("sources", nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--method", choices=("greedy", "uniform"), default="greedy")
-    try:
-        options = parser.parse_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain soup: {error}") from None
+    options = parser().parse(arguments)
     sources = [Path(item) for item in options.sources if "=" not in item]
     soup = make(sources, options.out, options.method, [item for item in options.sources if "=" in item])
     print(f"in the soup: {', '.join(str(sources[member]) for member in soup.members)} ({len(sources)} were given)")

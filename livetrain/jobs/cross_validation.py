@@ -15,7 +15,6 @@ Accelerate's, as for `livetrain train`.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config, load_config, split_arguments
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.report import page
 from livetrain.tracking.run_dir import RunDir
@@ -36,14 +36,19 @@ from livetrain.verdict.scores import Scores
 CERTAIN = 1e-12  # scores are kept so far from 0 and 1 before their log-odds are taken
 
 
+def parser() -> Parser:
+    """The command line of `livetrain cv`."""
+    parser = Parser("cv", __doc__)
+    parser.add_argument("--config_file", default="", metavar="FILE", help="Accelerate's configuration, of launch/")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     if not arguments or "--help" in arguments:
         print(__doc__)
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain cv", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config_file", default="")
-    options, base = parser.parse_known_args(list(arguments))
+    options, base = parser().parse_some(arguments)
     from livetrain.data import Dataset
 
     config = load_config(*split_arguments(base))

@@ -12,14 +12,14 @@ Each check says ok, warn, fail or skip, what it saw, and what to do. Exit code 0
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from livetrain.core.errors import UserError, first_line
+from livetrain.core.arguments import Parser
+from livetrain.core.errors import first_line
 from livetrain.jobs import doctor_checks
 from livetrain.jobs.doctor_checks import Finding
 
@@ -44,6 +44,16 @@ def format_line(finding: Finding) -> str:
     return line + (f"\n{'':<21}→ {finding.advice}" if finding.advice else "")
 
 
+def parser() -> Parser:
+    """The command line of `livetrain doctor`."""
+    parser = Parser("doctor", __doc__)
+    parser.add_argument("--shards", type=Path)
+    parser.add_argument("--run-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--nodes", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     if "--help" in arguments or "-h" in arguments:
@@ -52,17 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) == ["--facts"]:
         print(json.dumps(doctor_checks.facts_of_this_node()))
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain doctor", add_help=False, exit_on_error=False)
-    parser.add_argument("--shards", type=Path)
-    parser.add_argument("--run-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--nodes", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    try:
-        options, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain doctor: {error}") from None
-    if rest:
-        raise UserError(f"livetrain doctor: unknown option {rest[0]}; `livetrain doctor --help` lists them")
+    options = parser().parse(arguments)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("versions", doctor_checks.check_versions),
         ("driver", doctor_checks.check_driver),

@@ -36,12 +36,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from livetrain.config import Config, load_config, split_arguments, to_yaml
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import is_url
 from livetrain.jobs import array as arrays
@@ -275,10 +275,7 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
         return 0
-    options, rest = _parser().parse_known_args(list(arguments))
-    strange = [item for item in rest if item.startswith("-")]
-    if strange:
-        raise UserError(f"unknown option {strange[0]}; `livetrain submit --help` lists them")
+    options, rest = parser().parse_some(arguments)
     config = with_absolute_paths(load_config(*split_arguments(rest)))
     if not re.fullmatch(r"[\w.-]+", config.name):
         raise UserError(f"name={config.name!r} must be letters, digits, '.', '_' and '-' to name a job")
@@ -334,13 +331,9 @@ def submit(job: Job, run_dir: Path, what: str, runs: list[str]) -> str:
     return number
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message}; `livetrain submit --help` lists the options")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="livetrain submit", add_help=False, allow_abbrev=False)
+def parser() -> Parser:
+    """The command line of `livetrain submit`."""
+    parser = Parser("submit", __doc__)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=0)
     parser.add_argument("--time", default="")

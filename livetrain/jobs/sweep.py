@@ -17,7 +17,6 @@ tried again. Several of them may work on one run_dir. Another sweep file or conf
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import fcntl
@@ -33,10 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.config import Config, load_config, split_arguments, to_dict
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from livetrain.core.files import write_json, write_text
+from livetrain.core.tables import fitted
 from livetrain.jobs.search import Options, Sweep, load_sweep, options_of, words
-from livetrain.report.leaderboard import fitted
 from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.run_dir import RunDir
 from livetrain.training.resume import FREE_KEYS, refuse_another
@@ -44,6 +44,16 @@ from livetrain.training.resume import FREE_KEYS, refuse_another
 SWEEP, TABLE, PRUNED = "sweep.json", "sweep.csv", "pruned.json"
 POLL_SECONDS = 2.0  # between looks at the dev figures of a trial that may be pruned
 SLURM = ("nodes", "gpus_per_node", "time", "cluster")
+
+
+def parser() -> Parser:
+    """The command line of `livetrain sweep`."""
+    parser = Parser("sweep", __doc__)
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--config_file", default="")
+    for name in ("--nodes", "--gpus-per-node", "--time", "--cluster"):
+        parser.add_argument(name, default="")
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,15 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if Path(arguments[0]).is_dir():
         print(table(Path(arguments[0])))
         return 0
-    parser = argparse.ArgumentParser(prog="livetrain sweep", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--config_file", default="")
-    for name in ("--nodes", "--gpus-per-node", "--time", "--cluster"):
-        parser.add_argument(name, default="")
-    try:
-        options, base = parser.parse_known_args(list(arguments[1:]))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain sweep: {error}") from None
+    options, base = parser().parse_some(arguments[1:])
     sweep = load_sweep(Path(arguments[0]))
     config = load_config(*split_arguments(base))
     if sweep.method != "grid" and options.count < 1:

@@ -164,7 +164,7 @@ def warmup_steps(cfg: OptimConfig, num_steps: int) -> int:
 def build_schedule(optimizer: Optimizer, cfg: OptimConfig, num_steps: int) -> Scheduler:
     """Timm's schedule over `num_steps` updates: call `.step_update(n)` before update n (from 0). It has no state.
 
-    Update n of w (see warmup_steps) has lr (n+1)/(w+1); update w has the peak, optim.lr; the last one (num_steps - 1) has
+    Update n of w (see warmup_steps) has lr (n+1)/(w+1); update w has the peak, optim.lr; the last, num_steps - 1, has
     optim.lr * min_lr_ratio, except with `constant`. Between them, by name: cosine, tanh, poly (linear); step (falls at
     one and two thirds), multistep (at one half and three quarters), by equal factors; wsd (constant, then falls over
     the last fifth); rsqrt (inverse square root with the warm-up's time scale, or a tenth of the run's without one,

@@ -7,12 +7,12 @@ livetrain plan DIR [--frames 8]        which decoder each clip of a shard folder
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 from pathlib import Path
 
 from livetrain.config import Config, load_config, split_arguments
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url
 from livetrain.planner.formulas import Demand, Prediction, predict
@@ -20,13 +20,13 @@ from livetrain.planner.formulas import Demand, Prediction, predict
 GROWTH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def main(arguments: list[str]) -> int:
-    """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "livetrain plan",
-        usage="livetrain plan CONFIG.yaml … [key=value …] --gpus N [options]\n       livetrain plan DIR [--frames N]",
-        description="Predicts a run from its FLOPs, gradients, videos and the machine's facts; needs no GPU. "
+def parser() -> Parser:
+    """The command line of `livetrain plan`."""
+    parser = Parser(
+        "plan",
+        "Predicts a run from its FLOPs, gradients, videos and the machine's facts; needs no GPU.\n"
         "`livetrain plan --check DIR` compares the formulas with measurements.",
+        usage="livetrain plan CONFIG.yaml … [key=value …] --gpus N [options]\n       livetrain plan DIR [--frames N]",
     )
     parser.add_argument("items", nargs="*", help="the run's YAML files and key=value, as for `livetrain train`")
     parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of the run")
@@ -38,7 +38,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--check", type=Path, metavar="DIR", help="against the benchmarks in DIR; exit code 1 when off")
     parser.add_argument("--frames", type=int, default=8, metavar="N", help="of a shard folder: wanted of a clip")
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line. Returns the exit code."""
+    options = parser().parse(arguments)
     if len(options.items) == 1 and (is_url(options.items[0]) or Path(options.items[0]).is_dir()):
         from livetrain.planner import shard_costs
 

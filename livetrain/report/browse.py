@@ -10,7 +10,6 @@ from the loader that trains, on the CPU: what is shown is what a run gets, befor
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config, load_config, split_arguments
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url, write_text
 from livetrain.core.world import World
@@ -30,16 +30,19 @@ NOT_SHOWN = ("box", "angle")  # shown as the crop
 MAX_VALUES = 6  # of a parameter; a kernel has more
 
 
-def main(arguments: list[str]) -> int:
-    """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "livetrain browse", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def parser() -> Parser:
+    """The command line of `livetrain browse`."""
+    parser = Parser("browse", __doc__)
     parser.add_argument("items", nargs="*", metavar="CONFIG|DIR|RUN", help="see above; then key=value")
     parser.add_argument("--step", type=int, default=0, metavar="N", help="update, from 0 (default 0)")
     parser.add_argument("--clips", type=int, default=16, metavar="N", help="at most (default 16)")
     parser.add_argument("--out", type=Path, metavar="FILE")
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line. Returns the exit code."""
+    options = parser().parse(arguments)
     if not options.items:
         raise UserError("livetrain browse needs a configuration, a shard folder or a run directory")
     if options.step < 0 or options.clips < 1:

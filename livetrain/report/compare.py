@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json, write_text
+from livetrain.core.tables import fitted
 from livetrain.tracking.run_dir import RunDir
 
 MAX_CLIPS = 24
@@ -30,9 +32,10 @@ MAX_CLIPS = 24
 
 def main(arguments: Sequence[str]) -> int:
     """`livetrain compare`. Returns the exit code."""
-    options = _options("compare", arguments)
-    if options is None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
         return 0
+    options = compare_parser().parse(arguments)
     runs = options.folders
     if len(runs) < 2:
         raise UserError(f"livetrain compare needs two runs; for all runs of a folder: livetrain leaderboard {runs[0]}")
@@ -44,33 +47,33 @@ def main(arguments: Sequence[str]) -> int:
 
 def leaderboard(arguments: Sequence[str]) -> int:
     """`livetrain leaderboard`. Returns the exit code."""
-    options = _options("leaderboard", arguments)
-    if options is None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
         return 0
+    options = leaderboard_parser().parse(arguments)
     if len(options.folders) != 1:
         raise UserError("livetrain leaderboard takes one folder of runs; to compare some: livetrain compare RUN RUN …")
     print(sheet_of(options.folders[0], options.out or options.folders[0], options.wandb, options.sort))
     return 0
 
 
-def _options(verb: str, arguments: Sequence[str]) -> argparse.Namespace | None:
-    """What was asked for; None when it was help, which is printed."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return None
-    parser = argparse.ArgumentParser(prog=f"livetrain {verb}", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--wandb", default="")
-    if verb == "leaderboard":
-        parser.add_argument("--sort", choices=("dev", "test"), default="dev")
-    try:
-        options, unknown = parser.parse_known_args(list(arguments))  # parse_args of Python 3.11 would end the process
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain {verb}: {error}") from None
-    if unknown:
-        raise UserError(f"livetrain {verb}: unknown option {unknown[0]}; livetrain {verb} --help lists them")
-    return options
+def compare_parser() -> Parser:
+    """The command line of `livetrain compare`."""
+    parser = Parser("compare", __doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: the first run)")
+    parser.add_argument("--wandb", default="", metavar="PROJECT", help=argparse.SUPPRESS)
+    return parser
+
+
+def leaderboard_parser() -> Parser:
+    """The command line of `livetrain leaderboard`."""
+    parser = Parser("leaderboard", __doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: the folder)")
+    parser.add_argument("--wandb", default="", metavar="PROJECT", help="also as a W&B table")
+    parser.add_argument("--sort", choices=("dev", "test"), default="dev")
+    return parser
 
 
 def compare_runs(runs: Sequence[Path], out: Path) -> str:
@@ -109,7 +112,7 @@ def sheet_of(folder: Path, out: Path, project: str = "", sort: str = "dev") -> s
     _write_page(out / "leaderboard.html", title, leaderboard.cells(table), [], " ".join(remarks))
     if project:
         _to_wandb(table, project, out)
-    return "\n".join([*leaderboard.fitted(*leaderboard.summary(table)), *remarks, str(out / "leaderboard.html")])
+    return "\n".join([*fitted(*leaderboard.summary(table)), *remarks, str(out / "leaderboard.html")])
 
 
 def _judged(run: Path) -> Any:

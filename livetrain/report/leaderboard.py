@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 
 from livetrain.core.errors import UserError
 from livetrain.tracking.run_dir import RunDir
-from livetrain.verdict import display_names, scores
+from livetrain.verdict import scores
 from livetrain.verdict.threshold import digest
 
 FIGURES = ("apcer_max", "bpcer", "hter", "eer", "auc")
 SORTS = {"dev": "dev_eer", "test": "hter"}
 SHORT = {"dev_eer": "dev EER", "hter": "test HTER", "apcer_max": "test APCER", "bpcer": "BPCER", "people": "people"}
-MIN_NAME = 16  # columns of a table that a run's name keeps
+
 NOT_COMPARED = ("name", "run_dir", "resume", "tracking.", "data.cache_dir")
 Row = dict[str, Any]
 
@@ -53,24 +53,6 @@ def rows(folder: Path, sort: str = "dev") -> list[Row]:
 def _videos(path: Path) -> str:
     """The digest of the videos that a file of scores is of; "" without the file."""
     return digest(scores.read(path)) if path.exists() else ""
-
-
-def fitted(columns: list[str], lines: list[list[str]], width: int = 80) -> list[str]:
-    """A table as text of at most `width` columns.
-
-    Columns from the right are dropped, and long names of the first are cut in the middle.
-    """
-    widths = [max(len(line[i]) for line in [columns, *lines]) for i in range(len(columns))]
-    kept = len(columns)
-    least = min(widths[0], MIN_NAME)
-    while kept > 2 and least + sum(2 + w for w in widths[1:kept]) > width:
-        kept -= 1
-    widths[0] = max(least, min(widths[0], width - sum(2 + w for w in widths[1:kept])))
-    text = []
-    for line in [columns, *lines]:
-        cells = [display_names.shown(line[0], widths[0]), *line[1:kept]]
-        text.append("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=False)).rstrip())
-    return text
 
 
 def figures(run: Path) -> Row:

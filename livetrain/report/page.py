@@ -15,12 +15,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from livetrain.core import display_names
 from livetrain.core.files import write_text
 from livetrain.data.pictures import Pictures
 from livetrain.report import curve, plots, slider, summary_text
 from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.run_dir import RunDir
-from livetrain.verdict import clip_metadata, display_names, robustness, scores
+from livetrain.verdict import clip_metadata, robustness, scores
 from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import Settings
 from livetrain.verdict.scores import FAILED, Scores

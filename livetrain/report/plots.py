@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from livetrain.verdict import display_names, metrics
+from livetrain.core import display_names
+from livetrain.verdict import metrics
 from livetrain.verdict.intervals import clopper_pearson
 from livetrain.verdict.scores import Scores
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.verdict import display_names
+from livetrain.core import display_names
 from livetrain.verdict.scores import Scores
 
 FEW_PEOPLE = 20

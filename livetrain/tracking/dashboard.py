@@ -9,7 +9,6 @@ Needs the package wandb-workspaces: pip install 'livetrain[dashboard]'.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 
 DEFINITION = Path(__file__).parent / "dashboard.yaml"
@@ -24,16 +24,19 @@ KINDS = ("lines", "numbers", "tables", "pictures")
 COLUMNS = 3  # of panels in a section
 
 
-def main(arguments: list[str]) -> int:
-    """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "livetrain dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    """The command line of `livetrain dashboard`."""
+    parser = Parser("dashboard", __doc__)
     parser.add_argument("project", help="the W&B project, as tracking.project")
     parser.add_argument("--entity", default="", help="the W&B team or user; default: the key's own")
     parser.add_argument("--definition", type=Path, default=DEFINITION, metavar="FILE.yaml", help="another dashboard")
     parser.add_argument("--print", action="store_true", dest="only_print", help="print it as JSON, save nothing")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line. Returns the exit code."""
+    options = parser().parse(arguments)
     found = read(options.definition)
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise UserError("livetrain dashboard needs the package wandb-workspaces: pip install 'livetrain[dashboard]'")

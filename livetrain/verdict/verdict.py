@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livetrain.config import VerdictConfig
-from livetrain.verdict import calibration, display_names, intervals, metrics
+from livetrain.core import display_names
+from livetrain.verdict import calibration, intervals, metrics
 from livetrain.verdict import threshold as threshold_
 from livetrain.verdict.intervals import Settings, format_interval
 from livetrain.verdict.scores import Scores

@@ -223,7 +223,7 @@ def _probe_packets(data: bytes) -> Probe | None:
     )  # fmt: skip
 
 
-def _first_frame(stream: av.VideoStream, packets: list[av.Packet]) -> av.VideoFrame:
+def _first_frame(stream: av.VideoStream, packets: list[av.Packet[Any]]) -> av.VideoFrame:
     try:
         for packet in [*packets, None]:
             for frame in stream.decode(packet):

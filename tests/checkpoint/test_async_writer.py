@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from livetrain.checkpoint import folders
+from livetrain.checkpoint import folders, host_copy
 from livetrain.checkpoint.async_writer import CheckpointWriter
 from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
@@ -103,12 +103,12 @@ def test_snapshot_is_dense_separate_and_reuses_its_memory() -> None:
     base = torch.arange(24.0).reshape(1, 2, 3, 4)
     tied = {"a": base, "b": base, "c": base.to(memory_format=torch.channels_last), "n": (1, [base[0, 0]])}
     buffers: dict[str, torch.Tensor] = {}
-    first = folders.snapshot(tied, buffers)
+    first = host_copy.snapshot(tied, buffers)
     assert all(torch.equal(first[key], tied[key]) and first[key].is_contiguous() for key in "abc")
     assert len({first[key].data_ptr() for key in "abc"}) == 3 and isinstance(first["n"], tuple)
     pointers = {key: buffer.data_ptr() for key, buffer in buffers.items()}
     base += 1
-    again = folders.snapshot(tied, buffers)
+    again = host_copy.snapshot(tied, buffers)
     assert {key: buffer.data_ptr() for key, buffer in buffers.items()} == pointers
     assert torch.equal(again["n"][1][0], base[0, 0])
 

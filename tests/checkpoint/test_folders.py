@@ -14,7 +14,7 @@ import timm
 import torch
 from torch.distributed import HashStore
 
-from livetrain.checkpoint import folders, safetensors_io
+from livetrain.checkpoint import folders, host_copy, safetensors_io
 from livetrain.checkpoint.barrier import RankBarrier
 from livetrain.checkpoint.folders import Checkpoint
 from livetrain.core.errors import UserError
@@ -33,7 +33,7 @@ def make(step: int) -> Checkpoint:
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
         "carry": {"best": 0.5},
     }
-    whole = folders.snapshot({"model": model, "ema": {"w": torch.ones(3)}, "state": state}, {})
+    whole = host_copy.snapshot({"model": model, "ema": {"w": torch.ones(3)}, "state": state}, {})
     return Checkpoint(step, whole["model"], whole["ema"], whole["state"])
 
 
@@ -230,7 +230,7 @@ def test_batch_statistics_are_the_first_processs(tmp_path: Path) -> None:
                 name: torch.full_like(t, team.rank) if f"model/{name}" in own else t
                 for name, t in model.state_dict().items()
             }
-            whole = folders.snapshot({"model": state}, {})["model"]
+            whole = host_copy.snapshot({"model": state}, {})["model"]
             outline, share = folders.share_of(Checkpoint(1, whole, None, {}), lambda name: name not in own, team)
             saved.append(pool.submit(folders.save, tmp_path, outline, keep_last=1, share=share, team=team))
     found = folders.load(saved[0].result()).part("model")

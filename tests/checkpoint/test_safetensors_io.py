@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
 
-from livetrain.checkpoint import folders, safetensors_io
+from livetrain.checkpoint import host_copy, safetensors_io
 
 
 def test_tensors_are_taken_out_and_put_back() -> None:
@@ -69,7 +69,7 @@ def in_shards(rank: int, world: int, folder: Path, store: Path, message: Any) ->
         right = all(isinstance(t, DTensor) for t in read.values())
         right &= all(torch.equal(into[n].to_local(), shards[n].to_local()) for n in WHOLE)  # type: ignore[attr-defined]
     distributed.barrier()
-    copied = folders.snapshot(shards, {})
+    copied = host_copy.snapshot(shards, {})
     for shard in shards.values():
         shard.to_local().zero_()
     safetensors_io.write(folder, copied, rank)

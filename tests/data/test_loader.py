@@ -198,7 +198,7 @@ def test_missing_shards_stop_the_run_even_when_skipping(demo_shards: Path, tmp_p
     shutil.copytree(demo_shards, tmp_path / "gone")
     for tar in (tmp_path / "gone").glob("*.tar"):
         tar.unlink()
-    with pytest.raises(UserError, match="in a row"):
+    with pytest.raises(UserError, match="consecutive clip"):
         read(make_loader(make_config(tmp_path / "gone")))
 
 

@@ -332,7 +332,7 @@ def test_a_run_skips_what_is_gone_and_ends_when_all_is(config: Config, server: F
     for tar in shards.glob("*.tar"):
         tar.unlink()
     shutil.rmtree(config.data.cache_dir)
-    with pytest.raises(UserError, match=rf"{server.url}/shard-.*no such file.*in a row.*is {server.url} still there"):
+    with pytest.raises(UserError, match=rf"{server.url}/shard-.*no such file.*consecutive.*{server.url} still there"):
         read(make_loader(config))
 
 

@@ -20,8 +20,8 @@ def ends(*pairs: tuple[int, int]) -> list[Attempt]:
     ("history", "again", "why"),
     [
         ([(0, 90)], False, "finished"),
-        ([(2, 0)], False, "mistake"),
-        ([(137, 50), (3, 60)], False, "not a number"),
+        ([(2, 0)], False, "invalid input"),
+        ([(137, 50), (3, 60)], False, "NaN or Inf"),
         ([(75, 10)], True, "on request after 10"),
         ([(75, 0)] * 4, True, "on request"),
         ([(75, 0)] * 5, False, "5 stops in a row at 0 updates: a job has less time than"),

@@ -153,7 +153,7 @@ def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_pretrained_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"model\.pretrained=true.*test_resnet cannot be loaded.*model\.weights"):
+    with pytest.raises(UserError, match=r"model\.pretrained=true.*test_resnet cannot be downloaded.*model\.weights"):
         build_model(ModelConfig(backbone="test_resnet", pretrained=True), LossConfig(), 64)
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from livetrain.core import display_names
 from livetrain.core.errors import UserError
 from livetrain.report import page, plots
-from livetrain.verdict import display_names, scores, verdict
+from livetrain.verdict import scores, verdict
 from livetrain.verdict.scores import Scores
 from tests.verdict.helpers import make_scores
 

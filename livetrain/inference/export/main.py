@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hub": ""}
@@ -82,18 +83,20 @@ def _check(options: argparse.Namespace, trained: object, out: Path) -> int:
     return 0 if same else 1
 
 
-def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog="livetrain export", add_help=False, allow_abbrev=False, exit_on_error=False)
+def parser() -> Parser:
+    """The command line of `livetrain export`."""
+    parser = Parser("export", __doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--format", choices=tuple(SUFFIX), required=True)
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=Path)
     parser.add_argument("--clips", type=int, default=200)
-    try:
-        options, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"livetrain export: {error}") from None
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    options, rest = parser().parse_some(arguments)
     if options.check and options.format == "hub":
         raise UserError("livetrain export: --check compares onnx and torch; the hub's folder is checked when written")
     if options.check and not options.check.is_dir():
