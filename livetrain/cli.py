@@ -270,7 +270,8 @@ def _completion(arguments: list[str]) -> int:
 
     parser = Parser("completion", 'Print a script for your shell: eval "$(livetrain completion bash)"')
     parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
-    print(shtab.complete(_all_verbs(), shell=parser.parse(arguments).shell))
+    options = parser.parse(arguments)  # before every verb's module is imported, which takes seconds
+    print(shtab.complete(_all_verbs(), shell=options.shell))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_parameters, count_training_flops
 from livetrain.model.cost import saved_activation_bytes
 from livetrain.planner.formulas import Demand
+from shards.format.container import open_bytes
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -76,9 +76,7 @@ def decoded_pixels(config: Config, dataset: Dataset) -> float:
 
 def frames_from_keys(data: bytes, wanted: NDArray[np.integer]) -> int:
     """Frames of a video file that a decoder goes through for frames `wanted` (display order), each GOP once."""
-    import av
-
-    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+    with open_bytes(data) as container:
         packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
     shown = np.argsort(np.argsort([packet.pts or 0 for packet in packets], kind="stable"), kind="stable")
     keys = np.array([index for index, packet in enumerate(packets) if packet.is_keyframe])

@@ -1,4 +1,4 @@
-"""Is a video file all there? Checks of the container's own size fields, which decoders pass over in silence.
+"""Video files as containers: opening one, and whether it is complete by its own size fields, which decoders ignore.
 
 A decoder takes a file that was cut short for a shorter video. The containers know better: ISO media boxes (mp4, mov,
 m4v), EBML elements (webm, mkv) and RIFF chunks (avi) state their size in bytes. Pure functions of a file's bytes.
@@ -6,12 +6,27 @@ m4v), EBML elements (webm, mkv) and RIFF chunks (avi) state their size in bytes.
 
 from __future__ import annotations
 
+import io
 import struct
+from collections.abc import Mapping
+from typing import Any
+
+import av
 
 # Boxes of a file's top level. What one of them states of its size is believed; any other is stepped over.
 ISO_TYPES = frozenset(b"ftyp moov mdat moof mfra free skip wide uuid sidx ssix styp prft emsg meta pdin udta".split())
 EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 MATROSKA_SEGMENT = 0x18538067
+
+
+def lenient(version: str) -> dict[str, str]:
+    """Options of av.open that keep tags in a wrong encoding from failing a file. PyAV 19 needs none, and takes none."""
+    return {"metadata_errors": "ignore"} if int(version.split(".")[0]) < 19 else {}
+
+
+def open_bytes(data: bytes, options: Mapping[str, str] | None = None) -> Any:
+    """Open a video file's bytes for reading. options: FFmpeg's. Raises av.FFmpegError."""
+    return av.open(io.BytesIO(data), "r", options=dict(options or {}), **lenient(av.__version__))  # type: ignore[call-overload]
 
 
 def truncation(data: bytes) -> str | None:

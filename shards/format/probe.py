@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 import time
@@ -14,7 +13,7 @@ import av
 from av.sidedata.sidedata import Type as SideData
 
 from shards.format.colour import Colours, ToRgb
-from shards.format.container import truncation
+from shards.format.container import open_bytes, truncation
 
 DEFAULT_FPS = 25.0  # FFmpeg's own assumption for streams that state no time at all
 MAX_PIXELS = 8192 * 8192  # of a frame. A header of a few bytes can state 2^32, and decoders allocate what it says
@@ -253,7 +252,7 @@ def open_container(data: bytes) -> Any:
 
     Titles and the like may be in any encoding: they are not read.
     """
-    return av.open(io.BytesIO(data), "r", metadata_errors="ignore", options={"max_pixels": str(MAX_PIXELS)})
+    return open_bytes(data, {"max_pixels": str(MAX_PIXELS)})
 
 
 def best_stream(container: Any) -> av.VideoStream:

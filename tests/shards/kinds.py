@@ -19,6 +19,7 @@ import numpy as np
 from av.codec.context import Flags
 
 from shards.demo.corpus import with_rotation
+from shards.format.container import open_bytes
 from tests.shards.clips import moov_first
 from tests.videos import rgb
 
@@ -142,7 +143,7 @@ def _silence(stream: Any, number: int) -> av.AudioFrame:
 
 def plain_frames(data: bytes) -> Iterator[av.VideoFrame]:
     """All frames, by libav's plainest loop over the stream that it holds for the best."""
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with open_bytes(data) as container:
         stream = container.streams.best("video")
         assert stream is not None
         stream.thread_type = "NONE"  # what threads make of damage is not always the same

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from livetrain.data.decode import decode_video
 from shards import stores
+from shards.format.container import lenient
 from shards.format.probe import RejectedVideo, probe, timing
 from shards.stores import Media
 from tests.shards.clips import moov_first, video
@@ -311,3 +312,8 @@ def test_too_many_frames_and_too_long_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("shards.format.probe.MAX_SECONDS", -1.0)
     with pytest.raises(RejectedVideo, match="takes longer than -1 s"):
         probe(MP4)
+
+
+def test_tags_in_a_wrong_encoding_fail_no_file_with_this_and_the_next_pyav() -> None:
+    """PyAV 19 drops the argument that 18 needs."""
+    assert lenient("18.1.0") == {"metadata_errors": "ignore"} and lenient("19.0.0") == {}
