@@ -30,7 +30,7 @@ from shards.existing import Kept
 from shards.faces import boxes
 from shards.format import index_table, manifest
 from shards.labels import Label, Labels, find_videos, read_labels
-from shards.write import BUILD_FOLDER, ShardTask, record_path
+from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path
 
 REQUEST = "append.json"  # in the build folder
 SAME = ("label", "attack_type", "group", "session", "device", "domain")  # of a video that is there already

@@ -34,8 +34,8 @@ from shards.format import index_table, manifest
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.format.tar import shard_name
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
-from shards.stores import Media
-from shards.write import BUILD_FOLDER, ShardTask, record_path, write_shard
+from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, write_shard
+from shards.stores import StoreOptions
 
 REJECTED = "rejected.csv"
 REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
@@ -52,7 +52,7 @@ OUR_FILES = (
 class Options:
     """What decides the content of the shard folder, besides the videos and labels."""
 
-    media: Media = Media()
+    media: StoreOptions = StoreOptions()
     shard_mb: float = 256  # 10^6 bytes of samples a shard; a larger video gets a shard of its own
     seed: int = 0
     fractions: str = "0.6,0.2,0.2"  # train, dev, test

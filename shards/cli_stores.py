@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from livetrain.core.errors import UserError
-from shards.stores import Media
+from shards.stores import StoreOptions
 
 # Options of the stores: those that each has a use for, with the value it takes where none is given.
 STORE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -20,7 +20,7 @@ STORE_OPTIONS: dict[str, dict[str, Any]] = {
 DEFAULT_FRAMES = 16
 
 
-def media_of(arguments: argparse.Namespace) -> Media:
+def media_of(arguments: argparse.Namespace) -> StoreOptions:
     """The options of the store, checked; an option that the store has no use for is refused."""
     values = dict(STORE_OPTIONS[arguments.store])
     for name in {name: None for options in STORE_OPTIONS.values() for name in options}:
@@ -46,7 +46,7 @@ def media_of(arguments: argparse.Namespace) -> Media:
         values["quality"] = values["quality"] or default_quality(arguments.store, values.get("codec", ""))
     if values.get("num_frames") and values["frames_per_second"]:
         raise UserError("--num-frames and --frames-per-second: give one of them")
-    return Media(arguments.store, short_side=values.pop("size", 0), **values)
+    return StoreOptions(arguments.store, short_side=values.pop("size", 0), **values)
 
 
 def _bounds(name: str, store: str) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from shards.format.probe import Probe
 from shards.format.tar import BLOCK, MAX_KEY_CHARACTERS, padded
 from shards.labels import Label
-from shards.stores import Media
+from shards.stores import StoreOptions
 from shards.stores.frames import num_stored
 from shards.stores.pictures import scaled_size
 
@@ -54,7 +54,7 @@ def keys(videos: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     return result
 
 
-def assign_shards(samples: Sequence[Sample], media: Media, shard_bytes: int, seed: int) -> list[list[Sample]]:
+def assign_shards(samples: Sequence[Sample], media: StoreOptions, shard_bytes: int, seed: int) -> list[list[Sample]]:
     """Shuffle the samples by a hash of seed and key, then fill shards of about `shard_bytes` one after the other."""
     shuffled = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.key}".encode()).digest())
     shards: list[list[Sample]] = []
@@ -69,7 +69,7 @@ def assign_shards(samples: Sequence[Sample], media: Media, shard_bytes: int, see
     return shards
 
 
-def stored_bytes(sample: Sample, media: Media) -> int:
+def stored_bytes(sample: Sample, media: StoreOptions) -> int:
     """About how many bytes a sample takes in a tar.
 
     Exact but for its JSON when videos are stored as they are; remuxed ones are hardly smaller.

@@ -61,3 +61,27 @@ def test_no_module_is_longer_than_400_lines() -> None:
         for path in REPO.glob(f"{package}/**/*.py")
     }
     assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_takes_more_than_8_parameters() -> None:
+    """What belongs together is one object."""
+    found = {}
+    for package in ("livetrain", "shards"):
+        for path in REPO.glob(f"{package}/**/*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef):
+                    names = [item.arg for item in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                    count = len(names) - (names[:1] in (["self"], ["cls"]))
+                    found |= {f"{path.name}:{node.name}": count} if count > 8 else {}
+    assert found == {}
+
+
+def test_no_two_modules_share_a_name_but_for_the_same_thing() -> None:
+    """A bench of a thing is named like the thing; `main` is the command line of a room."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for package in ("livetrain", "shards"):
+        for path in REPO.glob(f"{package}/**/*.py"):
+            if path.stem not in ("__init__", "__main__", "main") and path.parent.name != "bench":
+                names[path.stem].append(str(path.relative_to(REPO)))
+    same = {"cli", "augment", "check"}  # of both packages; its keys and its operators; comparisons of a room
+    assert {name: paths for name, paths in names.items() if len(paths) > 1 and name not in same} == {}

@@ -14,7 +14,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from shards import build
 from shards.format import manifest
-from shards.stores import QUALITY, Media
+from shards.stores import QUALITY, StoreOptions
 
 STANDARD = (ClipSet(640, 480), ClipSet(1920, 1080))  # 4 s at 25 frames/s, libx264's defaults
 QUICK = (ClipSet(640, 480, seconds=2.0, num_clips=6),)
@@ -34,9 +34,9 @@ def make_task(what: ClipSet, options: Options, level: str, *, frames: bool = Fal
     home = options.data / what.name
     videos = make_clips(options.data, what)
     shards, frame_shards, jpegs = home / "shards", home / "frame-shards", home / "jpegs"
-    _build(home, shards, Media())
+    _build(home, shards, StoreOptions())
     if frames:
-        _build(home, frame_shards, Media("frames", num_frames=16))
+        _build(home, frame_shards, StoreOptions("frames", num_frames=16))
         _extract(videos, jpegs, what.num_frames)
     return Task(
         tuple(videos), what.num_frames, shards, frame_shards, jpegs, level, workers=options.workers,
@@ -49,7 +49,7 @@ def build_shards(options: Options, what: ClipSet, store: str) -> Path:
     """Shards of the set's clips in another store, built where they are missing."""
     home = options.data / what.name
     make_clips(options.data, what)
-    _build(home, home / f"{store}-shards", Media(store))
+    _build(home, home / f"{store}-shards", StoreOptions(store))
     return home / f"{store}-shards"
 
 
@@ -62,7 +62,7 @@ def is_built(shards: Path) -> bool:
     return True
 
 
-def _build(home: Path, out: Path, media: Media) -> None:
+def _build(home: Path, out: Path, media: StoreOptions) -> None:
     if not is_built(out):
         options = build.Options(media=media, shard_mb=16)
         build.build(home / "videos", home / "label.csv", out, options, num_workers=2, overwrite=True)

@@ -134,9 +134,9 @@ def build_remuxed(home: Path, workers: int) -> float:
 
 def _build(home: Path, out: Path, workers: int, check: str, store: str = "original") -> None:
     from shards import build
-    from shards.stores import Media
+    from shards.stores import StoreOptions
 
-    options = build.Options(Media(store), shard_mb=SHARD_MB, check=check)
+    options = build.Options(StoreOptions(store), shard_mb=SHARD_MB, check=check)
     build.build(home / "videos", home / "label.csv", out, options, num_workers=workers)
 
 

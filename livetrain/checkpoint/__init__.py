@@ -1,0 +1,1 @@
+"""Checkpoint folders, the files in them, and writing them while training continues."""

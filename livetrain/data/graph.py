@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,30 +43,35 @@ class GraphError(Exception):
     """DALI could not decode or transform a batch."""
 
 
-class Graph:
-    """The DALI pipeline for clips of one decoder.
+@dataclass(frozen=True)
+class GraphOptions:
+    """What a graph makes of clips: 1 to `max_clips` clips of at most `num_frames` frames, all of a batch equally many.
 
-    Batches hold 1 to `max_clips` clips of at most `num_frames` frames, all of a batch equally many.
-
-    `push` up to `DEPTH` batches, `pull` them in the same order. `dtype` is torch.float32 or torch.float16.
+    image_size: side of the output, pixels. mean, std: of RGB in [0, 1]. dtype: torch.float32 or torch.float16.
     """
+
+    image_size: int
+    num_frames: int
+    max_clips: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device
+    dtype: torch.dtype
+    num_threads: int
+
+
+class Graph:
+    """The DALI pipeline for clips of one decoder: `push` up to `DEPTH` batches, `pull` them in the same order."""
 
     def __init__(
         self,
         decoder: Decoder,
         augmentations: Sequence[Augmentation],
         example: Params,
-        *,
-        image_size: int,
-        num_frames: int,
-        max_clips: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device,
-        dtype: torch.dtype,
-        num_threads: int,
+        options: GraphOptions,
     ) -> None:
-        self.decoder, self.device, self.dtype = decoder, device, dtype
+        self.decoder, self.device, self.dtype = decoder, options.device, options.dtype
+        on_gpu = self.device.type == "cuda"
         self._free: list[Pipeline] = []
         self._busy: deque[tuple[Pipeline, int]] = deque()
 
@@ -74,14 +80,10 @@ class Graph:
                 decoder,
                 list(augmentations),
                 _input_types(self._inputs(example)),
-                image_size,
-                [255 * m for m in mean],
-                [255 * s for s in std],
-                device.type == "cuda",
-                types.FLOAT16 if dtype == torch.float16 else types.FLOAT,
-                batch_size=max_clips * (num_frames if decoder == "image" else 1),
-                num_threads=num_threads,
-                device_id=(device.index or 0) if device.type == "cuda" else None,
+                options,
+                batch_size=options.max_clips * (options.num_frames if decoder == "image" else 1),
+                num_threads=options.num_threads,
+                device_id=(self.device.index or 0) if on_gpu else None,
                 prefetch_queue_depth=1,
             )
             pipeline.build()
@@ -159,12 +161,11 @@ def _define(
     decoder: Decoder,
     augmentations: list[Augmentation],
     inputs: dict[str, tuple[Any, int]],
-    size: int,
-    mean: list[float],
-    std: list[float],
-    on_gpu: bool,
-    dtype: Any,
+    options: GraphOptions,
 ) -> Any:
+    size, on_gpu = options.image_size, options.device.type == "cuda"
+    mean, std = ([255 * value for value in values] for values in (options.mean, options.std))
+    dtype = types.FLOAT16 if options.dtype == torch.float16 else types.FLOAT
     layout = "HWC" if decoder == "image" else "FHWC"
     params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
     device = "mixed" if on_gpu else "cpu"

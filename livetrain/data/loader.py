@@ -11,6 +11,7 @@ was. A clip that cannot be fetched or decoded comes as zeros with `valid` False 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import queue
 import threading
 import time
@@ -33,7 +34,7 @@ from livetrain.data.batch import Batch, Clips, Failure, Plans
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_of
-from livetrain.data.graph import DEPTH, Graph, GraphError, Params, colour_params
+from livetrain.data.graph import DEPTH, Graph, GraphError, GraphOptions, Params, colour_params
 from livetrain.data.loader_stages import Stages
 from livetrain.data.nvdec_refusals import Refusals
 from livetrain.data.plan import PADDING, ClipPlan
@@ -93,16 +94,16 @@ class Loader:
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
         self._threads = config.data.threads or max(1, num_cores() // world.local_size)
         self._graphs: dict[Pipeline, Graph] = {}
-        self._graph_options: dict[str, Any] = {
-            "image_size": config.data.image_size,
-            "num_frames": plans.example.frames.shape[1],
-            "max_clips": len(plans.example.rows),
-            "mean": mean,
-            "std": std,
-            "device": device,
-            "dtype": torch.float32 if config.train.precision == "fp32" or device.type == "cpu" else torch.float16,
-            "num_threads": self._threads,
-        }
+        self._graph_options = GraphOptions(
+            image_size=config.data.image_size,
+            num_frames=plans.example.frames.shape[1],
+            max_clips=len(plans.example.rows),
+            mean=mean,
+            std=std,
+            device=device,
+            dtype=torch.float32 if config.train.precision == "fp32" or device.type == "cpu" else torch.float16,
+            num_threads=self._threads,
+        )
         self._failures_in_a_row, self._patience = 0, patience
         self._queue: queue.Queue[tuple[Batch, Any] | BaseException | None] = queue.Queue(max(1, config.data.prefetch))
         self._stop = threading.Event()
@@ -221,7 +222,7 @@ class Loader:
 
     def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
-        box, size = item.params["box"][index], self._graph_options["image_size"]
+        box, size = item.params["box"][index], self._graph_options.image_size
         return self._clips.decode(int(item.rows[index]), item.frames[index], box, size)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
@@ -254,7 +255,7 @@ class Loader:
         """What a clip takes within DALI before it is resized; those of the CPU's decoder come resized."""
         row, num_frames = int(item.rows[position]), item.frames.shape[1]
         if decoder == "cpu":
-            return 3 * int(self._graph_options["image_size"]) ** 2 * num_frames
+            return 3 * self._graph_options.image_size**2 * num_frames
         return decoded_bytes(self._clips, row, num_frames)
 
     def _num_pipelines(self, decoder: Decoder) -> int:
@@ -294,9 +295,9 @@ class Loader:
         """The batch, when all its rounds have been pulled; zeros where nothing came."""
         options, clips = self._graph_options, prepared.clips
         if clips is None:
-            side = options["image_size"]
+            side = options.image_size
             shape = (len(prepared.plan.rows), prepared.plan.frames.shape[1], 3, side, side)
-            clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
+            clips = torch.zeros(shape, dtype=options.dtype, device=self._device)
         return self._batch(prepared, clips)
 
     def _one_by_one(
@@ -307,9 +308,9 @@ class Loader:
         options = self._graph_options
         graph = self._make_graph(decoder)  # the usual one may hold the batches behind this
         second: Graph | None = None  # for what the GPU's decoder refuses
-        side = options["image_size"]
+        side = options.image_size
         shape = (len(positions), prepared.plan.frames.shape[1], 3, side, side)
-        clips = torch.zeros(shape, dtype=options["dtype"], device=self._device)
+        clips = torch.zeros(shape, dtype=options.dtype, device=self._device)
         for slot, position in enumerate(positions):
             params = self._params(prepared.plan, [position], decoder)
             try:
@@ -386,8 +387,11 @@ class Loader:
 
     def _make_graph(self, decoder: Decoder) -> Graph:
         """A pipeline of `decoder`: with its share of the batch, and of the threads."""
-        pipelines, options = self._num_pipelines(decoder), dict(self._graph_options)
-        options["max_clips"] = -(-options["max_clips"] // pipelines)
-        options["num_threads"] = max(1, options["num_threads"] // pipelines)
+        pipelines, options = self._num_pipelines(decoder), self._graph_options
+        options = dataclasses.replace(
+            options,
+            max_clips=-(-options.max_clips // pipelines),
+            num_threads=max(1, options.num_threads // pipelines),
+        )
         example = self._plans.example.params | (colour_params([Colours(RGB, True)]) if decoder == "nvdec" else {})
-        return Graph(decoder, self._plans.augmentations, example, **options)
+        return Graph(decoder, self._plans.augmentations, example, options)

@@ -1,0 +1,1 @@
+"""Collectives, FSDP2, preemption, the watchdog, advice when memory runs out."""

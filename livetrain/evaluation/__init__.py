@@ -1,0 +1,1 @@
+"""Scoring a split, and the verdict at the end of a run."""

@@ -13,8 +13,8 @@ from livetrain.config import Config
 from livetrain.config.split_spec import Selection
 from livetrain.core.files import write_json
 from livetrain.data import Dataset, leaks
+from livetrain.data.clip_pictures import Pictures, clip_pictures
 from livetrain.data.perturb import PERTURBATIONS, Perturbation
-from livetrain.data.pictures import Pictures, clip_pictures
 from livetrain.evaluation import lost_clips
 from livetrain.evaluation.evaluator import NO_HOOKS, Evaluation, Hooks, evaluate
 from livetrain.evaluation.finish import finish

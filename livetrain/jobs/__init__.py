@@ -1,1 +1,1 @@
-"""Jobs of a cluster: what was submitted, how it goes, how it is cancelled."""
+"""Launching, SLURM jobs, sweeps, cross-validation, the doctor."""

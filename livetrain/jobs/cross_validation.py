@@ -98,7 +98,7 @@ def gather(config: Config, count: int) -> dict[str, object]:
     """Write the scores, verdict and report of all folds together into the run directory; returns the verdict."""
     from livetrain.checkpoint import folders
     from livetrain.data import Dataset
-    from livetrain.data.pictures import clip_pictures
+    from livetrain.data.clip_pictures import clip_pictures
     from livetrain.evaluation.finish import finish
 
     folder = Path(config.run_dir)

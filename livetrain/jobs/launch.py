@@ -103,7 +103,8 @@ def _set_defaults(options: Any) -> None:
         num_processes = int(OmegaConf.select(content, "num_processes") or 1)
     if options.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ and not cuda.is_available():
         here = max(1, num_processes // (options.num_machines or 1))
-        options.num_cpu_threads_per_process = max(1, num_cores() // here)
+        cores = min(num_cores(), psutil.cpu_count(logical=False) or num_cores())
+        options.num_cpu_threads_per_process = max(1, cores // here)
 
 
 def _when(failure: Any) -> int:

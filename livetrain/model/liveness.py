@@ -38,32 +38,28 @@ class LivenessModel(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
+        cfg: ModelConfig,
         *,
-        pool: str,
         num_outputs: int,
-        dropout: float,
-        frozen: bool,
-        channels_last: bool,
         mean: Triple,
         std: Triple,
-        frozen_parts: Sequence[str] = (),
         num_attack_types: int = 0,
     ) -> None:
-        """frozen_parts: beginnings of names in the backbone. Raises UserError for one that names nothing."""
+        """Raises UserError where model.freeze names nothing of the backbone."""
         super().__init__()
         dim = num_features(backbone)
         self.backbone = backbone
-        self.pool = build_pool(pool, dim)
+        self.pool = build_pool(cfg.pool, dim)
         self.noise = SampleKeys()
         with_keys(backbone, self.noise)
-        self.dropout = KeyedDropout(dropout, self.noise, HEAD)
+        self.dropout = KeyedDropout(cfg.dropout, self.noise, HEAD)
         self.head = nn.Linear(dim, num_outputs)
         self.attack_head = nn.Linear(dim, 1 + num_attack_types) if num_attack_types else None
-        self.frozen, self.channels_last, self.mean, self.std = frozen, channels_last, mean, std
-        if frozen:
+        self.frozen, self.channels_last, self.mean, self.std = cfg.freeze_backbone, cfg.channels_last, mean, std
+        if self.frozen:
             backbone.requires_grad_(False).eval()
-        self.frozen_modules = _freeze(backbone, frozen_parts)
-        if channels_last:
+        self.frozen_modules = _freeze(backbone, cfg.freeze)
+        if self.channels_last:
             _to_channels_last(self)
 
     def train(self, mode: bool = True) -> LivenessModel:
@@ -117,18 +113,9 @@ def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> L
     """
     backbone = build_backbone(cfg, image_size)
     mean, std = normalization(backbone, cfg.normalization)
-    return LivenessModel(
-        backbone,
-        pool=cfg.pool,
-        num_outputs=2 if loss.name == "ce" else 1,
-        dropout=cfg.dropout,
-        frozen=cfg.freeze_backbone,
-        frozen_parts=cfg.freeze,
-        num_attack_types=len(loss.attack_types),
-        channels_last=cfg.channels_last,
-        mean=mean,
-        std=std,
-    ).train()
+    num_outputs, num_attack_types = 2 if loss.name == "ce" else 1, len(loss.attack_types)
+    model = LivenessModel(backbone, cfg, num_outputs=num_outputs, mean=mean, std=std, num_attack_types=num_attack_types)
+    return model.train()
 
 
 def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:

@@ -133,7 +133,7 @@ def _with_pictures(pair: dict[str, Any], run: Path) -> dict[str, Any]:
     try:
         config = RunDir(run).load_config()
         from livetrain.data import Dataset  # torch, DALI: seconds that a comparison without shards need not wait
-        from livetrain.data.pictures import clip_pictures
+        from livetrain.data.clip_pictures import clip_pictures
 
         pictures = clip_pictures(Dataset.of(config.data))
     except UserError:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from livetrain.core import display_names
 from livetrain.core.files import write_text
-from livetrain.data.pictures import Pictures
+from livetrain.data.clip_pictures import Pictures
 from livetrain.report import curve, plots, slider, summary_text
 from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.run_dir import RunDir

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 def rebuild(run_dir: Path) -> Path:
     """Write the report of an evaluated run again. Returns its path. Raises UserError without a verdict."""
     from livetrain.data import Dataset
-    from livetrain.data.pictures import clip_pictures
+    from livetrain.data.clip_pictures import clip_pictures
     from livetrain.report import page
 
     run = RunDir(run_dir)

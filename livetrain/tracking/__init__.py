@@ -1,0 +1,1 @@
+"""The run directory, metrics.jsonl, Weights & Biases."""

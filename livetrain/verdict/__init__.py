@@ -1,0 +1,1 @@
+"""Scores to metrics, thresholds, and intervals over people. Imports no torch."""

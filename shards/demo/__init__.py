@@ -1,0 +1,1 @@
+"""The synthetic corpus that the quickstart and the tests use."""

@@ -1,0 +1,1 @@
+"""Finding and tracking the face of each clip."""

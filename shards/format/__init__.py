@@ -1,0 +1,1 @@
+"""The files of a shard folder, and what is known of a video before it is stored."""

@@ -23,7 +23,7 @@ STORES = ("original", "remux", "transcode", "frames")
 
 
 @dataclass(frozen=True)
-class Media:
+class StoreOptions:
     """A store and its options, 0 or empty where they mean nothing to it.
 
     num_frames or frames_per_second: JPEGs of a video. short_side, long_side: pixels that side is shrunk to, 0: as it
@@ -45,7 +45,7 @@ QUALITY = {"frames": 95, "h264": 18, "hevc": 20}  # JPEGs; CRFs are visually los
 
 
 def default_quality(store: str, codec: str) -> int:
-    """`Media.quality` where none is given."""
+    """`StoreOptions.quality` where none is given."""
     return QUALITY[codec if store == "transcode" else store]
 
 
@@ -66,11 +66,11 @@ class Stored:
 class Store(Protocol):
     """What each module of this package is."""
 
-    def store(self, data: bytes, facts: Probe, media: Media) -> Stored:
+    def store(self, data: bytes, facts: Probe, media: StoreOptions) -> Stored:
         """Raises RejectedVideo, av.FFmpegError for a video that cannot be stored in this way."""
 
 
-def store(video: str, data: bytes, facts: Probe, media: Media) -> Stored:
+def store(video: str, data: bytes, facts: Probe, media: StoreOptions) -> Stored:
     """What is kept of the file `video` (its name) with the bytes `data`. Raises RejectedVideo, av.FFmpegError."""
     module: Store = importlib.import_module(f"{__name__}.{media.store}")
     stored = module.store(data, facts, media)

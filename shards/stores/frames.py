@@ -9,19 +9,19 @@ import numpy as np
 
 from shards.format.colour import RGB, ToRgb
 from shards.format.probe import Probe, best_stream, decode, open_video
-from shards.stores import QUALITY, Media, Stored
+from shards.stores import QUALITY, Stored, StoreOptions
 from shards.stores.pictures import aspect_at, evenly_spaced, scaled_size, upright_size
 
 MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
 
 
-def num_stored(facts: Probe, media: Media) -> int:
+def num_stored(facts: Probe, media: StoreOptions) -> int:
     """How many JPEGs a video becomes: `num_frames`, or as many as its seconds times `frames_per_second`."""
     wanted = media.num_frames or round(facts.duration_seconds * media.frames_per_second)
     return max(1, min(wanted, facts.num_frames, MAX_FRAMES))
 
 
-def store(data: bytes, facts: Probe, media: Media) -> Stored:
+def store(data: bytes, facts: Probe, media: StoreOptions) -> Stored:
     """See shards.stores. JPEGs keep chroma at full size (4:4:4): moiré and halftone live there too."""
     from PIL import Image
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shards.format.probe import Probe
-from shards.stores import Media, Stored
+from shards.stores import Stored, StoreOptions
 
 
-def store(data: bytes, facts: Probe, media: Media) -> Stored:
+def store(data: bytes, facts: Probe, media: StoreOptions) -> Stored:
     """See shards.stores."""
     return Stored([("", data)], facts, "original")

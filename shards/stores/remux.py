@@ -23,14 +23,14 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 
 from shards.format.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
-from shards.stores import Media, Stored
+from shards.stores import Stored, StoreOptions
 
 NO_CROP = "crop_left=0:crop_right=0:crop_top=0:crop_bottom=0"
 TAGS = {"h264": "avc1", "hevc": "hvc1"}
 FILTERS = {"h264": f"h264_metadata={NO_CROP}", "hevc": f"hevc_metadata={NO_CROP}"}
 
 
-def store(data: bytes, facts: Probe, media: Media) -> Stored:
+def store(data: bytes, facts: Probe, media: StoreOptions) -> Stored:
     """See shards.stores."""
     before, coded = _decoded(data, facts)
     after: list[int] = []

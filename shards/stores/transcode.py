@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange
 
 from shards.format.colour import HD_LINES, MATRICES, NUMBERS, RGB, TRANSFER_NUMBERS, UNSPECIFIED, Colours
 from shards.format.probe import Probe, RejectedVideo, best_stream, decode, open_video, probe
-from shards.stores import QUALITY, Media, Stored
+from shards.stores import QUALITY, Stored, StoreOptions
 from shards.stores.pictures import BLOCK, aspect_at, scaled_size, upright_size
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265"}
@@ -35,7 +35,7 @@ OPTION = {"h264": "x264-params", "hevc": "x265-params"}
 TURNS = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
 
 
-def store(data: bytes, facts: Probe, media: Media) -> Stored:
+def store(data: bytes, facts: Probe, media: StoreOptions) -> Stored:
     """See shards.stores. Raises RejectedVideo where frames get lost."""
     encoded = encode(data, facts, media)
     found = probe(encoded)
@@ -45,7 +45,7 @@ def store(data: bytes, facts: Probe, media: Media) -> Stored:
     return Stored([("mp4", encoded)], replace(found, sample_aspect_ratio=aspect), "transcode")
 
 
-def encode(data: bytes, facts: Probe, media: Media) -> bytes:
+def encode(data: bytes, facts: Probe, media: StoreOptions) -> bytes:
     """The bytes of the new file.
 
     Frame times are kept, sound is dropped, and there are no B-frames: a wanted frame never waits for a later one.

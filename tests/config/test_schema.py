@@ -209,3 +209,16 @@ def test_keys_of_shards_and_of_whole_weights(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     load_config([], keys, warn=lines.append)
     assert ["fsdp.param_dtype" in lines[0], "ddp.bucket_mb" in lines[1], len(lines)] == [True, True, 2]
+
+
+def test_a_renamed_key_works_with_a_warning_in_files_and_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("data: {nvdec_lanes: 2}\n")
+    config, warnings = load(files=[tmp_path / "old.yaml"])
+    assert config.data.nvdec_pipelines == 2
+    assert warnings == [
+        f"warning: {tmp_path}/old.yaml: data.nvdec_lanes is now data.nvdec_pipelines; the old name will be removed"
+    ]
+    config, warnings = load("data.nvdec_lanes=3", files=[tmp_path / "old.yaml"])
+    assert config.data.nvdec_pipelines == 3 and len(warnings) == 2
+    with pytest.raises(UserError, match="out of range"):
+        load("data.nvdec_lanes=99")

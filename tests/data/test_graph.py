@@ -17,7 +17,7 @@ from livetrain.config import AugmentConfig
 from livetrain.data import augment
 from livetrain.data.crop import even_box, pixel_box, resize
 from livetrain.data.decode import decode_video
-from livetrain.data.graph import Graph, GraphError, colour_params, corrected
+from livetrain.data.graph import Graph, GraphError, GraphOptions, colour_params, corrected
 from shards.format.colour import Colours
 from tests.shards.format import test_colour
 from tests.videos import numbered_frames, write_video
@@ -47,7 +47,7 @@ def make_graph(
         "dtype": torch.float32,
         "num_threads": 2,
     }
-    return Graph(decoder, augmentations or [], example or params(1), **(defaults | options))
+    return Graph(decoder, augmentations or [], example or params(1), GraphOptions(**(defaults | options)))
 
 
 def clip(seed: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:

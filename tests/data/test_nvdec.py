@@ -11,7 +11,7 @@ import torch
 from livetrain.data import Dataset, decoders
 from livetrain.data.crop import CropAndResize
 from livetrain.data.decode import decode_video
-from livetrain.data.graph import Graph, GraphError, colour_params
+from livetrain.data.graph import Graph, GraphError, GraphOptions, colour_params
 from shards.format.probe import probe
 from tests.data.test_graph import MEAN, STD, params
 from tests.data.test_loader import make_config, make_loader, read
@@ -46,7 +46,8 @@ def by_nvdec(data: bytes, wanted: np.ndarray, size: int) -> np.ndarray:
     """Frames [1, F] of a video file through the graph: float [F, size, size, 3], levels."""
     options = {"image_size": size, "num_frames": wanted.shape[1], "max_clips": 1, "mean": MEAN, "std": STD}
     inputs = params(1) | colour_params([probe(data).colours])
-    graph = Graph("nvdec", [], inputs, **options, device=GPU, dtype=torch.float32, num_threads=2)
+    how = GraphOptions(**options, device=GPU, dtype=torch.float32, num_threads=2)
+    graph = Graph("nvdec", [], inputs, how)
     return graph.run([data], wanted, inputs)[0].permute(0, 2, 3, 1).cpu().numpy()
 
 

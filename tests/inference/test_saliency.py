@@ -38,8 +38,8 @@ class RedEye(nn.Module):
 
 
 def red_eye() -> LivenessModel:
-    options = {"pool": "mean", "num_outputs": 1, "dropout": 0.0, "frozen": False, "channels_last": False}
-    model = LivenessModel(RedEye(), mean=(0, 0, 0), std=(1, 1, 1), **options).eval()  # type: ignore[arg-type]
+    cfg = ModelConfig(channels_last=False)
+    model = LivenessModel(RedEye(), cfg, num_outputs=1, mean=(0, 0, 0), std=(1, 1, 1)).eval()
     nn.init.ones_(model.head.weight)
     return model
 

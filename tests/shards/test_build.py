@@ -20,7 +20,7 @@ from PIL import Image
 
 from shards.build import probe_file
 from shards.format import index_table, probe
-from shards.stores import Media, transcode
+from shards.stores import StoreOptions, transcode
 from tests.shards import clips
 
 SMALL_SHARDS = ("--shard-mb", 0.02)
@@ -227,7 +227,7 @@ def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
         if len(litter) > 50:
             litter.pop(choice.integers(len(litter)))
         seed = int(choice.integers(len(originals)))
-        encoded = transcode.encode(originals[seed], probe.probe(originals[seed]), Media("transcode", gop=8))
+        encoded = transcode.encode(originals[seed], probe.probe(originals[seed]), StoreOptions("transcode", gop=8))
         results.setdefault(seed, set()).add(encoded)
     assert {seed: len(found) for seed, found in results.items()} == dict.fromkeys(results, 1)
 

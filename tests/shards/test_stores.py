@@ -18,17 +18,17 @@ from shards import stores
 from shards.format import index_table
 from shards.format.colour import ToRgb
 from shards.format.probe import probe
-from shards.stores import Media, transcode
+from shards.stores import StoreOptions, transcode
 from shards.stores.remux import digest
 from tests.shards import clips
 from tests.shards.kinds import KINDS, Kind, plain_frames, reference
 
-REMUX = Media("remux")
+REMUX = StoreOptions("remux")
 NOT_IN_MP4 = ("vp8", "prores", "qtrle", "huffyuv", "raw")
 X264 = {"preset": "ultrafast", "bf": "2", "g": "6", "sc_threshold": "0"}
 
 
-def stored(kind: Kind, media: Media) -> tuple[bytes, stores.Stored]:
+def stored(kind: Kind, media: StoreOptions) -> tuple[bytes, stores.Stored]:
     result = stores.store(f"clip.{kind.suffix}", kind.data, probe(kind.data), media)
     return result.payloads[0][1], result
 
@@ -96,7 +96,7 @@ def test_remux_of_the_same_file_gives_the_same_bytes() -> None:
 def test_frames_say_which_they_were_and_when(name: str) -> None:
     """JPEGs at full size are the frames of training within what quality 95 loses, with chroma at full size."""
     kind = KINDS[name]
-    result = stored(kind, Media("frames", num_frames=4))[1]
+    result = stored(kind, StoreOptions("frames", num_frames=4))[1]
     assert result.frame_numbers == [1, 5, 8, 12] and result.store == "frames"
     times = [frame.time or 0.0 for frame in plain_frames(kind.data)]
     assert result.facts.frame_seconds == pytest.approx(
@@ -111,8 +111,10 @@ def test_frames_say_which_they_were_and_when(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name in KINDS if "interlaced" in name or "camcorder" in name))
-@pytest.mark.parametrize("media", [Media(), REMUX, Media("transcode", gop=4), Media("frames", num_frames=14)])
-def test_interlaced_frames_are_woven(name: str, media: Media) -> None:
+@pytest.mark.parametrize(
+    "media", [StoreOptions(), REMUX, StoreOptions("transcode", gop=4), StoreOptions("frames", num_frames=14)]
+)
+def test_interlaced_frames_are_woven(name: str, media: StoreOptions) -> None:
     """Both fields in a picture, as they were decoded, in every store: no row becomes that of the other field."""
     kind = KINDS[name]
     facts = probe(kind.data)
@@ -135,9 +137,9 @@ def test_interlaced_frames_are_woven(name: str, media: Media) -> None:
 
 def test_frames_at_a_rate() -> None:
     kind = KINDS["h264.mp4"]  # 14 frames, 25 a second
-    assert len(stored(kind, Media("frames", frames_per_second=5))[1].payloads) == 3
-    assert len(stored(kind, Media("frames", frames_per_second=0.1))[1].payloads) == 1
-    assert len(stored(kind, Media("frames", frames_per_second=100))[1].payloads) == 14
+    assert len(stored(kind, StoreOptions("frames", frames_per_second=5))[1].payloads) == 3
+    assert len(stored(kind, StoreOptions("frames", frames_per_second=0.1))[1].payloads) == 1
+    assert len(stored(kind, StoreOptions("frames", frames_per_second=100))[1].payloads) == 14
 
 
 def test_pixels_that_are_not_square() -> None:
@@ -148,21 +150,21 @@ def test_pixels_that_are_not_square() -> None:
         kind = Kind(options=X264, tags={"sample_aspect_ratio": Fraction(4, 3)}, rotation=rotation)
         assert probe(kind.data).sample_aspect_ratio == pytest.approx(4 / 3)
         assert probe(kind.data, quick=True).sample_aspect_ratio == pytest.approx(4 / 3)
-        assert stored(kind, Media("frames", num_frames=2))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
-        assert stored(kind, Media("transcode", gop=4))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
+        assert stored(kind, StoreOptions("frames", num_frames=2))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
+        assert stored(kind, StoreOptions("transcode", gop=4))[1].facts.sample_aspect_ratio == pytest.approx(aspect)
         assert stored(kind, REMUX)[1].facts.sample_aspect_ratio == pytest.approx(4 / 3)
 
 
 @pytest.mark.parametrize(
     ("media", "size", "codec"),
     [
-        (Media("transcode", gop=4), (160, 128), "h264"),
-        (Media("transcode", gop=4, long_side=96), (96, 80), "h264"),
-        (Media("transcode", gop=4, short_side=64, codec="hevc"), (80, 64), "hevc"),
-        (Media("transcode", gop=4, short_side=1000), (160, 128), "h264"),
+        (StoreOptions("transcode", gop=4), (160, 128), "h264"),
+        (StoreOptions("transcode", gop=4, long_side=96), (96, 80), "h264"),
+        (StoreOptions("transcode", gop=4, short_side=64, codec="hevc"), (80, 64), "hevc"),
+        (StoreOptions("transcode", gop=4, short_side=1000), (160, 128), "h264"),
     ],
 )
-def test_transcoded_sides_are_whole_macroblocks(media: Media, size: tuple[int, int], codec: str) -> None:
+def test_transcoded_sides_are_whole_macroblocks(media: StoreOptions, size: tuple[int, int], codec: str) -> None:
     kind = Kind(width=162, height=130, options=X264)
     data, result = stored(kind, media)
     assert coded_size(data) == (result.facts.width, result.facts.height) == size
@@ -175,7 +177,7 @@ def test_transcoded_sides_are_whole_macroblocks(media: Media, size: tuple[int, i
 
 def test_rounded_sides_keep_the_shape_that_is_shown() -> None:
     kind = Kind(width=162, height=130, options=X264, rotation=90)
-    for media in (Media("transcode", gop=4, short_side=40), Media("frames", num_frames=1, short_side=40)):
+    for media in (StoreOptions("transcode", gop=4, short_side=40), StoreOptions("frames", num_frames=1, short_side=40)):
         facts = stored(kind, media)[1].facts
         assert facts.width * facts.sample_aspect_ratio / facts.height == pytest.approx(130 / 162)
     assert (facts.width, facts.height) == (40, 50) and facts.sample_aspect_ratio != 1
@@ -183,8 +185,8 @@ def test_rounded_sides_keep_the_shape_that_is_shown() -> None:
 
 def test_quality_is_heard() -> None:
     kind = KINDS["h264_4k.mp4"]
-    for media in (Media("frames", num_frames=1, long_side=640), Media("transcode", gop=8, long_side=640)):
-        sizes = [len(stored(kind, Media(**{**vars(media), "quality": quality}))[0]) for quality in (20, 45)]
+    for media in (StoreOptions("frames", num_frames=1, long_side=640), StoreOptions("transcode", gop=8, long_side=640)):
+        sizes = [len(stored(kind, StoreOptions(**{**vars(media), "quality": quality}))[0]) for quality in (20, 45)]
         assert (sizes[0] < sizes[1]) == (media.store == "frames")
 
 
@@ -210,7 +212,7 @@ def test_transcoded_greys_are_those_of_the_source(codec: str, pixels: str) -> No
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     data = buffer.getvalue()
-    made = transcode.store(data, probe(data), Media("transcode", codec=codec, quality=4, gop=5))
+    made = transcode.store(data, probe(data), StoreOptions("transcode", codec=codec, quality=4, gop=5))
     wanted = np.arange(len(greys))
     before = decode_video(data, wanted, len(greys)).mean(axis=(1, 2, 3))
     after = decode_video(made.payloads[0][1], wanted, len(greys)).mean(axis=(1, 2, 3))

@@ -15,7 +15,7 @@ from livetrain.data.decode import decode_video
 from shards import stores
 from shards.format.colour import Colours, ToRgb
 from shards.format.probe import probe
-from shards.stores import Media
+from shards.stores import StoreOptions
 
 # ITU-R BT.601-7, BT.709-6, BT.2020-2, SMPTE 240M, FCC: the weights of red and blue in luma.
 WEIGHTS = {
@@ -239,11 +239,13 @@ CASES = [
 @pytest.mark.parametrize(("matrix", "said", "height"), CASES)
 @pytest.mark.parametrize(
     "media",
-    [Media("original"), Media("remux"), Media("transcode", gop=2, short_side=48),
-     Media("transcode", gop=2, codec="hevc"), Media("frames", num_frames=4)],
+    [StoreOptions("original"), StoreOptions("remux"), StoreOptions("transcode", gop=2, short_side=48),
+     StoreOptions("transcode", gop=2, codec="hevc"), StoreOptions("frames", num_frames=4)],
     ids=lambda media: f"{media.store}{media.codec}",
 )  # fmt: skip
-def test_every_store_shows_the_same_colours(media: Media, matrix: str, said: str, height: int, full: bool) -> None:
+def test_every_store_shows_the_same_colours(
+    media: StoreOptions, matrix: str, said: str, height: int, full: bool
+) -> None:
     data = video(matrix, full=full, said=said, height=height)
     facts = probe(data)
     assert facts.colours == Colours(matrix, full)
@@ -269,7 +271,7 @@ def test_every_codec_shows_its_colours(codec: str, suffix: str, said: str, store
     data = video(matrix, full=full, said=said, codec=codec, suffix=suffix)
     facts = probe(data)
     assert facts.colours == Colours(matrix, full)
-    kept = stores.store(f"clip.{suffix}", data, facts, Media(store, gop=2, num_frames=4))
+    kept = stores.store(f"clip.{suffix}", data, facts, StoreOptions(store, gop=2, num_frames=4))
     if store == "frames":
         got = patches(np.asarray(Image.open(io.BytesIO(kept.payloads[2][1]))))
     else:
@@ -294,7 +296,7 @@ def test_samples_that_are_rgb_stay_so(codec: str) -> None:
     facts = probe(data)
     assert facts.colours == Colours("rgb", True)
     assert np.abs(shown(data) - PATCHES).max() == 0
-    kept = stores.store("clip.mkv", data, facts, Media("transcode", gop=2))
+    kept = stores.store("clip.mkv", data, facts, StoreOptions("transcode", gop=2))
     assert kept.facts.colours == Colours("bt601", False)
     assert np.abs(shown(kept.payloads[0][1]) - PATCHES).max() < 2.5
 
@@ -322,7 +324,7 @@ def test_a_range_that_the_container_alone_states() -> None:
     assert facts.colours == Colours("bt601", True) and not facts.is_range_coded
     assert np.abs(shown(data) - PATCHES).max() < 2.5
     for store in ("remux", "transcode"):
-        kept = stores.store("clip.mkv", data, facts, Media(store, gop=2))
+        kept = stores.store("clip.mkv", data, facts, StoreOptions(store, gop=2))
         assert np.abs(shown(kept.payloads[0][1]) - PATCHES).max() < 2.5
 
 

@@ -18,7 +18,7 @@ from livetrain.data.decode import decode_video
 from shards import stores
 from shards.format.container import lenient
 from shards.format.probe import RejectedVideo, probe, timing
-from shards.stores import Media
+from shards.stores import StoreOptions
 from tests.shards.clips import moov_first, video
 from tests.shards.kinds import KINDS, VFR, pictures
 
@@ -64,8 +64,8 @@ def test_uneven_frames_have_times(name: str) -> None:
     seconds = [time / 1000 for time in VFR]
     for quick in (False, True):
         assert probe(KINDS[name].data, quick=quick).frame_seconds == pytest.approx(seconds, abs=1e-3)
-    assert stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), Media("remux")).facts.frame_seconds
-    made = stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), Media("transcode", gop=4)).facts
+    assert stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), StoreOptions("remux")).facts.frame_seconds
+    made = stores.store("a.mp4", KINDS[name].data, probe(KINDS[name].data), StoreOptions("transcode", gop=4)).facts
     assert made.frame_seconds == pytest.approx(seconds, abs=1e-3)
     assert not probe(KINDS["h264.mp4"].data).frame_seconds
     assert not probe(KINDS["h264_late_start.mp4"].data).frame_seconds

@@ -19,7 +19,7 @@ from shards import stores
 from shards.format.probe import Probe, RejectedVideo
 from shards.format.tar import Member, SampleWriter, index_text, payload_sha256, shard_name
 from shards.shard_plan import Sample
-from shards.stores import Media, Stored
+from shards.stores import Stored, StoreOptions
 
 BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
 
@@ -32,7 +32,7 @@ class ShardTask:
     samples: Sequence[Sample]
     videos: Path
     out: Path
-    media: Media
+    media: StoreOptions
     request: str
 
 
@@ -78,7 +78,7 @@ def _read(path: Path, sample: Sample) -> bytes:
     return data
 
 
-def _stored(data: bytes, sample: Sample, media: Media) -> Stored:
+def _stored(data: bytes, sample: Sample, media: StoreOptions) -> Stored:
     """What is kept of a video."""
     try:
         return stores.store(sample.label.video, data, sample.facts, media)
