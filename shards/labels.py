@@ -111,7 +111,7 @@ def read_labels(
 ) -> Labels:
     """Read the label file and match its rows with `videos` (as from `find_videos`).
 
-    A name in the file is a video's relative path, with or without its suffix. `domain`: of all rows, in place of the
+    A name in the file is a video's relative path, with or without its suffix. `domain`: of all rows, instead of the
     file's own column. `skip_unlabelled`: leave out videos that have no row. A row that repeats another, cell by cell,
     is noticed and left out. Raises UserError, with all faults of the rows in one message, for each way in which file
     and folder disagree, and for labels that are not numbers in [0, 1] or all of one class.

@@ -73,7 +73,7 @@ class Request:
 def resplit(folder: Path, request: Request) -> dict[str, Any]:
     """Split the samples and rejected videos of a shard folder again; returns the new content of dataset.json.
 
-    Raises UserError when the folder is no finished build, or the protocol does not fit what it holds.
+    Raises UserError when the folder is not a finished build, or the protocol does not fit what it holds.
     """
     options = request.options()
     try:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
+NOT_MODULES = (".json", ".py", ".sif", ".sqsh", ".yaml", ".md", ".rstrip")  # files, and a variable's method
 TOP = {"cli", "train", "evaluate", "predict", "__init__", "__main__"}
 
 
@@ -85,3 +86,26 @@ def test_no_two_modules_share_a_name_but_for_the_same_thing() -> None:
                 names[path.stem].append(str(path.relative_to(REPO)))
     same = {"cli", "augment", "check"}  # of both packages; its keys and its operators; comparisons of a room
     assert {name: paths for name, paths in names.items() if len(paths) > 1 and name not in same} == {}
+
+
+def test_modules_that_are_named_exist() -> None:
+    """In docstrings, scripts and docs: a name that was moved is found here."""
+    wrong = set()
+    texts = [
+        *REPO.glob("livetrain/**/*.py"),
+        *REPO.glob("shards/**/*.py"),
+        *REPO.glob("slurm/*"),
+        *REPO.glob("docs/**/*.md"),
+    ]
+    for path in [*texts, *REPO.glob("launch/*"), REPO / "Makefile", REPO / "pyproject.toml"]:
+        for name in re.findall(r"(?<![\w./-])((?:livetrain|shards)(?:\.[a-z_]\w*)+)", path.read_text(encoding="utf-8")):
+            package, *parts = name.split(".")
+            known = max((n for n in range(len(parts) + 1) if (REPO / package).joinpath(*parts[:n]).is_dir()), default=0)
+            folder, rest = (REPO / package).joinpath(*parts[:known]), parts[known:]
+            module = folder / (f"{rest[0]}.py" if rest else "__init__.py")
+            if rest and not module.exists() and (folder / "__init__.py").exists():
+                module, rest = folder / "__init__.py", ["", *rest]
+            defined = module.read_text(encoding="utf-8") if module.exists() else ""
+            if not module.exists() or (len(rest) > 1 and not re.search(rf"\b{rest[1]}\b", defined)):
+                wrong |= set() if name.endswith(NOT_MODULES) else {f"{path.relative_to(REPO)}: {name}"}
+    assert wrong == set()

@@ -68,7 +68,7 @@ def run(options: Options) -> Report:
 
 def measure(stage: str, in_shards: bool, backbone: str, shards: str, folder: str) -> dict[str, Any]:
     """Bytes before the model is made and at most, and read from files, of a whole run."""
-    import timm  # noqa: F401 - what every process imports is no part of the figure
+    import timm  # noqa: F401 - what every process imports is not part of the figure
 
     from livetrain import train
     from livetrain.distributed import fsdp  # noqa: F401

@@ -5,7 +5,7 @@
     plain PyTorch        forward, backward, AdamW on that batch, nothing else: what livetrain costs
     Lightning            the same in a LightningModule
     timm's train.py      the same in its loop, in its order, with its optimizer, scheduler, clipping, meters (the script
-                         is no part of the package: written after it, timm 1.0)
+                         is not part of the package: written after it, timm 1.0)
     loader alone         livetrain's loader, nobody training; from it and the cached batch `livetrain plan` predicts
 
 All of them train the same network with the same arithmetic. Rates are of updates in the middle of a run.
@@ -258,7 +258,7 @@ def loader(work: Work) -> float:
     """Clips a second of the run's loader with nothing but a look at each batch."""
     with _prepared(work) as (config, accelerator, dataset, parts):
         device = accelerator.device
-        num_steps = SKIPPED + work.updates + 4  # the loader's end is no part of the time
+        num_steps = SKIPPED + work.updates + 4  # the loader's end is not part of the time
         batches = train_loader(
             dataset, config, world=World(device), mean=parts.model.mean, std=parts.model.std,
             num_steps=num_steps,

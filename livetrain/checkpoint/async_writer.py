@@ -47,7 +47,7 @@ class CheckpointWriter:
         self._buffers: dict[str, dict[str, torch.Tensor]] = {"step": {}, "best": {}}
 
     def save(self, whole: Checkpoint, alike: Callable[[str], bool] = lambda name: True) -> None:
-        """Write a checkpoint to resume from. All processes call it; alike: as in checkpoint.share_of."""
+        """Write a checkpoint to resume from. All processes call it; alike: as in folders.share_of."""
         outline, share = folders.share_of(whole, alike, self.team)
 
         def write(copied: dict[str, torch.Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: folders that are whole or absent, checked when loaded, and free of pickled code.
 
-    checkpoints/step-00001500/   tensors/shard-RANK-….safetensors (pieces.py), state.pt, checkpoint.json
+    checkpoints/step-00001500/   tensors/shard-RANK-….safetensors (safetensors_io.py), state.pt, checkpoint.json
     checkpoints/best-00001000/   model.safetensors (what evaluation scored), checkpoint.json, threshold.json?
 
 checkpoint.json has the SHA-256 of the others. state.pt is what tensors are not: numbers, and where each tensor stands.
@@ -43,7 +43,7 @@ SECONDS_TO_BE_SEEN = 60.0  # network file systems show other machines' files lat
 class Checkpoint:
     """What a run resumes from.
 
-    `state`: optimizer, scaler and counters, tensors and plain numbers only. An outline of one has names in place of
+    `state`: optimizer, scaler and counters, tensors and plain numbers only. An outline of one has names instead of
     tensors (see `share_of`).
     """
 
@@ -59,7 +59,7 @@ class CheckpointReader:
 
     path: Path
     step: int
-    outline: dict[str, Any]  # of a Checkpoint's fields, with names in place of tensors
+    outline: dict[str, Any]  # of a Checkpoint's fields, with names instead of tensors
     stored: safetensors_io.Stored
 
     def part(self, *keys: str, into: Mapping[str, torch.Tensor] | None = None) -> Any:
@@ -198,7 +198,7 @@ def open_checked(path: Path) -> CheckpointReader:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path} is not a complete checkpoint ({type(error).__name__}: {error})") from None
     return _open(path, manifest)
 
 
@@ -360,7 +360,7 @@ def check(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         damaged = [name for name, digest in manifest["sha256"].items() if file_sha256(path / name) != digest]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no whole checkpoint ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path} is not a complete checkpoint ({type(error).__name__}: {error})") from None
     if damaged:
         raise UserError(f"{path} is damaged: {', '.join(damaged)} is not what was written")
     return manifest

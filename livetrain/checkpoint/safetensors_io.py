@@ -43,7 +43,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 
 def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, torch.Tensor]]:
-    """Nested dicts, lists and tuples with a text in place of each tensor, and the tensors by name."""
+    """Nested dicts, lists and tuples with a text instead of each tensor, and the tensors by name."""
     tensors: dict[str, torch.Tensor] = {}
 
     def walk(item: Any, at: str) -> Any:

@@ -15,7 +15,7 @@ def apply_fold(data: DataConfig, explicit: Mapping[str, str]) -> None:
     number, slash, count = data.fold.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count) >= 3):
         raise UserError(
-            f"data.fold={data.fold} is no fold; write 0/5 to 4/5 for shards built with --folds 5 (3 or more)"
+            f"data.fold={data.fold} is not a fold; write 0/5 to 4/5 for shards built with --folds 5 (3 or more)"
         )
     test, dev = int(number), (int(number) + 1) % int(count)
     train = "+".join(f"fold{other}" for other in range(int(count)) if other not in (test, dev))

@@ -18,7 +18,7 @@ class DataConfig:
     shards: str = ""
     """Folder written by `python -m shards build`, or its URL: s3://, gs://, https://."""
     sources: list[str] = field(default_factory=list)
-    """Several such folders in place of data.shards: [data/casia_fasd, data/msu_mfsd]."""
+    """Several such folders instead of data.shards: [data/casia_fasd, data/msu_mfsd]."""
     weights: list[float] = field(default_factory=list)
     """Share of each source in training, in their order; empty: every clip once an epoch, whatever its source."""
     cache_dir: str = ""

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**(usual | options))
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError in place of ending the process."""
+        """Raise UserError instead of ending the process."""
         if bad := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             near = difflib.get_close_matches(bad[1], re.findall(r"'(.*?)'", bad[2]), n=1, cutoff=0.5)
             message += f"; did you mean {near[0]}?" if near else ""

@@ -80,7 +80,7 @@ class Dataset:
     def open(where: str | Path, config: DataConfig | None = None) -> Dataset:
         """Open the shard folder `where`, a path or a URL; for a URL, `config` says how it is cached (None: defaults).
 
-        Raises UserError when it cannot be read, or is no finished shard folder of this format.
+        Raises UserError when it cannot be read, or is not a finished shard folder of this format.
         """
         part = open_shard_set(where, config or DataConfig())
         with part.reader.file(index_table.FILE_NAME) as path:
@@ -318,7 +318,7 @@ class Dataset:
         return any(isinstance(source.root, Url) for source in self.shard_sets)
 
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
-        """Announce the rows that will be read next, in that order, in place of those announced before.
+        """Announce the rows that will be read next, in that order, instead of those announced before.
 
         Shards behind a URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is
         this process's.

@@ -2,9 +2,9 @@
 
 Savings, none of which changes a pixel: start at the last key frame before a wanted frame, and jump to the next one that
 saves packets; tell libavcodec to leave out frames that nobody wants and nothing refers to (`skip_frame = NONREF`, set
-packet by packet); end with the packet of the last wanted frame and drain, in place of feeding the decoder's delay. The
+packet by packet); end with the packet of the last wanted frame and drain, instead of feeding the decoder's delay. The
 frame index → timestamp map comes from the packets alone. Where the packets do not tell (no timestamps, or those of
-decoding in place of those of display, as in AVI; a count other than the builder's), or what follows a key frame turns
+decoding instead of those of display, as in AVI; a count other than the builder's), or what follows a key frame turns
 out to need what is before it, the video is decoded from its start and frames are counted.
 """
 

@@ -61,7 +61,7 @@ def mixture_of(rows: NDArray[np.integer], first_rows: Sequence[int], weights: Se
     """The mixture of a split's `rows` (ascending), where source i begins at row first_rows[i] and has weights[i].
 
     A source without a sample in the split (all of its domains are left out) takes no part. Raises UserError for weights
-    that are no shares.
+    that are not shares.
     """
     first = np.searchsorted(rows, first_rows).astype(np.int64)
     count = np.diff([*first, len(rows)])

@@ -4,7 +4,7 @@
 samples, so it costs the same for a thousand clips and for a billion, and any process may ask for any position.
 
 Feistel networks are bijections for any round function (Luby and Rackoff, 1988); cycle walking keeps them one on a
-domain that is no power of two (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The round function
+domain that is not a power of two (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The round function
 is the finaliser of MurmurHash3, which mixes well and is not meant to be secret.
 """
 

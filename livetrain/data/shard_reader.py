@@ -66,7 +66,7 @@ class ShardReader(Protocol):
         """
 
     def prefetch(self, shards: Sequence[str], share: float) -> None:
-        """Have `shards`, in the order of need, at hand soon, in place of those of the last call.
+        """Have `shards`, in the order of need, at hand soon, instead of those of the last call.
 
         `share`: of the cache that is this process's to plan with.
         """

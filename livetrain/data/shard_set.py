@@ -67,7 +67,7 @@ def read_rejected(shard_set: ShardSet) -> list[dict[str, str]]:
 
 
 def with_domain(table: pa.Table, name: str) -> pa.Table:
-    """The index of a folder, with `name` in place of an empty domain."""
+    """The index of a folder, with `name` instead of an empty domain."""
     column = table["domain"].chunk(0)
     words = [word or name for word in column.dictionary.to_pylist()]
     if len(set(words)) < len(words):

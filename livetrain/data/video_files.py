@@ -1,4 +1,4 @@
-"""Raw video files in place of shards.
+"""Raw video files instead of shards.
 
 They are probed when needed, then planned, decoded and transformed as evaluation does with the same videos in a shard.
 Nobody vouches for them, so what touches them is in processes of its own.

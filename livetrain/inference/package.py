@@ -271,7 +271,9 @@ def _description(folder: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = content["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no whole package ({type(error).__name__}: {error}); make it again") from None
+        raise UserError(
+            f"{folder} is not a complete package ({type(error).__name__}: {error}); make it again"
+        ) from None
     if found != FORMAT:
         raise UserError(f"{file}: format {found!r}, this version of livetrain reads {FORMAT}; update livetrain")
     return content
@@ -299,7 +301,9 @@ def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
         digests, values, shown = content["sha256"], content["config"], content["preprocessing"]
         damaged = [name for name, digest in digests.items() if file_sha256(folder / name) != digest]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no whole package ({type(error).__name__}: {error}); make it again") from None
+        raise UserError(
+            f"{folder} is not a complete package ({type(error).__name__}: {error}); make it again"
+        ) from None
     if damaged:
         raise UserError(f"{folder} is damaged: {', '.join(damaged)} is not what was written; make it again")
     config = config_from(values, str(file), overrides, warn=lambda line: None)
@@ -344,7 +348,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
 
 
 def _without_second_head(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What training alone needs (loss.attack_types) is no part of a model that scores."""
+    """What training alone needs (loss.attack_types) is not part of a model that scores."""
     return {name: tensor for name, tensor in weights.items() if not name.startswith("attack_head.")}
 
 

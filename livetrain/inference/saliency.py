@@ -4,7 +4,7 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017; captum's LayerGradCam) weighs the channels of the last feature map by the mean
 gradient of the log-odds of the decision that was taken, and keeps what speaks for it. A transformer has its patch
-tokens before the attention of the last block in place of the map: after it, nothing but the class token may matter.
+tokens before the attention of the last block instead of the map: after it, nothing but the class token may matter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from livetrain.report.rebuild import rebuild
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import scores
 
-METHOD = "Grad-CAM: below each frame, warm where the last feature map speaks for the decision that was taken."
+METHOD = "Grad-CAM: below each frame, warm where the last feature map supports the decision that was taken."
 MAX_FRAMES = 4
 SIDE = 224  # of a frame in the picture, pixels at most
 
@@ -96,7 +96,7 @@ def insert_map(model: LivenessModel, name: str, clips: Tensor) -> nn.Module:
 def grad_cam(model: LivenessModel, layer: nn.Module, clip: Tensor, *, sign: float) -> Tensor:
     """Grad-CAM of a clip [F,3,S,S]: float32 [F,S,S] on the CPU, in [0, 1].
 
-    What speaks for live (sign 1) or against (-1); the largest value of the clip is 1, unless nothing does.
+    What supports live (sign 1) or against (-1); the largest value of the clip is 1, unless nothing does.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 

@@ -108,7 +108,7 @@ def _set_defaults(options: Any) -> None:
 
 
 def _when(failure: Any) -> int:
-    """Nanoseconds since 1970 at which a process failed, by what it left (entry.run), or when its end was seen."""
+    """Nanoseconds since 1970 at which a process failed, by what it left (entrypoint.run), or when its end was seen."""
     return int(_left_by(failure).get("exact", 0)) or (failure.timestamp + 1) * 10**9  # whole seconds, cut off
 
 

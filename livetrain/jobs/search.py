@@ -113,7 +113,7 @@ def random_options(sweep: Sweep, seed: int, trial: int) -> Options:
 def _parameter(path: Path, key: str, item: Any) -> Parameter:
     where = f"{path}: parameters.{key}"
     if key not in known_keys():
-        raise UserError(f"{where} is no key of the configuration; `livetrain train --help` lists them")
+        raise UserError(f"{where} is not a key of the configuration; `livetrain train --help` lists them")
     if not isinstance(item, dict):
         raise UserError(f"{where} must hold values: [...], value: …, or min: … and max: …")
     if "values" in item or "value" in item:

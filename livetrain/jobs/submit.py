@@ -206,7 +206,7 @@ def following_job(
 ) -> Job:
     """A job of one process that runs `livetrain ARGUMENTS` from the snapshot, into run_dir/<name>.log.
 
-    Where what it depends on has failed it ends, in place of waiting for ever.
+    Where what it depends on has failed it ends, instead of waiting for ever.
     """
     run_dir = Path(config.run_dir)
     kept = ("--partition=", "--account=", "--qos=", "--constraint=")

@@ -86,7 +86,7 @@ def _model_arguments(name: str, image_size: int | None) -> dict[str, Any]:
 def _check_name(name: str) -> None:
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
-        raise UserError(f"model.backbone={name} is no timm model; {_near(architecture, timm.list_models())}")
+        raise UserError(f"model.backbone={name} is not a timm model; {_near(architecture, timm.list_models())}")
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and name not in tagged:
         known = ", ".join(tagged) or "none"

@@ -42,7 +42,7 @@ def count_training_flops(model: nn.Module, clip_shape: Sequence[int], config: Co
     """FLOPs that training needs for one clip: three times the forward pass.
 
     Backward costs twice as much as forward. Only once with model.freeze_backbone, whose head is too small to count.
-    What gradient checkpointing computes again is no part of it (Chowdhery et al., "PaLM", 2022, appendix B). With
+    What gradient checkpointing computes again is not part of it (Chowdhery et al., "PaLM", 2022, appendix B). With
     model.freeze it is too many: frozen parts have less of a backward pass.
     """
     return (1 if config.model.freeze_backbone else 3) * count_flops(model, clip_shape)

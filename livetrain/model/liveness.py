@@ -149,7 +149,7 @@ def prepare_model(
     Call it before the optimizer and DDP. Batch norm over one process is synchronised by nature, and a frozen backbone
     has no batch statistics: then nothing is converted. Raises UserError for sync_bn over CPU processes (torch's
     SyncBatchNorm has no CPU implementation) or without any batch norm, and for compile without a C++ compiler. blocks:
-    what is compiled one by one in place of the whole (FSDP2 gathers their weights in between).
+    what is compiled one by one instead of the whole (FSDP2 gathers their weights in between).
     """
     if cfg.sync_bn and not cfg.freeze_backbone:
         _synchronise_batch_norm(model, cfg, device, num_processes)

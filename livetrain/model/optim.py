@@ -137,7 +137,7 @@ def _create(groups: list[dict[str, Any]], cfg: OptimConfig) -> Optimizer:
         known = [str(item) for item in list_optimizers()]
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"optim.name={cfg.name} is no timm optimizer; {hint}") from None
+        raise UserError(f"optim.name={cfg.name} is not a timm optimizer; {hint}") from None
     if info.second_order:
         raise UserError(f"optim.name={cfg.name} needs second derivatives, which training does not make; choose another")
     extra: dict[str, Any] = {"betas": (cfg.beta1, cfg.beta2)} if info.has_betas and info.num_betas == 2 else {}

@@ -66,7 +66,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         try:
             content: Any = safetensors.torch.load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"model.weights={path} is no safetensors file, or damaged: {error}") from None
+            raise UserError(f"model.weights={path} is not a safetensors file, or damaged: {error}") from None
     elif file.suffix in (".pth", ".pt", ".bin", ".tar"):
         content = _torch_load(file)
     else:

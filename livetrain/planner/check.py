@@ -71,7 +71,7 @@ def check(folder: Path) -> list[Checked]:
             content = json.loads(path.read_text(encoding="utf-8"))
             mine = [_checked(path.stem, row) for row in content["measurements"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no result of `livetrain bench` ({type(error).__name__}: {error})") from None
+            raise UserError(f"{path} is not a result of `livetrain bench` ({type(error).__name__}: {error})") from None
         if not mine and path.stem not in NOT_PREDICTED:
             raise UserError(f"{path} has no measurement to check the planner against, and no reason why is known")
         found += mine

@@ -142,7 +142,7 @@ def lifted_by(store: str) -> str:
     """What lifts the limit of decoding, for shards of `store`."""
     if store == "frames":
         return "smaller pictures: shards build --store frames --size N"
-    return "pictures in place of videos: shards build --store frames; or smaller videos: --store transcode --size N"
+    return "pictures instead of videos: shards build --store frames; or smaller videos: --store transcode --size N"
 
 
 def compute_seconds(demand: Demand, hardware: Hardware, mfu: float | None = None) -> float:

@@ -100,7 +100,7 @@ def histogram(scores: Scores, threshold: float) -> Figure:
 def legible(name: str) -> str:
     """A name as matplotlib draws it literally.
 
-    No formula between `$`, no hidden entry for a leading `_`, and U+4E2D in place of a character that no font here has.
+    No formula between `$`, no hidden entry for a leading `_`, and U+4E2D instead of a character that no font here has.
     """
     known = _characters(tuple(_families()))
     text = "".join(c if ord(c) in known else f" U+{ord(c):04X}" for c in display_names.shown(name, MAX_LABEL))

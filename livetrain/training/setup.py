@@ -74,7 +74,7 @@ def make_accelerator(config: Config) -> Accelerator:
     if config.train.precision == "fp16" and not torch.cuda.is_available():
         # Told here, before Accelerate does in its own words: the gradient scaler needs CUDA.
         raise UserError("train.precision=fp16 needs a CUDA device; bf16 and fp32 run on the CPU")
-    # The watchdog (heartbeat.py) speaks first and names the rank; then the collectives give up by themselves.
+    # The watchdog (distributed/watchdog.py) ends the run first and names the rank; then the collectives time out.
     patience = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * config.train.hang_timeout_seconds))
     _keep_flight_records(Path(config.run_dir))
     _set_arithmetic(config)

@@ -18,7 +18,7 @@ PERIOD_SECONDS = 0.5
 class Utilisation:
     """Samples how busy `device` is, in a thread, until `close`.
 
-    Without NVML (no GPU, no driver library) there are no figures.
+    Without NVML (no GPU, no driver library) there are not figures.
     """
 
     def __init__(self, device: torch.device) -> None:

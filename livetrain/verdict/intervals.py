@@ -7,7 +7,7 @@ divided by the number of types, Bonferroni) and the largest of their upper bound
 keeps the bound high, as it should.
 
 BPCER at an APCER of x and TPR at an FPR of x choose their threshold in each draw. With fewer than 1/x attacks they
-are no figures (livetrain.verdict.metrics leaves them out). With fewer than ln(1 / tail) / x people, 369 for 1 % at
+are not figures (livetrain.verdict.metrics leaves them out). With fewer than ln(1 / tail) / x people, 369 for 1 % at
 95 %, no threshold can be shown to keep to x at all: such a figure is indicative, has no bound on its bad side, and
 stands beside the interval of the APCER at its threshold.
 """

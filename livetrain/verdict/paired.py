@@ -183,7 +183,7 @@ def _spreads(
 
 
 def _parts(name: str, tallies: Sequence[Mapping[str, Tally]]) -> tuple[Floats, Floats] | None:
-    """(sums, sizes) of each unit, the difference being sum(sums) / sum(sizes); None where it is no such ratio."""
+    """(sums, sizes) of each unit, the difference being sum(sums) / sum(sizes); None where it is not such a ratio."""
     if name in tallies[0]:
         return _changes(name, tallies).astype(np.float64), tallies[0][name].videos.astype(np.float64)
     if name != "hter":

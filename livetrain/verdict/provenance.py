@@ -57,7 +57,7 @@ def of(
 def scores_digest(scores: Scores) -> str:
     """SHA-256 of each video's score, in any order.
 
-    Of the lines "key,p_live,status" as the scores file has them, sorted. Times are no part of it: a run that is
+    Of the lines "key,p_live,status" as the scores file has them, sorted. Times are not part of it: a run that is
     repeated to the bit has the same digest.
     """
     rows = zip(scores.key.tolist(), scores.p_live.tolist(), scores.status.tolist(), strict=True)

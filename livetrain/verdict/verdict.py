@@ -35,7 +35,7 @@ DEFINITIONS = {
     "ece": "expected calibration error of p_live, 15 bins: raw, and after temperature scaling fitted on dev",
     "failure_to_acquire": "videos that gave no score (undecodable); outside of the other rates, reported beside them: "
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
-    "with_failures": "largest APCER and BPCER of all videos, when a video without a score lets nobody in",
+    "with_failures": "largest APCER and BPCER of all videos, when a video without a score counts as a rejection",
     "chain": "SHA-256 of weights, lists of videos and scores; way of scoring; commit of the code when it was submitted "
     "or started; how many different evaluations of this run on this test split there were up to this one",
     "intervals": "two-sided, over people and one more who was not seen: who always errs for the upper bound, never "

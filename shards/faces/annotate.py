@@ -78,7 +78,7 @@ class Found:
 def find_faces(folder: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False) -> str:
     """Write faces.arrow, faces_missing.csv and the new dataset.json of a shard folder; returns the table of counts.
 
-    Goes on with a stopped run. Raises UserError when the folder is no finished build, has faces of other options
+    Continues a stopped run. Raises UserError when the folder is not a finished build, has faces of other options
     (unless `overwrite`), or cannot be written; when the extra is missing.
     """
     try:

@@ -131,7 +131,7 @@ def read(out: Path) -> dict[str, Any]:
         text = path.read_bytes().decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{path}: no such file; {out} is no shard folder, or its build was stopped: run the build again"
+            f"{path}: no such file; {out} is not a shard folder, or its build was stopped: run the build again"
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error

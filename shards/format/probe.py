@@ -88,7 +88,7 @@ def probe(data: bytes, *, quick: bool = False, on_frame: Callable[[av.VideoFrame
 
     `on_frame` is given each frame that is decoded.
 
-    Raises RejectedVideo when it is empty, is no video, is cut short, has no frame, fails to decode, or changes its
+    Raises RejectedVideo when it is empty, is not a video, is cut short, has no frame, fails to decode, or changes its
     frame size on the way.
     """
     if quick and (found := _probe_packets(data)) is not None:

@@ -32,7 +32,7 @@ def rows(root: Path, options: Options) -> Iterator[Row]:
         for person in people:
             number = re.fullmatch(r"(?:client)?(\d+)", person, re.IGNORECASE)
             if number is None:
-                raise UserError(f"{path}: {person!r} is no person's number, such as 01; correct the line")
+                raise UserError(f"{path}: {person!r} is not a person's number, such as 01; correct the line")
             split_of[int(number[1])] = split
     example = "scene01/real/real_client001_android_SD_scene01.mp4"
     for video, match in matching(root, rf"(?:{REAL}|{ATTACK})_scene01\.\w+", example):

@@ -70,6 +70,6 @@ def _official(root: Path, protocol: str, fold: int) -> dict[str, str]:
         for line in read_text(path).split():
             sign, _, name = line.partition(",")
             if not re.fullmatch(r"[+-]?\d", sign) or not name:
-                raise UserError(f"{path}: {line!r} is no line of a protocol, such as +1,1_1_01_1; correct it")
+                raise UserError(f"{path}: {line!r} is not a line of a protocol, such as +1,1_1_01_1; correct it")
             found[name.removesuffix(".avi")] = split
     return found

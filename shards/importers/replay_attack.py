@@ -5,7 +5,7 @@
     {train,devel,test}/attack/{fixed,hand}/attack_{mobile,highdef}_client001_session01_{mobile,highdef}_{photo,video}_….mov
 
 Source: Chingovska, Anjos, Marcel, "On the effectiveness of local binary patterns in face anti-spoofing", BIOSIG 2012;
-names as in Idiap's bob.db.replay. The enrolment videos (enroll/) are no presentations and are left out.
+names as in Idiap's bob.db.replay. The enrolment videos (enroll/) are not presentations and are skipped.
 """
 
 from __future__ import annotations

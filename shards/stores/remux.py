@@ -1,7 +1,7 @@
 """The same packets in a new MP4: no sound and no cover, the index in front, and no crop in the stream.
 
 A stream whose coded size (whole macroblocks) is not its shown size makes NVDEC through DALI set up a decoder for every
-clip: 80 in place of 242 wanted frames/s at 1080p on an H100. Here the crop is taken out of the sequence parameter set
+clip: 80 instead of 242 wanted frames/s at 1080p on an H100. Here the crop is taken out of the sequence parameter set
 and the container says the coded size too; the index keeps the size to show, `width` x `height` from the upper left
 corner, and the graph cuts it out. Nothing is re-encoded.
 

@@ -16,7 +16,7 @@ from shards.format.probe import RejectedVideo, probe
 from tests.shards.kinds import KINDS, reference
 from tests.shards.mutants import SMALL, mutants
 
-# What these decoders put in place of a damaged part, silently, can be what the memory held before.
+# What these decoders put instead of a damaged part, silently, can be what the memory held before.
 SILENT = ("ffv1", "vp8", "av1")
 
 

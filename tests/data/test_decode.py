@@ -111,7 +111,7 @@ def test_packet_runs() -> None:
     ("name", "damage"),
     [
         ("empty", lambda data: b""),
-        ("text", lambda data: b"this is no video" * 40),
+        ("text", lambda data: b"this is not a video" * 40),
         ("no index", lambda data: data[: len(data) // 3]),
         ("cut", lambda data: data.replace(data[data.index(b"mdat") + 600 :][:4000], b"\0" * 4000)),
     ],

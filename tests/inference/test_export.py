@@ -92,6 +92,23 @@ def test_onnx_says_how_its_input_is_made(tmp_path: Path) -> None:
     assert 0 < difference < check.TOLERANCE["fp16"]
 
 
+def test_what_onnx_runtime_cannot_load_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's gemma4_vit exports to operators with types that the runtime does not have."""
+    import onnxruntime
+
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Type Error")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    with pytest.raises(UserError, match=r"untrained: ONNX Runtime cannot load this model .*--format torch"):
+        write.to_onnx(untrained(), "fp32", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "damaged.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"damaged\.onnx: ONNX Runtime cannot load this model"):
+        check.runtime(tmp_path / "damaged.onnx")
+
+
 def test_a_file_of_another_model_is_told(some_videos: Path, tmp_path: Path) -> None:
     trained = untrained()
     write.to_torch(trained, "fp32", tmp_path / "m.pt2")

@@ -147,7 +147,7 @@ def script(tmp_path: Path) -> Path:
     [
         (("method: grid", "method: best"), "method is 'best'"),
         (("dev/eer", "train/loss"), "metric must have a name as dev/eer"),
-        (("optim.lr:", "optim.rate:"), "parameters.optim.rate is no key"),
+        (("optim.lr:", "optim.rate:"), "parameters.optim.rate is not a key"),
         (("{values: [mean, max]}", "mean"), "parameters.model.pool must hold values"),
         (("{values: [mean, max]}", "{values: []}"), "something in it"),
         (("{value: 8}", "{min: 4, max: 8}"), "method grid needs values"),

@@ -131,7 +131,7 @@ def test_any_timm_optimizer_steps_and_goes_on_from_its_state(name: str) -> None:
 
 def test_optimizers_that_cannot_be_had() -> None:
     model = make()
-    with pytest.raises(UserError, match=r"optim\.name=adamv is no timm optimizer; did you mean adam"):
+    with pytest.raises(UserError, match=r"optim\.name=adamv is not a timm optimizer; did you mean adam"):
         build_optimizer(model, OptimConfig(name="adamv"))
     with pytest.raises(UserError, match=r"optim\.name=bnbadamw cannot be used here"):
         build_optimizer(model, OptimConfig(name="bnbadamw"))

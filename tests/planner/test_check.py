@@ -56,7 +56,7 @@ def test_nothing_is_passed_over_in_silence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="newest.json has no measurement"):
         check.check(tmp_path)
     write_json(tmp_path / "newest.json", {"measurements": [{"kind": "colour"}]})
-    with pytest.raises(UserError, match="newest.json is no result of `livetrain bench`"):
+    with pytest.raises(UserError, match="newest.json is not a result of `livetrain bench`"):
         check.check(tmp_path)
 
 

@@ -237,7 +237,7 @@ def test_lists_of_people_as_people_keep_them(encoding: str, tmp_path: Path) -> N
     (root / "test_sub_list.txt").write_text("03,", encoding=encoding)
     assert [row.split for row in read("msu_mfsd", root).values()] == ["train", "train", "test"]
     (root / "test_sub_list.txt").write_text("three")
-    with pytest.raises(UserError, match=r"test_sub_list.txt: 'three' is no person's number"):
+    with pytest.raises(UserError, match=r"test_sub_list.txt: 'three' is not a person's number"):
         read("msu_mfsd", root)
     (root / "test_sub_list.txt").write_bytes(b"\x80\x81")
     with pytest.raises(UserError, match=r"test_sub_list.txt: is no UTF-8 text"):

@@ -21,7 +21,7 @@ from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loade
 from livetrain.data.isolated_decode import Workers
 from livetrain.data.plan import evaluation_batch_size
 from livetrain.evaluation.scoring import autocast
-from livetrain.inference.export.write import INPUT, OUTPUT, Scorer
+from livetrain.inference.export.write import INPUT, OUTPUT, Scorer, onnx_session
 from livetrain.inference.package import Trained
 from livetrain.model import p_live
 from shards.labels import find_videos
@@ -69,13 +69,7 @@ class Parity:
 def runtime(file: Path) -> Score:
     """What runs an exported file, by its suffix: .onnx by ONNX Runtime on the CPU, .pt2 by torch."""
     if file.suffix == ".onnx":
-        try:
-            import onnxruntime
-        except ImportError:
-            raise UserError("checking ONNX needs ONNX Runtime: pip install 'livetrain[export]'") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = onnx_session(file, file)
         return lambda clips: np.asarray(session.run([OUTPUT], {INPUT: clips})[0])
     module = torch.export.load(file).module()
     return lambda clips: module(torch.from_numpy(clips)).detach().numpy()

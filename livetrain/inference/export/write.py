@@ -92,6 +92,23 @@ def to_onnx(trained: Trained, precision: str, out: Path) -> None:
         proto.metadata_props.add(key=name, value=value)
     with atomic_write(out) as temporary:
         onnx.save(proto, str(temporary))
+        onnx_session(temporary, trained.path)  # an operator with types that ONNX Runtime lacks shows here alone
+
+
+def onnx_session(file: Path, source: Path) -> Any:
+    """An ONNX Runtime session of a file, on the CPU. Raises UserError, naming `source`, where it cannot be loaded."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("checking ONNX needs ONNX Runtime: pip install 'livetrain[export]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common base
+        raise UserError(
+            f"{source}: ONNX Runtime cannot load this model ({first_line(error)}); --format torch does without it"
+        ) from error
 
 
 def to_hub(trained: Trained, precision: str, out: Path) -> None:
@@ -119,7 +136,7 @@ def to_hub(trained: Trained, precision: str, out: Path) -> None:
 def frame_classifier(trained: Trained) -> nn.Module:
     """The backbone with livetrain's head as timm's own classifier: pictures [N,3,S,S] → logits [N, outputs].
 
-    Raises UserError when the backbone's classifier is no linear layer on its features.
+    Raises UserError when the backbone's classifier is not a linear layer on its features.
     """
     model = trained.model
     network: Any = copy.deepcopy(model.backbone).to(memory_format=torch.contiguous_format).eval()
