@@ -89,7 +89,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
     },
     "Evaluation": {
         "evaluate": Verb(
-            "RUN [checkpoint=DIR] [key=value …]",
+            "RUN [--checkpoint DIR] [key=value …]",
             "score a run's checkpoint on dev and test again",
             "livetrain.cli:_evaluate",
             "livetrain.evaluate",
@@ -110,7 +110,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "livetrain.report.compare",
         ),
         "saliency": Verb(
-            "RUN [clips=8]",
+            "RUN [--clips 8]",
             "what the network saw in the worst clips, into the report",
             "livetrain.inference.saliency:main",
             "livetrain.inference.saliency",

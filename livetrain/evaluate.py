@@ -1,6 +1,6 @@
 """Score a finished or stopped run again: its best weights, or a checkpoint of it, on dev and test.
 
-    livetrain evaluate runs/NAME [checkpoint=runs/NAME/checkpoints/step-00000500] [key=value …]
+    livetrain evaluate runs/NAME [--checkpoint runs/NAME/checkpoints/step-00000500] [key=value …]
     accelerate launch livetrain/evaluate.py runs/NAME …     the same
 
 Writes scores/, verdict.json and report.html of the run again, with the threshold that is stored beside the weights.
@@ -28,8 +28,8 @@ if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, n
 
 from livetrain.config import Config, VerdictConfig, to_dict
 from livetrain.core import entrypoint
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
-from livetrain.distributed import load_weights
 from livetrain.tracking.run_dir import RunDir
 
 # Where the data are: what a dev split is of.
@@ -70,7 +70,7 @@ def evaluate(
     """
     from livetrain.checkpoint import folders
     from livetrain.data import Dataset, leaks
-    from livetrain.distributed import collectives, fsdp
+    from livetrain.distributed import collectives, fsdp, load_weights
     from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.training import resume, setup
     from livetrain.verdict import threshold
@@ -119,22 +119,31 @@ def name_of(differs: Mapping[str, Any]) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps(differs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
+def parser() -> Parser:
+    """The command line of `livetrain evaluate`."""
+    parser = Parser("evaluate", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="other weights than the best ones")
+    return parser
+
+
 def main(arguments: list[str]) -> int:
     """The command line: a run directory, `key=value`. Returns the exit code."""
 
     def run() -> int:
-        if not arguments or "=" in arguments[0]:
+        # Up to version 0.1 it was written checkpoint=DIR.
+        items = [f"--{item}" if item.startswith("checkpoint=") else item for item in arguments]
+        if not items or "=" in items[0]:
             raise UserError("name the run directory first: livetrain evaluate runs/NAME [key=value …]")
-        folder = Path(arguments[0])
-        named = [item.partition("=")[2] for item in arguments[1:] if item.startswith("checkpoint=")]
-        overrides = [item for item in arguments[1:] if not item.startswith("checkpoint=")]
+        options, overrides = parser().parse_some(items)
+        folder = options.run
         own = RunDir(folder)
         # The folder is the run's, wherever it was copied from.
         config, trained = own.load_config([f"run_dir={folder}", *overrides]), own.load_config()
         best = own.best()
-        chosen = Path(named[-1]) if named else best
+        chosen = options.checkpoint or best
         if chosen is None:
-            raise UserError(f"{folder} has no best checkpoint yet; name one: checkpoint={folder}/checkpoints/step-…")
+            raise UserError(f"{folder} has no best checkpoint yet; name one: --checkpoint {folder}/checkpoints/step-…")
 
         from livetrain.inference.package import check_same_model
 

@@ -219,3 +219,9 @@ def test_a_dev_split_is_the_runs_own_by_all_that_says_where_data_are(key: str, v
     assert key in evaluate.DATA and evaluate.differing(trained, config) == {f"data.{key}": value}
     names = {evaluate.name_of({"data.shards": path}) for path in ("/a/x", "/b/x")}
     assert len(names) == 2 and all(name.startswith("shards-x-") for name in names)
+
+
+def test_the_help_of_train_imports_no_omegaconf() -> None:
+    """A third of a second; help is under half of one."""
+    code = "import sys; from livetrain import cli; cli.main(['train', '--help']); sys.exit('omegaconf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, cwd=REPO).returncode == 0

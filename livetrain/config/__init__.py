@@ -6,9 +6,12 @@
 cannot work and warns about keys without effect.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from livetrain.config.augment import PRESETS, AugmentConfig
 from livetrain.config.checks import keys_without_effect
-from livetrain.config.load import RETIRED, config_from, load_config, split_arguments, to_dict, to_yaml
 from livetrain.config.reference import describe_keys
 from livetrain.config.schema import (
     Config,
@@ -28,6 +31,9 @@ from livetrain.config.schema import (
     known_keys,
     value_of,
 )
+
+if TYPE_CHECKING:
+    from livetrain.config.load import RETIRED, config_from, load_config, split_arguments, to_dict, to_yaml
 
 __all__ = [
     "PRESETS",
@@ -57,3 +63,12 @@ __all__ = [
     "to_yaml",
     "value_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of `load` when they are used: OmegaConf takes a third of a second, and help needs none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from livetrain.config import load
+
+    return getattr(load, name)

@@ -6,6 +6,7 @@ python -m livetrain.config.reference > docs/train/configuration.md       # make 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,7 @@ def _shown(key: str, item: Any) -> str:
     return str(value).lower() if item.type == "bool" else str(value)
 
 
+@functools.cache
 def _docstrings() -> tuple[dict[tuple[str, str], str], dict[str, str]]:
     """((class, field) → the docstring under it, class → the first line of its docstring)."""
     fields: dict[tuple[str, str], str] = {}

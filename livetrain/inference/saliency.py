@@ -1,6 +1,6 @@
 """What the network looked at in the worst clips of the test split: Grad-CAM, into RUN/saliency/ and the report.
 
-    livetrain saliency RUN [clips=8] [checkpoint=RUN/checkpoints/step-…]
+    livetrain saliency RUN [--clips 8] [--checkpoint RUN/checkpoints/step-…]
 
 Grad-CAM (Selvaraju et al., ICCV 2017; captum's LayerGradCam) weighs the channels of the last feature map by the mean
 gradient of the log-odds of the decision that was taken, and keeps what speaks for it. A transformer has its patch
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from livetrain.config import Config
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write, write_json
 from livetrain.core.world import World
@@ -136,9 +137,6 @@ def drawing(clip: Clip) -> bytes:
     return out.getvalue()
 
 
-OPTIONS = {"clips", "checkpoint"}
-
-
 def write(run_dir: Path, num_clips: int, checkpoint: str = "") -> Path:
     """Write run_dir/saliency/ for the `num_clips` worst clips of test, worst first. Returns the folder.
 
@@ -200,17 +198,24 @@ def _clips(
     return [key for key, good in zip(batch.keys, valid.tolist(), strict=True) if good], batch.clips[batch.valid].float()
 
 
+def parser() -> Parser:
+    """The command line of `livetrain saliency`."""
+    parser = Parser("saliency", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--clips", default="8", metavar="N", help="how many of the worst clips (default 8)")
+    parser.add_argument("--checkpoint", default="", metavar="DIR", help="other weights than the best ones")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
-    """The command line: a run directory, `clips=`, `checkpoint=`. Returns the exit code."""
-    options = dict(item.split("=", 1) for item in arguments[1:] if "=" in item)
-    if not arguments or "=" in arguments[0] or len(options) != len(arguments) - 1 or options.keys() - OPTIONS:
-        raise UserError("usage: livetrain saliency RUN [clips=8] [checkpoint=DIR]")
-    wanted = options.get("clips", "8")
-    if not wanted.isdigit() or not 1 <= int(wanted) <= 64:
-        raise UserError(f"clips={wanted} must be a number from 1 to 64")
-    run_dir = Path(arguments[0])
-    if not RunDir(run_dir).verdict.exists():
-        raise UserError(f"{run_dir} has no verdict.json; `livetrain evaluate {run_dir}` makes it")
-    print(write(run_dir, int(wanted), options.get("checkpoint", "")))
-    print(rebuild(run_dir))
+    """The command line. Returns the exit code."""
+    # Up to version 0.1 the options were written clips=8 and checkpoint=DIR.
+    items = [f"--{item}" if item.partition("=")[0] in ("clips", "checkpoint") else item for item in arguments]
+    options = parser().parse(items)
+    if not options.clips.isdigit() or not 1 <= int(options.clips) <= 64:
+        raise UserError(f"--clips {options.clips}: a number from 1 to 64")
+    if not RunDir(options.run).verdict.exists():
+        raise UserError(f"{options.run} has no verdict.json; `livetrain evaluate {options.run}` makes it")
+    print(write(options.run, int(options.clips), options.checkpoint))
+    print(rebuild(options.run))
     return 0

@@ -98,7 +98,7 @@ def test_the_verb_puts_the_worst_clips_into_the_report(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(plain, run)
-    assert cli.main(["saliency", str(run), "clips=2"]) == 0, capsys.readouterr().err
+    assert cli.main(["saliency", str(run), "--clips", "2"]) == 0, capsys.readouterr().err
     message = json.loads((run / page.SALIENCY / "saliency.json").read_text())
     assert len(message["clips"]) == 2
     scored = {line.split(",")[1]: line.split(",")[2] for line in (run / "scores" / "test.csv").read_text().splitlines()}
@@ -112,9 +112,9 @@ def test_the_verb_puts_the_worst_clips_into_the_report(
     ("arguments", "says"),
     [
         ([], "usage: livetrain saliency RUN"),
-        (["clips=3"], "usage: livetrain saliency RUN"),
+        (["clips=3"], "livetrain saliency: the following arguments are required: RUN"),
         (["no/such/run", "clip=3"], "usage: livetrain saliency RUN"),
-        (["no/such/run", "clips=none"], "clips=none must be a number from 1 to 64"),
+        (["no/such/run", "clips=none"], "--clips none: a number from 1 to 64"),
         (["no/such/run"], "no/such/run has no verdict.json; `livetrain evaluate"),
     ],
 )
