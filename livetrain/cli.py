@@ -237,7 +237,8 @@ def _train(arguments: list[str]) -> int:
         return 0
     from livetrain.jobs import launch
 
-    return launch.launch("train.py", arguments)
+    asked = [item for item in arguments if item != "--dry-run"]
+    return launch.launch("train.py", asked if len(asked) == len(arguments) else [*asked, "dry_run=true"])
 
 
 def _evaluate(arguments: list[str]) -> int:

@@ -225,3 +225,11 @@ def test_the_help_of_train_imports_no_omegaconf() -> None:
     """A third of a second; help is under half of one."""
     code = "import sys; from livetrain import cli; cli.main(['train', '--help']); sys.exit('omegaconf' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, cwd=REPO).returncode == 0
+
+
+def test_a_dry_run_is_asked_for_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(launch, "launch", lambda script, arguments: asked.append(arguments) or 0)
+    assert cli.main(["train", "--num_processes", "2", "a.yaml", "--dry-run", "seed=1"]) == 0
+    assert cli.main(["train", "a.yaml"]) == 0
+    assert asked == [["--num_processes", "2", "a.yaml", "seed=1", "dry_run=true"], ["a.yaml"]]

@@ -99,6 +99,8 @@ def final_evaluation(
     if wandb and wandb.is_running:
         _send(wandb, origin.step, content, pictures, config.tracking.worst_clips)
     print(verdict.format_text(found))
+    if origin.home is None:  # a run, not an evaluation of one
+        print(f"next: livetrain predict --checkpoint {run.path} --videos DIR --out submission.csv")
     print(run.report, flush=True)
     return run.report
 

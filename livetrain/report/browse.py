@@ -36,7 +36,7 @@ def parser() -> Parser:
     parser.add_argument("items", nargs="*", metavar="CONFIG|DIR|RUN", help="see above; then key=value")
     parser.add_argument("--step", type=int, default=0, metavar="N", help="update, from 0 (default 0)")
     parser.add_argument("--clips", type=int, default=16, metavar="N", help="at most (default 16)")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: browse-N.html, of a run in its folder")
     return parser
 
 
@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> int:
         raise UserError("livetrain browse needs a configuration, a shard folder or a run directory")
     if options.step < 0 or options.clips < 1:
         raise UserError("--step must be 0 or more, --clips 1 or more")
-    out = options.out or Path(f"browse-{options.step}.html")
+    where = Path(options.items[0])
+    folder = where if RunDir(where).config.exists() else Path()
+    out = options.out or folder / f"browse-{options.step}.html"
     write_text(out, page(_config(options.items), options.step, options.clips))
     print(out)
     return 0

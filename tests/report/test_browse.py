@@ -72,3 +72,14 @@ def test_a_run_and_its_options(plain: Path, tmp_path: Path) -> None:
 def test_mistakes(arguments: list[str], says: str, demo_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["browse", *(str(demo_shards) if item == "SHARDS" else item for item in arguments)]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_goes_into_its_folder(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text((plain / "config.yaml").read_text())
+    monkeypatch.setattr("livetrain.report.browse.page", lambda *_: "a page")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["browse", "run", "--step", "3"]) == 0
+    assert cli.main(["browse", str(plain / "config.yaml")]) == 0
+    assert (run / "browse-3.html").exists() and (tmp_path / "browse-0.html").exists()
