@@ -129,7 +129,7 @@ def test_mistakes(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(UserError, match="format 99, this version of livetrain reads 1"):
         load(broken)
     (broken / "livetrain.json").write_text("{")
-    with pytest.raises(UserError, match="no whole package"):
+    with pytest.raises(UserError, match="not a complete package"):
         load(broken)
     with pytest.raises(UserError, match="is none of these"):
         load(tmp_path)

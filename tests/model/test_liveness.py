@@ -367,8 +367,8 @@ def test_normalization() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("efficientnet_b00", "no timm model; did you mean efficientnet_b0,"),
-        ("qqqqqqqq", "no timm model; timm.list_models"),
+        ("efficientnet_b00", "not a timm model; did you mean efficientnet_b0,"),
+        ("qqqqqqqq", "not a timm model; timm.list_models"),
         ("convnext_tiny.in99k", "no weights named 'in99k' for convnext_tiny; known: .*convnext_tiny.fb_in1k"),
     ],
 )

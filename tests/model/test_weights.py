@@ -135,7 +135,7 @@ def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "w.npz").write_bytes(b"x")
     for name, says in [
         ("absent.pth", "no such file"),
-        ("cut.safetensors", "no safetensors file, or damaged"),
+        ("cut.safetensors", "not a safetensors file, or damaged"),
         ("cut.pth", "damaged"),
         ("empty.pth", "damaged"),
         ("numbers.pth", "no state dict"),
