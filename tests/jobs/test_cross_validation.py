@@ -123,7 +123,13 @@ def test_a_fold_keeps_no_domains_that_were_given_and_takes_those_left_out() -> N
 
 @pytest.mark.parametrize(
     ("fold", "says"),
-    [("3/3", "not a fold"), ("1", "not a fold"), ("x/3", "not a fold"), ("0/2", "3 or more"), ("1/3", "does not go with")],
+    [
+        ("3/3", "not a fold"),
+        ("1", "not a fold"),
+        ("x/3", "not a fold"),
+        ("0/2", "3 or more"),
+        ("1/3", "does not go with"),
+    ],
 )
 def test_mistakes_in_the_fold(fold: str, says: str) -> None:
     given = ["data.train_split=train"] if says == "does not go with" else []
