@@ -111,9 +111,9 @@ def test_the_verb_puts_the_worst_clips_into_the_report(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "usage: livetrain saliency RUN"),
+        ([], "livetrain saliency: the following arguments are required: RUN"),
         (["clips=3"], "livetrain saliency: the following arguments are required: RUN"),
-        (["no/such/run", "clip=3"], "usage: livetrain saliency RUN"),
+        (["no/such/run", "--clip=3"], "unknown option --clip; did you mean --clips?"),
         (["no/such/run", "clips=none"], "--clips none: a number from 1 to 64"),
         (["no/such/run"], "no/such/run has no verdict.json; `livetrain evaluate"),
     ],
