@@ -4,7 +4,8 @@ The run is built as `livetrain train` builds it, and the loss is replaced.
 
     .venv/bin/python examples/own_loss.py data/demo-shards runs/own-loss
 
-To add a loss for good, see docs/develop/adding-x.md.
+Dev evaluations report config.loss; the checkpoint is chosen by the EER. To add a loss for good, see
+docs/develop/adding-x.md.
 """
 
 from __future__ import annotations

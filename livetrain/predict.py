@@ -45,6 +45,7 @@ from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json, write_text
 from livetrain.core.progress import progress
+from livetrain.core.world import World
 from livetrain.verdict.scores import FAILED
 from shards.labels import find_videos
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 TIMES = "time_submission.csv"
 WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}
-TOLD = 20  # failures that are reported one by one
+MAX_REPORTED = 20  # failures that are reported one by one
 PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the end
 
 
@@ -133,7 +134,7 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
 
     from livetrain.data import VideoFiles
 
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    local_size = World.of(state).local_size
     files = VideoFiles([folder / name for name in names], model.workers(local_size))
     stamps = iter([_stamp(folder, name) for name in names])
     bar = progress("predicting", len(names), "videos", enabled=state.is_main_process)
@@ -161,11 +162,11 @@ def _write(options: argparse.Namespace, model: Predictor, labels: list[str], row
     if options.json:
         write_json(options.json, [as_json(row, model) for row in rows])
     failed = [(label, row["reason"]) for label, row in zip(labels, rows, strict=True) if row["status"] == FAILED]
-    for label, reason in failed[:TOLD]:
+    for label, reason in failed[:MAX_REPORTED]:
         print(f"warning: {label} got {model.failed_score:g}: {reason}", file=sys.stderr)
-    if len(failed) > TOLD:
+    if len(failed) > MAX_REPORTED:
         reason, count = Counter(reason for _, reason in failed).most_common(1)[0]
-        print(f"warning: and {len(failed) - TOLD} more; most often ({count} times): {reason}", file=sys.stderr)
+        print(f"warning: and {len(failed) - MAX_REPORTED} more; most often ({count} times): {reason}", file=sys.stderr)
     print(f"{options.out}: {len(rows)} videos, {len(failed)} of them could not be decoded", flush=True)
 
 

@@ -77,9 +77,13 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     [
         (["trian"], "unknown verb 'trian'; did you mean train"),
         (["xyzzy"], "unknown verb 'xyzzy'; `livetrain --help` lists them"),
-        (["report"], "usage: livetrain report RUN"),
+        (["report"], "livetrain report: the following arguments are required: RUN"),
         (["report", "no/such/run"], "no/such/run has no verdict.json; `livetrain evaluate"),
         (["shards", "verify", "no/such/folder"], "no/such/folder"),
+        (["soup"], "livetrain soup: the following arguments are required: --out"),
+        (["sweep"], "name the sweep first"),
+        (["cancel"], "name the runs to cancel"),
+        (["train", "--config_file", "absent.yaml", "x=1"], "--config_file absent.yaml: no such file"),
     ],
 )
 def test_mistakes(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

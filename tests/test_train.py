@@ -566,3 +566,11 @@ def test_arithmetic_is_as_the_configuration_says(demo_shards: Path, tmp_path: Pa
     finally:
         _set_arithmetic(small_config(demo_shards, tmp_path))
     assert state() == (False, False, False, "highest")
+
+
+def test_a_warm_up_longer_than_the_run_is_said(
+    demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(small_config(demo_shards, tmp_path / "run", "optim.warmup_steps=500", "train.max_steps=4"))
+    assert "optim.warmup_steps=500 in a run of 4 steps: it warms up over 2" in capsys.readouterr().err
+    assert [record["lr"] for record in records(tmp_path / "run")][2] == pytest.approx(1e-3), "the peak"

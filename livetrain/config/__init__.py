@@ -33,10 +33,11 @@ from livetrain.config.schema import (
 )
 
 if TYPE_CHECKING:
-    from livetrain.config.load import RETIRED, config_from, load_config, split_arguments, to_dict, to_yaml
+    from livetrain.config.load import RENAMED, RETIRED, config_from, load_config, split_arguments, to_dict, to_yaml
 
 __all__ = [
     "PRESETS",
+    "RENAMED",
     "RETIRED",
     "AugmentConfig",
     "Config",

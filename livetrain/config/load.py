@@ -105,6 +105,8 @@ def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> D
         values = kept.get(section)
         if isinstance(values, DictConfig) and name in values:
             new_section, new_name = renamed.split(".")
+            if OmegaConf.select(kept, renamed) is not None:
+                raise UserError(f"{origin}: {key} and {renamed} are the same key; leave {key} out")
             warn(f"warning: {origin}: {key} is now {renamed}; the old name will be removed")
             OmegaConf.update(kept, f"{new_section}.{new_name}", values.pop(name))
     return kept

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class World:
     local_size: int = 1
 
     @staticmethod
-    def of(accelerator: Accelerator) -> World:
+    def of(accelerator: Accelerator | PartialState) -> World:
         """As Accelerate sees it, with torchrun's LOCAL_WORLD_SIZE."""
         size = accelerator.num_processes
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))

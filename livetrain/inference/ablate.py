@@ -175,9 +175,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     overrides = [item for item in arguments if "=" in item and not item.startswith("-")]
     options = parser().parse([item for item in arguments if item not in overrides])
     precisions = _words("--precision", options.precision, PRECISIONS)

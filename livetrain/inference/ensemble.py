@@ -210,9 +210,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options = parser().parse(arguments)
     weights = build(options.sources, options.out, options.weights)
     for name, weight in weights.items():

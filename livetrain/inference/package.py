@@ -369,9 +369,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options, overrides = parser().parse_some(arguments)
     trained = load(options.source, overrides)
     out = write(trained, options.out or options.source / "package", version=options.version)

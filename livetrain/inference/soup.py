@@ -139,9 +139,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options = parser().parse(arguments)
     sources = [Path(item) for item in options.sources if "=" not in item]
     soup = make(sources, options.out, options.method, [item for item in options.sources if "=" in item])

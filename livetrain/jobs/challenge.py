@@ -69,10 +69,10 @@ def main(arguments: Sequence[str]) -> int:
         text = shlex.join(["livetrain", *map(str, command)])
         print(f"[{number}/{len(commands)}] {text}", flush=True)
         if command[0] == "train" and run.verdict.exists():
-            if run.load_config() != config:
-                raise UserError(
-                    f"{run.path} holds a finished run with other settings; choose another --work, or remove the folder"
-                )
+            from livetrain.data import Dataset  # torch: seconds that a first run need not wait
+            from livetrain.training.resume import refuse_another
+
+            refuse_another(config, Dataset.of(config.data))
             print(f"{run.path} is trained and evaluated already", flush=True)
             continue
         if code := subprocess.run([sys.executable, "-m", "livetrain", *map(str, command)]).returncode:

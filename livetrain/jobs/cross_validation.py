@@ -45,9 +45,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or "--help" in arguments:
-        print(__doc__)
-        return 0
     options, base = parser().parse_some(arguments)
     from livetrain.data import Dataset
 

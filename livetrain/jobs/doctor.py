@@ -56,9 +56,6 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
-        return 0
     if list(arguments) == ["--facts"]:
         print(json.dumps(doctor_checks.facts_of_this_node()))
         return 0

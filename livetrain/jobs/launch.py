@@ -91,10 +91,14 @@ def _set_defaults(options: Any) -> None:
     from torch import cuda
 
     num_processes = options.num_processes
+    if options.config_file and not Path(options.config_file).is_file():
+        raise UserError(f"--config_file {options.config_file}: no such file; livetrain's own are in launch/")
     if options.config_file is None and not Path(default_config_file).is_file():
         num_gpus = 0 if options.cpu else cuda.device_count()
         num_processes = options.num_processes = num_processes or max(1, num_gpus)
-        options.multi_gpu = options.multi_gpu or min(num_gpus, num_processes) > 1
+        # Not beside another way to start them: Accelerate takes one.
+        others = (options.cpu, options.tpu, options.use_deepspeed, options.use_fsdp, options.use_megatron_lm)
+        options.multi_gpu = options.multi_gpu or (min(num_gpus, num_processes) > 1 and not any(others))
         options.num_machines = options.num_machines or 1
         options.mixed_precision = options.mixed_precision or "no"
         options.dynamo_backend = options.dynamo_backend or "no"

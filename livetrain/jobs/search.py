@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from livetrain.config import known_keys
+from livetrain.config import RENAMED, known_keys
 from livetrain.core.errors import UserError
+from livetrain.core.progress import warn_stderr
 
 METHODS = ("grid", "random", "bayes")
 Options = dict[str, Any]
@@ -112,6 +113,9 @@ def random_options(sweep: Sweep, seed: int, trial: int) -> Options:
 
 def _parameter(path: Path, key: str, item: Any) -> Parameter:
     where = f"{path}: parameters.{key}"
+    if key in RENAMED:
+        warn_stderr(f"warning: {where} is now {RENAMED[key]}; the old name will be removed")
+        key = RENAMED[key]
     if key not in known_keys():
         raise UserError(f"{where} is not a key of the configuration; `livetrain train --help` lists them")
     if not isinstance(item, dict):

@@ -100,9 +100,6 @@ def table(folders: Sequence[Path]) -> Table:
 
 def jobs(arguments: Sequence[str]) -> int:
     """`livetrain jobs`. Returns the exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
-        return 0
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(_runs(arguments)))
     return 0
@@ -110,9 +107,8 @@ def jobs(arguments: Sequence[str]) -> int:
 
 def cancel(arguments: Sequence[str]) -> int:
     """`livetrain cancel`. Returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(__doc__)
-        return 0 if arguments else 2
+    if not arguments:
+        raise UserError("name the runs to cancel: livetrain cancel RUN …")
     submitted: list[tuple[Path, list[Submitted]]] = [(Path(name), ledger.read(Path(name))) for name in arguments]
     for folder, found in submitted:
         known = states([job.job for job in found])

@@ -272,9 +272,6 @@ def main(arguments: Sequence[str], *, joined_by: Sequence[str] = ()) -> int:
     Prints what was submitted; returns the exit code. joined_by: arguments of livetrain for the job that follows an
     array, if not `leaderboard`.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
-        return 0
     options, rest = parser().parse_some(arguments)
     config = with_absolute_paths(load_config(*split_arguments(rest)))
     if not re.fullmatch(r"[\w.-]+", config.name):

@@ -58,9 +58,8 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
+    if not arguments:
+        raise UserError("name the sweep first: livetrain sweep SWEEP.yaml CONFIG.yaml …, or a sweep's folder")
     if Path(arguments[0]).is_dir():
         print(table(Path(arguments[0])))
         return 0

@@ -32,9 +32,6 @@ MAX_CLIPS = 24
 
 def main(arguments: Sequence[str]) -> int:
     """`livetrain compare`. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options = compare_parser().parse(arguments)
     runs = options.folders
     if len(runs) < 2:
@@ -47,9 +44,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def leaderboard(arguments: Sequence[str]) -> int:
     """`livetrain leaderboard`. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options = leaderboard_parser().parse(arguments)
     if len(options.folders) != 1:
         raise UserError("livetrain leaderboard takes one folder of runs; to compare some: livetrain compare RUN RUN …")

@@ -68,7 +68,7 @@ class Content:
     @functools.cached_property
     def robustness(self) -> dict[str, Any] | None:
         """Figures under perturbations; None where they were not measured."""
-        return robustness.read(self.run.path, self.verdict)
+        return robustness.read(self.run.robustness, self.verdict)
 
 
 def read(run_dir: Path) -> Content:

@@ -10,15 +10,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.tracking.run_dir import RunDir
 
 
+def parser() -> Parser:
+    """The command line of `livetrain report`."""
+    parser = Parser("report", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    return parser
+
+
 def main(arguments: list[str]) -> int:
     """`livetrain report`. Returns the exit code."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: livetrain report RUN")
-    print(rebuild(Path(arguments[0])))
+    print(rebuild(parser().parse(arguments).run))
     return 0
 
 

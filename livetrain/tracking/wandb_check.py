@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.tracking.metrics_log import read_metrics
 from livetrain.tracking.run_dir import RunDir
@@ -118,10 +119,15 @@ def _differ(line: dict[str, Any], shown: dict[str, Any]) -> bool:
     return any(name not in shown or shown[name] != value for name, value in figures.items())
 
 
+def parser() -> Parser:
+    """The command line of `livetrain sync-check`."""
+    parser = Parser("sync-check", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    return parser
+
+
 def main(arguments: list[str]) -> int:
     """`livetrain sync-check`. Returns the exit code: 1 where something differs."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: livetrain sync-check RUN")
-    found = compare(Path(arguments[0]))
+    found = compare(parser().parse(arguments).run)
     print(format_text(found))
     return 0 if found.same else 1

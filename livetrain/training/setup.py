@@ -153,11 +153,9 @@ def make_objects(
         check_single_frame(config.model.backbone, model.backbone, config.data.image_size)
     num_samples = len(dataset.rows(config.data.train_split))
     num_steps = num_train_steps(num_samples, config)
-    if (warmup := warmup_steps(config.optim, num_steps)) != config.optim.warmup_steps and accelerator.is_main_process:
-        asked = config.optim.warmup_steps
-        warn_stderr(
-            f"warning: optim.warmup_steps={asked}, but the run has {num_steps} steps: it warms up over {warmup}"
-        )
+    asked, warmup = config.optim.warmup_steps, warmup_steps(config.optim, num_steps)
+    if warmup != asked and accelerator.is_main_process:
+        warn_stderr(f"warning: optim.warmup_steps={asked} in a run of {num_steps} steps: it warms up over {warmup}")
     if start is not None and config.train.ema_decay and start.outline["ema"] is None:
         raise UserError(
             "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts a new run"

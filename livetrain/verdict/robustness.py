@@ -19,7 +19,6 @@ from livetrain.verdict.intervals import USUAL, Settings
 from livetrain.verdict.paired import Difference
 from livetrain.verdict.scores import Scores
 
-FILE_NAME = "robustness.json"
 FIGURES = ("apcer_max", "apcer_pooled", "bpcer", "hter")
 
 
@@ -51,10 +50,10 @@ def build(
     }
 
 
-def read(run_dir: Path, verdict: Mapping[str, Any]) -> dict[str, Any] | None:
-    """robustness.json of the run with `stale`: whether it is of another evaluation than `verdict`. None without one."""
+def read(path: Path, verdict: Mapping[str, Any]) -> dict[str, Any] | None:
+    """robustness.json with `stale`: whether it is of another evaluation than `verdict`. None without one."""
     try:
-        found = json.loads((run_dir / FILE_NAME).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     same = all(found["clean"][name]["rate"] == verdict["test"][name] for name in FIGURES)

@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip_metadata.write(folder / "scores" / "test_details.csv", of)
     threshold = verdict.build(DEV, TEST)["threshold"]
     hard = {"blur": ("blurred: sigma of 4 pixels in 224", made_up(2)), "gray": ("recoloured: no colour", made_up(3))}
-    write_json(folder / robustness.FILE_NAME, robustness.build(TEST, hard, threshold))
+    write_json(folder / "robustness.json", robustness.build(TEST, hard, threshold))
     (folder / report_page.SALIENCY).mkdir()
     (folder / report_page.SALIENCY / "a.jpg").write_bytes(jpeg("", ())[0])
     clip = {"key": "clip0", "file": "a.jpg", "kind": "live", "p_live": 0.25, "speaks_for": "attack"}

@@ -222,3 +222,5 @@ def test_a_renamed_key_works_with_a_warning_in_files_and_on_the_command_line(tmp
     assert config.data.nvdec_pipelines == 3 and len(warnings) == 2
     with pytest.raises(UserError, match="out of range"):
         load("data.nvdec_lanes=99")
+    with pytest.raises(UserError, match="are the same key; leave data.nvdec_lanes out"):
+        load("data.nvdec_lanes=2", "data.nvdec_pipelines=4")

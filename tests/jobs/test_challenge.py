@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from livetrain import cli
 from livetrain.core.errors import UserError
 from livetrain.jobs import challenge
+from shards import cli as shards_cli
 from tests.runs import SMALL
 
 
@@ -28,7 +31,7 @@ def test_from_videos_to_a_submission(demo_videos: Path, tmp_path: Path, capfd: p
     assert cli.main(command) == 0
     assert "is trained and evaluated already" in capfd.readouterr().out and out.read_bytes() == before
     assert cli.main([*command, "optim.lr=2e-3"]) == 2
-    assert "other settings" in capfd.readouterr().err
+    assert "holds a run with other settings" in capfd.readouterr().err
 
 
 def test_every_step_is_a_command_that_can_be_repeated(
@@ -51,6 +54,26 @@ def test_every_step_is_a_command_that_can_be_repeated(
     assert [command[:2] for command in run] == [["shards", "build"], ["shards", "verify"], ["train", "optim.lr=1e-3"]]
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     assert [line.partition("] livetrain ")[2].split()[0] for line in shown] == ["shards", "shards", "train"]
+
+
+def test_a_finished_run_of_other_data_or_settings_is_not_taken(
+    plain: Path, demo_shards: Path, demo_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards may have been built again, or split again by hand; how many threads load them is no matter."""
+    work = tmp_path / "mine"
+    shutil.copytree(plain, work / "run")
+    shutil.copytree(demo_shards, work / "shards")
+    monkeypatch.setattr(challenge.subprocess, "run", lambda command: SimpleNamespace(returncode=0))
+    videos, labels = demo_videos / "videos", demo_videos / "label.csv"
+    where = [f"--videos={videos}", f"--labels={labels}", f"--test={videos}", f"--out={tmp_path}/mine.csv", *SMALL]
+    assert challenge.main([*where, "data.threads=3"]) == 0
+    with pytest.raises(UserError, match="optim.lr was 0.001 and is 0.002"):
+        challenge.main([*where, "optim.lr=2e-3"])
+    assert (
+        shards_cli.main(["split", str(work / "shards"), "--protocol", "leave_one_attack_out", "--attack", "print"]) == 0
+    )
+    with pytest.raises(UserError, match="the data are not those it was trained on"):
+        challenge.main(where)
 
 
 @pytest.mark.parametrize(

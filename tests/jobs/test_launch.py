@@ -138,3 +138,20 @@ def test_accelerate_has_no_default_to_warn_about(name: str, monkeypatch: pytest.
     launch._set_defaults(parsed)
     accelerates._validate_launch_command(parsed)
     assert warned == [] and parsed.num_processes == (2 if name == "two_cpus.yaml" else 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "multi_gpu"), [([], True), (["--use_fsdp"], False), (["--num_processes=1"], False)]
+)
+def test_several_gpus_are_used_in_the_way_that_is_asked_for(
+    options: list[str], multi_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--multi_gpu beside --use_fsdp is refused by Accelerate."""
+    from accelerate.commands import launch as accelerates
+
+    from livetrain.jobs import launch
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    parsed = accelerates.launch_command_parser().parse_args([*options, "script.py"])
+    launch._set_defaults(parsed)
+    assert parsed.multi_gpu == multi_gpu and sum([parsed.multi_gpu, parsed.use_fsdp]) <= 1

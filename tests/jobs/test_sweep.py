@@ -308,3 +308,9 @@ def test_trials_of_wandb_agent_have_run_directories_of_their_own(monkeypatch: py
     monkeypatch.setenv("WANDB_RUN_ID", "abc123")
     assert load_config([], ["data.shards=x", "name=n"], warn=print).run_dir == "runs/n-abc123"
     assert wandb_id(Path("runs/n-abc123"), "online") == "abc123"
+
+
+def test_a_renamed_key_is_taken_by_its_new_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load_sweep(write(tmp_path, GRID.replace("train.global_batch:", "data.nvdec_lanes:")))
+    assert "data.nvdec_pipelines" in {item.key for item in loaded.parameters}
+    assert "parameters.data.nvdec_lanes is now data.nvdec_pipelines" in capsys.readouterr().err

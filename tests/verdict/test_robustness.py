@@ -65,12 +65,12 @@ def test_without_a_class_there_are_no_figures_but_no_failure_either() -> None:
 
 def test_a_table_of_another_evaluation_is_known(tmp_path: Path) -> None:
     built = verdict.build(CLEAN, CLEAN)
-    assert robustness.read(tmp_path, built) is None
+    assert robustness.read(tmp_path / "robustness.json", built) is None
     found = robustness.build(CLEAN, {"same": ("the same", CLEAN)}, built["threshold"])
-    (tmp_path / robustness.FILE_NAME).write_text(json.dumps(found))
-    read = robustness.read(tmp_path, built)
+    (tmp_path / "robustness.json").write_text(json.dumps(found))
+    read = robustness.read(tmp_path / "robustness.json", built)
     assert read and not read["stale"] and read["rows"] == found["rows"]
     other = verdict.build(CLEAN, make_scores(changed(3), CLEAN.group.tolist()))
-    assert (robustness.read(tmp_path, other) or {})["stale"]
+    assert (robustness.read(tmp_path / "robustness.json", other) or {})["stale"]
     columns, rows = robustness.table(found)
     assert [row[0] for row in rows] == ["none", "the same"] and all(len(row) == len(columns) for row in rows)

@@ -32,9 +32,6 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hub": ""}
 
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
     options, overrides = _parse(arguments)
     from livetrain.inference.export import write
     from livetrain.inference.package import load
