@@ -7,7 +7,6 @@ dataset.json are replaced last, all of them or none; a killed run continues with
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import json
@@ -29,11 +28,12 @@ from shards.build import Options
 from shards.existing import Kept
 from shards.faces import boxes
 from shards.format import index_table, manifest
+from shards.format import rejected as rejected_
 from shards.labels import Label, Labels, find_videos, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path
 
 REQUEST = "append.json"  # in the build folder
-SAME = ("label", "attack_type", "group", "session", "device", "domain")  # of a video that is there already
+SAME = ("label", "attack_type", "subject", "session", "device", "domain")  # of a video that is there already
 NUM_SHOWN = 3
 
 Row = Mapping[str, Any]
@@ -51,15 +51,14 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         raise UserError(f"{out / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
     _refuse_other_options(content, options)
     index_path, rejected_path = (
-        manifest.current(out / name, content["files"][name]) for name in (index_table.FILE_NAME, build.REJECTED)
+        manifest.current(out / name, content["files"][name]) for name in (index_table.FILE_NAME, rejected_.FILE_NAME)
     )
     index = index_table.read(index_path)
     old = index.select([*SAME, "video", "split", "sha256"]).to_pylist()
-    with rejected_path.open(newline="", encoding="utf-8") as file:
-        rejected_before = list(csv.DictReader(file))
+    rejected_before = rejected_.read(rejected_path)
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
-    if bool(labels.group_column) != bool(content["group_column"]):
-        has, lacks = (labels_file, out) if labels.group_column else (out, labels_file)
+    if bool(labels.subject_column) != bool(content["subject_column"]):
+        has, lacks = (labels_file, out) if labels.subject_column else (out, labels_file)
         raise UserError(f"{has} names people and {lacks} does not: nobody could know who is in which split")
     known = {row["video"]: row for row in old}
     _refuse_changes([row for row in labels.rows if row.video in known], known, videos, num_workers)
@@ -93,11 +92,11 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         table = pa.Table.from_pylist(added, schema=index_table.SCHEMA)
         names = {row.video for row in new}
         stay = [row for row in rejected_before if row["video"] not in names]
-        with manifest.changing(out, [build.REJECTED, index_table.FILE_NAME, index_table.PARQUET_NAME]):
-            write_text(out / build.REJECTED, build.rejected_text([*map(_rejection, stay), *rejected]))
+        with manifest.changing(out, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
+            write_text(out / rejected_.FILE_NAME, build.rejected_text([*map(_rejection, stay), *rejected]))
             index_table.write_table(out / index_table.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
             index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
-            counted = [*index.select(["split", "label", "domain", "group"]).to_pylist(), *added]
+            counted = [*index.select(["split", "label", "domain", "subject"]).to_pylist(), *added]
             files = [name for name in content["files"] if name != boxes.FILE_NAME]
             content |= {
                 "shards": [*content["shards"], *manifest.shard_entries(out, records, first)],
@@ -178,7 +177,7 @@ def _splits(old: Sequence[Row], rejected: Sequence[Row], new: Labels, options: O
 
 
 def _rejection(row: Row) -> tuple[Label, str, str]:
-    names = ("video", "attack_type", "group", "domain", "split")
+    names = ("video", "attack_type", "subject", "domain", "split")
     label = Label(**{name: row[name] for name in names}, label=float(row["label"]), session="", device="")
     return label, row["split"], row["reason"]
 

@@ -11,11 +11,9 @@ and buys that bad videos are known, and the shards planned, before anything larg
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import shutil
 import sys
@@ -31,14 +29,13 @@ from livetrain.core.progress import progress
 from shards import build_checks, existing, shard_plan, split
 from shards.existing import Kept
 from shards.format import index_table, manifest
+from shards.format import rejected as rejected_
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.format.tar import shard_name
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, write_shard
 from shards.stores import StoreOptions
 
-REJECTED = "rejected.csv"
-REJECTED_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")
 KEPT = "kept.csv"  # in the build folder
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
@@ -103,7 +100,7 @@ def build(
     labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
     for notice in labels.notices:
         build_checks.warn(notice)
-    build_checks.warn_without_groups(labels, labels_file)
+    build_checks.warn_without_subjects(labels, labels_file)
     before = _kept(out, options, overwrite)
     if labels.split_column:
         if options.keep or options.protocol != split.STRATIFIED:
@@ -137,7 +134,7 @@ def build(
             _tell_kept(before, labels)
         keys = shard_plan.keys(row.video for row in labels.rows)
         samples, rejected = sort(labels.rows, splits, sizes, probed, keys)
-        write_text(out / REJECTED, rejected_text(rejected))
+        write_text(out / rejected_.FILE_NAME, rejected_text(rejected))
         build_checks.refuse_useless(samples, rejected, out)
         build_checks.warn_about_splits(samples, splits)
         build_checks.warn_about_duplicates(samples)
@@ -148,7 +145,7 @@ def build(
         rows = [row for record in records for row in record["rows"]]
         index_table.write(out / index_table.FILE_NAME, rows)
         index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
-        content = manifest.describe(out, records, rows, len(rejected), labels.group_column, request)
+        content = manifest.describe(out, records, rows, len(rejected), labels.subject_column, request)
         manifest.write(out, content)
         shutil.rmtree(out / BUILD_FOLDER)
     return content
@@ -377,9 +374,6 @@ def sort(
 
 def rejected_text(rejected: Sequence[tuple[Label, str, str]]) -> str:
     """The content of rejected.csv."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(REJECTED_COLUMNS)
-    for row, name, reason in rejected:
-        writer.writerow([row.video, f"{row.label:g}", row.attack_type, row.group, row.domain, name, reason])
-    return buffer.getvalue()
+    return rejected_.text(
+        {**vars(row), "label": f"{row.label:g}", "split": name, "reason": reason} for row, name, reason in rejected
+    )

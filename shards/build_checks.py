@@ -28,10 +28,10 @@ def warn(text: str) -> None:
     print(f"WARNING: {text}", file=sys.stderr)
 
 
-def warn_without_groups(labels: Labels, path: Path) -> None:
-    if not labels.group_column:
+def warn_without_subjects(labels: Labels, path: Path) -> None:
+    if not labels.subject_column:
         warn(
-            f"{path} names no people (no column subject or group, no --columns group=…). Clips of one person may be "
+            f"{path} names no people (no column subject, no --columns subject=…). Clips of one person may be "
             "in train AND test: the test result will look better than the model is. Add the column if you can."
         )
 

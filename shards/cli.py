@@ -96,7 +96,7 @@ def parser() -> Parser:
     build.add_argument("--folds", type=int, default=0, metavar="K", help="splits fold0 … instead, for cross-validation")
     build.add_argument(
         "--columns", default="", metavar="FIELD=COLUMN,…", help="which column holds what: name (default fname), label "
-        "(liveness_score), attack (attack_type), group (subject or group), split (split); group=, split=: use none",
+        "(liveness_score), attack (attack_type), subject (subject), split (split); subject=, split=: use none",
     )  # fmt: skip
     build.add_argument("--invert", action="store_true", help="the label is 1 for attacks")
     build.add_argument(
@@ -154,7 +154,7 @@ def parser() -> Parser:
     demo = verbs.add_parser("demo", help="generate a small labelled corpus of videos")
     demo.set_defaults(verb=_demo)
     demo.add_argument("out", type=_local, metavar="DIR", help="folder for videos/ and label.csv")
-    demo.add_argument("--num-groups", type=int, default=12, metavar="N", help="people, of 10 clips each (default 12)")
+    demo.add_argument("--num-subjects", type=int, default=12, metavar="N", help="people, of 10 clips each (default 12)")
     demo.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -222,10 +222,13 @@ def _build(arguments: argparse.Namespace) -> int:
     from shards.labels import Columns
 
     given = dict(item.partition("=")[::2] for item in arguments.columns.split(",") if item)
-    fields = ("name", "label", "attack", "group", "split")
+    if "group" in given:  # until 0.3
+        print("warning: --columns group=… is now --columns subject=…", file=sys.stderr)
+        given["subject"] = given.pop("group")
+    fields = ("name", "label", "attack", "subject", "split")
     if unknown := sorted(set(given) - set(fields)):
         raise UserError(
-            f"--columns {unknown[0]}=…: there are {', '.join(fields)}, as in --columns label=spoof,group=id"
+            f"--columns {unknown[0]}=…: there are {', '.join(fields)}, as in --columns label=spoof,subject=id"
         )
     columns = Columns(**given, invert=arguments.invert)
     if not 0 < arguments.shard_mb < float("inf"):
@@ -273,10 +276,10 @@ def _workers(number: int | None) -> int:
 
 
 def _split_table(content: dict[str, Any]) -> str:
-    lines = [f"{'split':<8}{'clips':>9}{'live':>9}{'attack':>9}{'groups':>9}"]
+    lines = [f"{'split':<8}{'clips':>9}{'live':>9}{'attack':>9}{'subjects':>10}"]
     for name, counts in content["splits"].items():
-        numbers = (counts["num_samples"], counts["num_live"], counts["num_attack"], counts["num_groups"])
-        lines.append(f"{name:<8}" + "".join(f"{number:>9,}" for number in numbers))
+        numbers = (counts["num_samples"], counts["num_live"], counts["num_attack"])
+        lines.append(f"{name:<8}" + "".join(f"{number:>9,}" for number in numbers) + f"{counts['num_subjects']:>10,}")
     return "\n".join(lines)
 
 
@@ -366,6 +369,6 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from shards.demo import corpus
 
-    corpus.generate(arguments.out, num_groups=arguments.num_groups, seed=arguments.seed)
+    corpus.generate(arguments.out, num_subjects=arguments.num_subjects, seed=arguments.seed)
     print(f"{arguments.out}: videos/ and label.csv")
     return 0

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core.errors import UserError
-from shards.format import index_table
-from shards.labels import Labels, read_table
+from shards.format import index_table, rejected
+from shards.labels import SUBJECT_COLUMNS, Labels, read_table
 
 UNUSED = "unused"  # the split of what a protocol leaves out
-_COLUMNS = ("video", "domain", "group", "split", "sha256")
+_COLUMNS = ("video", "domain", "subject", "split", "sha256")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Kept:
 
     @staticmethod
     def of_rows(rows: Iterable[Mapping[str, Any]], source: str) -> Kept:
-        """Rows with `video` and `split`, and perhaps `domain`, `group`, `sha256`."""
+        """Rows with `video` and `split`, and perhaps `domain`, `subject`, `sha256`."""
         videos, contents, people, kept = {}, {}, {}, []
         for given in rows:
             row = {name: str(given.get(name) or "") for name in _COLUMNS}
@@ -45,8 +45,8 @@ class Kept:
             videos[row["video"]] = row["split"]
             if row["sha256"]:
                 contents[row["sha256"]] = row["split"]
-            if row["group"] and row["split"] != UNUSED:
-                people[row["domain"], row["group"]] = row["split"]
+            if row["subject"] and row["split"] != UNUSED:
+                people[row["domain"], row["subject"]] = row["split"]
         return Kept(source, videos, contents, people, kept)
 
     def of(self, labels: Labels) -> list[str | None]:
@@ -56,8 +56,8 @@ class Kept:
         for row, content in zip(labels.rows, contents, strict=True):
             split = self.contents.get(content) if content else None
             split = split or self.videos.get(row.video)
-            if split is None and row.group:
-                split = self.people.get(row.person)
+            if split is None and row.subject:
+                split = self.people.get(row.identity)
             found.append(split)
         return found
 
@@ -79,16 +79,16 @@ def read(path: Path) -> Kept:
     """The splits in a shard folder, an index.arrow or index.parquet, or a label file. Raises UserError."""
     if path.is_dir():
         rows = _index_rows(path / index_table.FILE_NAME)
-        return Kept.of_rows([*rows, *_rejected(path / "rejected.csv")], str(path))
+        return Kept.of_rows([*rows, *_rejected(path / rejected.FILE_NAME)], str(path))
     if path.suffix in (".arrow", ".parquet", ".pq"):
         return Kept.of_rows(_index_rows(path), str(path))
     header, records = read_table(path)
     if "split" not in header:
         raise UserError(f"--keep {path}: has no column split; give a shard folder, its index.arrow, or such a file")
     name = next((column for column in ("fname", "video", "name") if column in header), header[0])
-    group = next((column for column in ("subject", "group") if column in header), "")
+    subject = next((column for column in SUBJECT_COLUMNS if column in header), "")
     rows = [
-        record | {"video": record[name], "group": record.get(group, "")} for _, record in records if record["split"]
+        record | {"video": record[name], "subject": record.get(subject, "")} for _, record in records if record["split"]
     ]
     return Kept.of_rows(rows, str(path))
 
@@ -102,14 +102,12 @@ def _index_rows(path: Path) -> list[dict[str, Any]]:
             table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
         else:
             table = pa.parquet.read_table(path)
-        found: list[dict[str, Any]] = table.select(list(_COLUMNS)).to_pylist()
+        names = [index_table.RENAMED.get(name, name) for name in table.column_names]
+        found: list[dict[str, Any]] = table.rename_columns(names).select(list(_COLUMNS)).to_pylist()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"--keep {path}: not a readable index ({error})") from None
     return found
 
 
 def _rejected(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return rejected.read(path) if path.exists() else []

@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".mpg", ".mpeg", ".wmv",
     ".flv", ".ogv",
 )  # fmt: skip
-GROUP_COLUMNS = ("subject", "group")  # looked for in this order when no group column is named
+SUBJECT_COLUMNS = ("subject", "group")  # looked for in this order when no subject column is named
 LIVE = "live"
 UNKNOWN_ATTACK = "attack"
 NUM_NAMES_SHOWN = 5
@@ -36,7 +36,7 @@ class Columns:
     name: str = "fname"
     label: str = "liveness_score"
     attack: str | None = None
-    group: str | None = None
+    subject: str | None = None
     split: str | None = None
     invert: bool = False  # the label is 1 for attacks
 
@@ -48,16 +48,16 @@ class Label:
     video: str
     label: float
     attack_type: str
-    group: str
+    subject: str
     session: str
     device: str
     split: str
     domain: str = ""  # the data set it comes from; people of two domains are never the same
 
     @property
-    def person(self) -> tuple[str, str]:
-        """What must not be in two splits: the same `group` in two domains is two people."""
-        return self.domain, self.group
+    def identity(self) -> tuple[str, str]:
+        """What must not be in two splits: the same `subject` in two domains is two people."""
+        return self.domain, self.subject
 
     @property
     def is_live(self) -> bool:
@@ -72,7 +72,7 @@ class Labels:
     """
 
     rows: tuple[Label, ...]
-    group_column: str
+    subject_column: str
     split_column: str
     notices: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Labels:
     def select(self, wanted: Sequence[bool]) -> Labels:
         """Those of the rows, without a split column."""
         contents = tuple(itertools.compress(self.contents, wanted))
-        return Labels(tuple(itertools.compress(self.rows, wanted)), self.group_column, "", (), contents)
+        return Labels(tuple(itertools.compress(self.rows, wanted)), self.subject_column, "", (), contents)
 
 
 def find_videos(folder: Path, option: str = "--videos") -> list[str]:
@@ -118,7 +118,7 @@ def read_labels(
     """
     columns = columns or Columns()
     header, records = read_table(path)
-    group_column = _optional_column(path, header, columns.group, GROUP_COLUMNS, "group")
+    subject_column = _optional_column(path, header, columns.subject, SUBJECT_COLUMNS, "subject")
     attack_column = _optional_column(path, header, columns.attack, ("attack_type",), "attack")
     split_column = _optional_column(path, header, columns.split, ("split",), "split")
     _require_column(path, header, columns.name, "name")
@@ -140,7 +140,7 @@ def read_labels(
                     f"{where}: {record[columns.name]!r} is labelled already in line {first}; keep one of the two"
                 )
             record_of[video] = line, record
-            optional = {"group": group_column, "attack": attack_column, "split": split_column}
+            optional = {"subject": subject_column, "attack": attack_column, "split": split_column}
             rows.append(_row(record, video, columns, optional, domain, where))
         except UserError as fault:
             faults.append(str(fault))
@@ -154,7 +154,7 @@ def read_labels(
     if len({row.is_live for row in rows}) < 2:
         only = "live (label >= 0.5)" if rows[0].is_live else "attacks (label < 0.5)"
         raise UserError(f"{path}: all {len(rows)} videos are {only}; a liveness model needs both classes")
-    return Labels(tuple(sorted(rows, key=lambda row: row.video)), group_column, split_column, tuple(notices))
+    return Labels(tuple(sorted(rows, key=lambda row: row.video)), subject_column, split_column, tuple(notices))
 
 
 def _video(record: dict[str, str], name_column: str, names: _NameIndex, where: str) -> str:
@@ -168,14 +168,14 @@ def _video(record: dict[str, str], name_column: str, names: _NameIndex, where: s
 def _row(
     record: dict[str, str], video: str, columns: Columns, optional: dict[str, str], domain: str, where: str
 ) -> Label:
-    """A row of the file; `optional`: the columns of group, attack and split, "" where there is none."""
+    """A row of the file; `optional`: the columns of subject, attack and split, "" where there is none."""
     label = _label(record[columns.label], columns.label, where)
     label = 1 - label if columns.invert else label
-    group, split, attack_type = (record.get(optional[field], "") for field in ("group", "split", "attack"))
-    if optional["group"] and not group:
+    subject, split, attack_type = (record.get(optional[field], "") for field in ("subject", "split", "attack"))
+    if optional["subject"] and not subject:
         raise UserError(
-            f"{where}: {optional['group']} is empty; name the person (a made-up name will do), or build without "
-            "groups: --columns group="
+            f"{where}: {optional['subject']} is empty; name the person (a made-up name will do), or build without "
+            "subjects: --columns subject="
         )
     if optional["split"] and not split:
         raise UserError(f"{where}: {optional['split']} is empty; fill it in, or have it split again: --columns split=")
@@ -183,7 +183,7 @@ def _row(
         raise UserError(f"{where}: {columns.label} says attack, {optional['attack']} says live; correct one of them")
     session, device = record.get("session", ""), record.get("device", "")
     where_from = domain or record.get("domain", "")
-    return Label(video, label, attack_type or UNKNOWN_ATTACK, group, session, device, split, where_from)
+    return Label(video, label, attack_type or UNKNOWN_ATTACK, subject, session, device, split, where_from)
 
 
 Records = list[tuple[int, dict[str, str]]]

@@ -1,14 +1,12 @@
 """Other splits for a shard folder that is built: index.arrow, rejected.csv and dataset.json change, tars do not.
 
 The JSON within the tars keeps the split of the build; it is the index that training reads. The three files are replaced
-one after the other, each atomically, dataset.json last: after a crash between them the folder can be read, `verify`
-tells it, and the same command sets it right.
+one after the other, each atomically, dataset.json last: after a crash in between the folder is still readable, `verify`
+reports it, and the same command repairs it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,9 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from shards import split
 from shards.format import index_table, manifest
+from shards.format import rejected as rejected_
 from shards.labels import Label, Labels, read_labels
 
-REJECTED = "rejected.csv"
 PROTOCOLS = {
     "random": "train, dev and test by people (--fractions)",
     "hash": "the same by a hash of each person's name: nobody moves when others come or go; for thousands of people",
@@ -81,29 +79,24 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{folder / manifest.FILE_NAME}: damaged ({error}); build the shards again") from None
     index_path, rejected_path = (
-        manifest.current(folder / name, content["files"][name]) for name in (index_table.FILE_NAME, REJECTED)
+        manifest.current(folder / name, content["files"][name]) for name in (index_table.FILE_NAME, rejected_.FILE_NAME)
     )
     index = index_table.read(index_path)
-    with rejected_path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns, rejected = list(reader.fieldnames or ()), list(reader)
+    rejected = rejected_.read(rejected_path)
     rows = [_label(row) for row in index.select(list(COLUMNS)).to_pylist()]
     contents = (*index["sha256"].to_pylist(), *("" for _ in rejected))
     rows += [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
-    splits = _splits(Labels(tuple(rows), content["group_column"], "", (), contents), request, options)
+    splits = _splits(Labels(tuple(rows), content["subject_column"], "", (), contents), request, options)
 
     kept, cut = splits[: index.num_rows], splits[index.num_rows :]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
+    text = rejected_.text(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
     position = index.schema.get_field_index("split")
     changed = index.set_column(position, index_table.SCHEMA.field("split"), pa.array(kept, index_table.WORD))
-    with manifest.changing(folder, [REJECTED, index_table.FILE_NAME, index_table.PARQUET_NAME]):
-        write_text(folder / REJECTED, out.getvalue())
+    with manifest.changing(folder, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
+        write_text(folder / rejected_.FILE_NAME, text)
         index_table.write_table(folder / index_table.FILE_NAME, changed)
         index_table.write_parquet(folder / index_table.PARQUET_NAME, folder / index_table.FILE_NAME)
-        counted = changed.select(["split", "label", "domain", "group"]).to_pylist()
+        counted = changed.select(["split", "label", "domain", "subject"]).to_pylist()
         content |= {
             "splits": manifest.split_counts(counted),
             "files": {name: file_sha256(folder / name) for name in {**content["files"], index_table.PARQUET_NAME: ""}},
@@ -113,7 +106,7 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     return content
 
 
-COLUMNS = ("video", "label", "attack_type", "group", "session", "device", "split", "domain")
+COLUMNS = ("video", "label", "attack_type", "subject", "session", "device", "split", "domain")
 
 
 def _label(row: Mapping[str, Any]) -> Label:
@@ -147,6 +140,6 @@ def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> list[str]:
         raise UserError(f"--labels {path}: has no column split")
     found = {row.video: row.split for row in read.rows}
     made = tuple(Label(**{**vars(row), "split": found.get(row.video, split.UNUSED)}) for row in labels.rows)
-    grouped = Labels(made, "group" if any(row.group for row in made) else "", "split", (), labels.contents)
+    grouped = Labels(made, "subject" if any(row.subject for row in made) else "", "split", (), labels.contents)
     split.assign(grouped, {}, 0, allow_leak=allow_leak)  # checks that nobody is in two splits
     return [row.split for row in made]

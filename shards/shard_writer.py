@@ -94,7 +94,7 @@ def _description(sample: Sample, facts: Probe, sha256: str) -> bytes:
     fields = {
         "label": label.label,
         "domain": label.domain,
-        "group": label.group,
+        "subject": label.subject,
         "attack_type": label.attack_type,
         "split": sample.split,
         "video": label.video,

@@ -51,7 +51,7 @@ def fold_fractions(count: int) -> dict[str, float]:
 
 def units(labels: Labels) -> list[str]:
     """For each row the name of the unit that it belongs to: rows of one person, or of one content, have the same."""
-    people = ["\n".join(row.person) if labels.group_column else str(i) for i, row in enumerate(labels.rows)]
+    people = ["\n".join(row.identity) if labels.subject_column else str(i) for i, row in enumerate(labels.rows)]
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -95,7 +95,7 @@ def assign(
         return [by_hash(name, fractions, seed) for name in names]
     num_units = len(set(names))
     if num_units < len(fractions):
-        what = f"groups in column {labels.group_column!r}" if labels.group_column else "clips"
+        what = f"subjects in column {labels.subject_column!r}" if labels.subject_column else "clips"
         joined = (
             " (those who share a file counted once)"
             if num_units < len(set(units(replace(labels, contents=()))))
@@ -105,12 +105,12 @@ def assign(
             f"{num_units} {what}{joined} cannot be shared out to {len(fractions)} splits; "
             "add data, or change --fractions or --folds"
         )
-    strata, has_groups = _strata(rows), num_units < len(rows)
+    strata, has_subjects = _strata(rows), num_units < len(rows)
     if set(fractions) != set(SPLITS) & set(fractions):
         folds = list(fractions)  # of a cross-validation: each is one fold
-        return [folds[f] for f in _folds(strata, names, len(folds), seed, has_groups=has_groups)]
+        return [folds[f] for f in _folds(strata, names, len(folds), seed, has_subjects=has_subjects)]
     counts = fold_counts(fractions, num_units)
-    fold = _folds(strata, names, sum(counts.values()), seed, has_groups=has_groups)
+    fold = _folds(strata, names, sum(counts.values()), seed, has_subjects=has_subjects)
     split_of_fold = _deal(fold, strata, counts, fractions)
     return [split_of_fold[f] for f in fold]
 
@@ -251,38 +251,38 @@ def _refuse_unknown(option: str, names: Sequence[str], known: set[str]) -> None:
             )
 
 
-def fold_counts(fractions: dict[str, float], num_groups: int) -> dict[str, int]:
-    """How many folds each split gets: the number of folds (at most one a group) that rounds the fractions least.
+def fold_counts(fractions: dict[str, float], num_subjects: int) -> dict[str, int]:
+    """How many folds each split gets: the number of folds (at most one a subject) that rounds the fractions least.
 
-    Every split gets at least one fold, so with three groups each split has one.
+    Every split gets at least one fold, so with three subjects each split has one.
     """
     best: tuple[float, dict[str, int]] | None = None
-    for num_folds in range(len(fractions), min(MAX_FOLDS, num_groups) + 1):
+    for num_folds in range(len(fractions), min(MAX_FOLDS, num_subjects) + 1):
         counts = dict.fromkeys(fractions, 1)
         while sum(counts.values()) < num_folds:
             counts[max(counts, key=lambda split: fractions[split] * num_folds - counts[split])] += 1
         error = sum(abs(counts[split] / num_folds - fractions[split]) for split in fractions)
         if best is None or error < best[0] - 1e-9:
             best = (error, counts)
-    assert best is not None, "assign() refuses fewer groups than splits"
+    assert best is not None, "assign() refuses fewer subjects than splits"
     return best[1]
 
 
-def _folds(strata: np.ndarray, groups: Sequence[str], num_folds: int, seed: int, *, has_groups: bool) -> np.ndarray:
-    """int[num_rows]: the fold of each row; rows of a group share one."""
+def _folds(strata: np.ndarray, subjects: Sequence[str], num_folds: int, seed: int, *, has_subjects: bool) -> np.ndarray:
+    """int[num_rows]: the fold of each row; rows of a subject share one."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # 3 s to import: only when splitting
 
     if num_folds == 1:
         return np.zeros(len(strata), dtype=np.int64)
     if np.bincount(strata).max() < num_folds:  # scikit-learn refuses: too few clips to stratify at all
         strata = np.zeros_like(strata)
-    kind = StratifiedGroupKFold if has_groups else StratifiedKFold
+    kind = StratifiedGroupKFold if has_subjects else StratifiedKFold
     folder = kind(n_splits=num_folds, shuffle=True, random_state=seed)
     fold = np.full(len(strata), -1, dtype=np.int64)
     with warnings.catch_warnings():
         # "The least populated class has fewer members than n_splits": an attack type rarer than folds is fine here.
         warnings.simplefilter("ignore", UserWarning)
-        for index, (_, members) in enumerate(folder.split(strata, strata, groups)):
+        for index, (_, members) in enumerate(folder.split(strata, strata, subjects)):
             fold[members] = index
     return fold
 
@@ -318,10 +318,10 @@ def _ways(folds: tuple[int, ...], counts: list[tuple[str, int]]) -> Iterator[dic
 
 def _refuse_leaks(labels: Labels) -> None:
     column = labels.split_column
-    if labels.group_column and (leaks := _in_several([row.person for row in labels.rows], labels.rows)):
-        (_, group), videos = min(leaks.items())
+    if labels.subject_column and (leaks := _in_several([row.identity for row in labels.rows], labels.rows)):
+        (_, subject), videos = min(leaks.items())
         raise UserError(
-            f"column {column!r} puts {len(leaks)} {labels.group_column}s into several splits (such as {group!r}: "
+            f"column {column!r} puts {len(leaks)} {labels.subject_column}s into several splits (such as {subject!r}: "
             f"{', '.join(sorted(videos))}), so the test would measure memory of faces; correct the column, "
             "let the builder split (--columns split=), or keep it so (--allow-leak)"
         )

@@ -1,4 +1,4 @@
-"""Reading a shard folder again, all of it, to name what is damaged: files, and samples within their tars.
+"""Verify a shard folder by reading all of it, and name what is damaged: files, and samples within tars.
 
 Checked: the manifest's own checksum and the SHA-256 of every file. A tar that differs is looked into (a thorough check
 looks into all): its structure against its .idx and the index, each sample's media against its checksum (that of the
@@ -25,7 +25,7 @@ from shards.format.tar import BLOCK, Member, index_text, padded, payload_sha256,
 
 Row = Mapping[str, Any]
 # Not the split: `shards split` changes it in the index, and leaves the tars as they are.
-FIELDS = ("domain", "group", "attack_type", "video", "num_frames", "width", "height", "rotation", "coded_width",
+FIELDS = ("domain", "subject", "attack_type", "video", "num_frames", "width", "height", "rotation", "coded_width",
           "coded_height", "codec", "pixel_format", "is_interlaced", "is_regular")  # fmt: skip
 
 
@@ -140,6 +140,7 @@ def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader) 
     description = members[-1]
     try:
         fields = json.loads(_read(file, description.offset, description.size))
+        fields |= {new: fields[old] for old, new in index_table.RENAMED.items() if old in fields}
         stated = {name: fields[name] for name in (*FIELDS, "sha256")}
     except (ValueError, KeyError, TypeError):
         return "its JSON is damaged"

@@ -70,7 +70,7 @@ def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(
         tmp_path_factory,
         "demo",
-        lambda folder: corpus.generate(folder, num_groups=6, clips_per_group=6, max_seconds=1.6),
+        lambda folder: corpus.generate(folder, num_subjects=6, clips_per_subject=6, max_seconds=1.6),
     )
 
 

@@ -49,4 +49,4 @@ def test_unseen_people_are_told_from_prints(nuaa_shards: Path, tmp_path: Path, s
         f"NUAA, seed {seed}: test AUC {test['auc']:.4f}, EER {test['eer']:.4f}, HTER {test['hter']:.4f}, "
         f"APCER {test['apcer_max']:.4f}, BPCER {test['bpcer']:.4f}, {time.monotonic() - started:.0f} s"
     )
-    assert test["num_people"] == 2 and test["auc"] >= 0.95
+    assert test["num_subjects"] == 2 and test["auc"] >= 0.95

@@ -66,10 +66,13 @@ def test_dev_is_scored_with_the_weights_that_are_saved(decay: float, demo_shards
 
 @pytest.mark.launch
 def test_accelerate_launches_two_processes(one: Path, demo_shards: Path, tmp_path: Path) -> None:
-    """The launcher itself, with launch/two_cpus.yaml, and gradients accumulated."""
-    done = launch(demo_shards, tmp_path / "run", *OPTIONS, "train.accumulation=2", processes=2)
+    """The launcher itself, with launch/two_cpus.yaml, gradients accumulated, and a log file for each process."""
+    logs = ("--tee", "3", "--log_dir", str(tmp_path / "logs"))
+    done = launch(demo_shards, tmp_path / "run", *OPTIONS, "train.accumulation=2", processes=2, extra=logs)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == str(tmp_path / "run" / "report.html")
+    assert done.stdout.strip().splitlines()[-1].endswith(f":{tmp_path / 'run' / 'report.html'}")
+    written = {path.parent.name: path.read_text() for path in (tmp_path / "logs").rglob("stdout.log")}
+    assert sorted(written) == ["0", "1"] and "report.html" in written["0"] and "report.html" not in written["1"]
     same_run(one, tmp_path / "run")
 
 

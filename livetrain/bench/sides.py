@@ -1,7 +1,7 @@
 """Competitors on the same work: each in a process of its own, in turn, round after round.
 
-One process each keeps thread pools, allocators and libraries apart, and memory too; taking turns within a round lets
-both sides of a ratio see the same weather on a noisy machine. Ratios are taken round by round, then their median.
+A process each keeps thread pools, allocators, libraries and memory separate; alternating within a round exposes both
+sides of a ratio to the same noise of the machine. Ratios are computed per round; the result is their median.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from livetrain.core.files import file_sha256
 from livetrain.data import Dataset
-from shards.build import REJECTED
-from shards.format import index_table, manifest
+from shards.format import index_table, manifest, rejected
 from shards.format.tar import shard_name
 
 
@@ -31,7 +30,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
     columns["shard"] = pa.array((numbers * num_shards // num_samples).astype(np.int32))
     columns["key"] = pa.array(numbers).cast(pa.string())
     columns["video"] = columns["key"]
-    columns["group"] = pa.array(numbers // 100).cast(pa.string())
+    columns["subject"] = pa.array(numbers // 100).cast(pa.string())
     index_table.write_table(out / index_table.FILE_NAME, pa.Table.from_pydict(columns, schema=index_table.SCHEMA))
     content = manifest.read(real)
     shard = content["shards"][0]
@@ -42,7 +41,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
     content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
     content["num_samples"] = num_samples
     content["files"] = {index_table.FILE_NAME: file_sha256(out / index_table.FILE_NAME)}
-    shutil.copyfile(real / REJECTED, out / REJECTED)
+    shutil.copyfile(real / rejected.FILE_NAME, out / rejected.FILE_NAME)
     manifest.write(out, content)
     return out
 

@@ -1,12 +1,12 @@
 """The augmentations: what each one draws, and what it does to the frames.
 
-One entry of `AUGMENTATIONS` is one augmentation, whole: `draw` turns planned uniform numbers into parameters (NumPy, a
-row a clip), `apply` is the piece of the DALI graph that obeys them. To add one, write an entry where in the order of
-application it belongs, with the next free `slot` (the address of its random numbers, so that the others keep theirs),
-its fields in `AugmentConfig`, and a test.
+Each entry of `AUGMENTATIONS` is one complete augmentation: `draw` turns planned uniform random numbers into parameters
+(NumPy, one row per clip), and `apply` adds the DALI operators that use them. To add one, insert an entry at its place
+in the order of application, with the next free `slot` (it selects the random numbers, so that other augmentations keep
+theirs), its fields in `AugmentConfig`, and a test.
 
-All frames of a clip share their parameters: a camera that changes its mind between frames would be a spoof cue of our
-own making. `apply` sees a square picture of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped.
+All frames of a clip share the same parameters: parameters that change between frames would themselves be a spoof cue.
+`apply` gets a square picture of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NUM_UNIFORMS = 8  # random numbers reserved for each augmentation
 class Augmentation:
     """`draw(u [n, 8] in [0, 1), config, size)` → parameters [n, …]; `apply(frames, parameters, size)` → frames.
 
-    slot: which eight of a clip's random numbers are its own. name: that of its probability in `AugmentConfig`.
+    slot: which eight of a clip's random numbers it uses. name: the field of `AugmentConfig` with its probability.
     """
 
     slot: int

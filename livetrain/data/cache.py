@@ -1,13 +1,13 @@
-"""The shard cache of a node: a folder of whole, checked files with a bound, shared by all processes of a user there.
+"""The shard cache of a node: a folder of complete, verified files with a size limit, shared by a user's processes.
 
-    <key>          a file that is complete; its time of modification is when it was last used
-    <key>.part     one that is coming, at its final size from the start: what is coming counts too
-    <key>.lock     held (flock) by whoever writes or needs the file, and removed after that; the kernel frees it when
-                   its holder dies
-    room.lock      held while room is made
+    <key>          a complete file; its modification time is when it was last used
+    <key>.part     a download in progress, allocated at its final size so that it counts towards the limit
+    <key>.lock     held (flock) while the file is written or read, then removed; the kernel releases it when the
+                   holder dies
+    room.lock      held while files are evicted
 
-A key is the digests of where a file came from and of what it holds, and its name, so nothing in the folder is ever out
-of date. Files are opened for each read: one that is evicted frees its space at once.
+A key consists of the file's name and the digests of its source and its content, so cached files never go stale. Files
+are opened for each read, so evicting one frees its space immediately.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Shard folders as the trainer sees them: the manifest, the columns of the index, and the bytes of any sample.
 
-Nothing is read but what is asked for: the index is memory-mapped, a sample's bytes come by one `pread` of its range.
-Where a folder is (a disk, a bucket), its store knows. Several folders (`data.sources`) are one data set: their rows
-follow each other, keys and videos are named `FOLDER/…`, and people `DOMAIN/…`, for the same name in two data sets is
-two people.
+Reads are lazy: the index is memory-mapped, and a sample's bytes are one `pread` of its range. The ShardReader knows
+whether a folder is on a disk or in a bucket. Several folders (`data.sources`) form one data set: their rows are
+concatenated, keys and videos are named `FOLDER/…`, and subjects `DOMAIN/…`, because the same name in two data sets
+means two people.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Dataset:
         return {
             **all_of[0],
             "store": stores.pop() if len(stores) == 1 else "mixed",
-            "has_groups": all(content["has_groups"] for content in all_of),
+            "has_subjects": all(content["has_subjects"] for content in all_of),
             "shards": [shard for content in all_of for shard in content["shards"]],
             "num_samples": sum(content["num_samples"] for content in all_of),
             "num_rejected": sum(content["num_rejected"] for content in all_of),
@@ -157,7 +157,7 @@ class Dataset:
         value = str(self.columns[name][row].as_py())
         if name in ("key", "video"):
             return self._named(self.shard_set_of(row), value)
-        if name == "group" and value and len(self.domains) > 1:
+        if name == "subject" and value and len(self.domains) > 1:
             return f"{self.columns['domain'][row].as_py()}/{value}"
         return value
 
@@ -169,7 +169,7 @@ class Dataset:
             sources = [source.name for source in self.shard_sets]
             number = np.searchsorted([source.first_row for source in self.shard_sets], rows, side="right") - 1
             return np.array([f"{sources[n]}/{word}" for n, word in zip(number, words, strict=True)], dtype=object)
-        if name == "group" and len(self.domains) > 1:
+        if name == "subject" and len(self.domains) > 1:
             domains = self.columns["domain"].take(pa.array(rows)).combine_chunks().to_pylist()
             pairs = zip(domains, words, strict=True)
             return np.array([f"{domain}/{word}" if word else word for domain, word in pairs], dtype=object)
@@ -181,11 +181,11 @@ class Dataset:
         codes, words = self.codes("domain")
         return sorted(words[np.bincount(codes, minlength=len(words)) > 0].tolist())
 
-    def num_people(self, rows: NDArray[np.integer]) -> int:
-        """How many people the samples `rows` are of, as far as their groups are known."""
-        (group, names), (domain, _) = self.codes("group"), self.codes("domain")
-        known = rows[(names != "")[group[rows]]]
-        return len(np.unique(domain[known].astype(np.int64) * len(names) + group[known]))
+    def num_subjects(self, rows: NDArray[np.integer]) -> int:
+        """How many people the samples `rows` are of, as far as they are known."""
+        (subject, names), (domain, _) = self.codes("subject"), self.codes("domain")
+        known = rows[(names != "")[subject[rows]]]
+        return len(np.unique(domain[known].astype(np.int64) * len(names) + subject[known]))
 
     def contents(self, rows: NDArray[np.integer]) -> NDArray[np.uint64]:
         """The first 64 bits of the SHA-256 of the original of each of the samples `rows`: uint64 [n]."""
@@ -237,8 +237,8 @@ class Dataset:
                 domain = row["domain"] or source.name
                 if selection and not (selection.takes_split(row["split"]) and selection.takes_domain(domain)):
                     continue
-                group = f"{domain}/{row['group']}" if row["group"] and len(self.domains) > 1 else row["group"]
-                found.append(row | {"video": self._named(source, row["video"]), "domain": domain, "group": group})
+                subject = f"{domain}/{row['subject']}" if row["subject"] and len(self.domains) > 1 else row["subject"]
+                found.append(row | {"video": self._named(source, row["video"]), "domain": domain, "subject": subject})
         return found
 
     def shard_name(self, row: int) -> str:
@@ -316,6 +316,11 @@ class Dataset:
     def is_remote(self) -> bool:
         """Whether the shards are behind a URL, so that it pays to announce what will be read (`prefetch`)."""
         return any(isinstance(source.root, Url) for source in self.shard_sets)
+
+    def cache_reads(self) -> tuple[int, int]:
+        """(ranges read, those of shards that were in the cache) so far; (0, 0) of local folders."""
+        reads, hits = zip(*(source.reader.cache_reads() for source in self.shard_sets), strict=True)
+        return sum(reads), sum(hits)
 
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
         """Announce the rows that will be read next, in that order, instead of those announced before.

@@ -1,11 +1,11 @@
-"""Chosen frames of one video on the CPU, by PyAV: every codec libav reads, and no more work than the frames need.
+"""Selected frames of one video on the CPU, by PyAV: every codec that libav supports, with no more work than needed.
 
-Savings, none of which changes a pixel: start at the last key frame before a wanted frame, and jump to the next one that
-saves packets; tell libavcodec to leave out frames that nobody wants and nothing refers to (`skip_frame = NONREF`, set
-packet by packet); end with the packet of the last wanted frame and drain, instead of feeding the decoder's delay. The
-frame index → timestamp map comes from the packets alone. Where the packets do not tell (no timestamps, or those of
-decoding instead of those of display, as in AVI; a count other than the builder's), or what follows a key frame turns
-out to need what is before it, the video is decoded from its start and frames are counted.
+Optimizations, none of which changes a pixel: start at the last key frame before a requested frame, and seek forward
+where that saves packets; let libavcodec skip frames that are neither requested nor referenced (`skip_frame = NONREF`,
+set per packet); stop at the packet of the last requested frame and drain, instead of feeding the decoder's delay. The
+frame index → timestamp map comes from the packets alone. Where packets do not provide it (no timestamps, or decoding
+instead of presentation timestamps, as in AVI; a count that differs from the builder's), or where frames after a key
+frame depend on frames before it, the video is decoded from its start and frames are counted.
 """
 
 from __future__ import annotations

@@ -51,37 +51,37 @@ def find_copies(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
 
 
 def find_leaks(dataset: Dataset, splits: Mapping[str, str]) -> list[Leak]:
-    """People in two of `splits` (name → what `Dataset.rows` takes); those whose group is not known are left out.
+    """People in two of `splits` (name → what `Dataset.rows` takes); those whose subject is not known are left out.
 
-    A person is a group within a domain. One pass over the columns' codes a split and domain: a second for ten million
+    A person is a subject within a domain. One pass over the columns' codes a split and domain: a second for ten million
     samples.
     """
-    (group, groups), (domain, domains) = dataset.codes("group"), dataset.codes("domain")
+    (subject, subjects), (domain, domains) = dataset.codes("subject"), dataset.codes("domain")
     rows = {name: dataset.rows(split) for name, split in splits.items()}
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     counts: dict[tuple[str, str], int] = {}
     for place, place_name in enumerate(domains):
         seen = {}
         for name, here in rows.items():
-            seen[name] = np.zeros(len(groups), bool)
-            members = group[here] if len(domains) == 1 else group[here[domain[here] == place]]
+            seen[name] = np.zeros(len(subjects), bool)
+            members = subject[here] if len(domains) == 1 else subject[here[domain[here] == place]]
             seen[name][members] = True
-            seen[name] &= groups != ""
+            seen[name] &= subjects != ""
         names = list(rows)
         for number, one in enumerate(names):
             for other in names[number + 1 :]:
                 both = np.flatnonzero(seen[one] & seen[other])
                 if len(both):
                     counts[one, other] = counts.get((one, other), 0) + len(both)
-                    found.setdefault((one, other), []).append((str(place_name), str(groups[both[0]])))
+                    found.setdefault((one, other), []).append((str(place_name), str(subjects[both[0]])))
     message = {pair: next("/".join(filter(None, person)) for person in people) for pair, people in found.items()}
     return [Leak(one, other, counts[one, other], message[one, other]) for one, other in found]
 
 
 def check(dataset: Dataset, config: Config) -> list[str]:
-    """Notices for the verdict: what `data.allow_leak` let through. Raises UserError for people in two splits without.
+    """Notices for the verdict about leaks that `data.allow_leak` allowed. Without it, a leak raises UserError.
 
-    Splits that the shards do not have (a test set alone, being scored) are left out: who needs them will say so.
+    Splits that the shards do not have are skipped (a test set scored alone); reading one is an error elsewhere.
     """
     names = {"train": config.data.train_split, "dev": config.data.dev_split, "test": config.data.test_split}
     words = dataset.codes("split")[1]

@@ -1,11 +1,11 @@
-"""The loader: plans run ahead through fetch, decode and graph, and arrive as batches in order.
+"""The loader: runs plans ahead of training through fetch, decode and graph, and yields batches in order.
 
     plan ─▶ fetch and decode (thread pool, `prefetch` batches ahead) ─▶ graph (DALI) ─▶ queue ─▶ trainer
-      └▶ shards behind a URL: announced `download_ahead` batches before, and downloaded meanwhile
+      └▶ remote shards: announced `download_ahead` batches ahead, and downloaded in the background
 
-One background thread drives it, so the trainer only waits when data is late, and `wait_seconds` says how long that
-was. A clip that cannot be fetched or decoded comes as zeros with `valid` False and is listed in `failures`
-(data.on_error=skip), or ends the run with the shard and the key named (stop).
+One background thread drives it, so the trainer waits only when data is late; `wait_seconds` measures that. A clip that
+cannot be fetched or decoded becomes zeros with `valid` False and is listed in `failures` (data.on_error=skip), or ends
+the run with an error that names shard and key (data.on_error=stop).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Loader:
         patience: float = MAX_FAILURES_IN_A_ROW,
     ) -> None:
         self.wait_seconds = 0.0
-        self.stages = Stages()
+        self.stages = Stages(clips.cache_reads)
         self.failures: list[Failure] = []
         self.refusals = Refusals()
         device = world.device

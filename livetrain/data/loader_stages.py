@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Stages:
@@ -15,8 +15,10 @@ class Stages:
     for DALI, for each batch. ready: batches in the queue when one was asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache_reads: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
+        """`cache_reads`: (reads, those of cached shards) so far; (0, 0) where nothing is cached."""
         self._lock = threading.Lock()
+        self._cache_reads, self._last_reads = cache_reads, cache_reads()
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
@@ -34,8 +36,13 @@ class Stages:
             self.add(name, time.perf_counter() - started)
 
     def read(self) -> dict[str, float]:
-        """`loader_<name>`: the mean of what was added since the last call; nothing of what was not."""
+        """`loader_<name>`: the mean of what was added since the last call; nothing of what was not.
+
+        `loader_cache_hits`: the share of reads since the last call whose shard was in the cache, of remote shards.
+        """
         with self._lock:
+            (reads, hits), before = self._cache_reads(), self._last_reads
+            self._last_reads = reads, hits
             means = {f"loader_{name}": self._sums[name] / self._counts[name] for name in sorted(self._sums)}
             self._sums, self._counts = {}, {}
-        return means
+        return means | ({"loader_cache_hits": (hits - before[1]) / (reads - before[0])} if reads > before[0] else {})

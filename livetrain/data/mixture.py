@@ -1,10 +1,10 @@
-"""Weighted mixing: which sample of which source (or class, kind of attack, domain) stands at a position of the run.
+"""Weighted mixing: which sample of which component (class, attack type, domain) is at a given position of the run.
 
-The stream is cut into blocks of `BLOCK` positions. In every block each source has its quota, a fixed number of
-positions that its weight is worth, in an order drawn again for each block (a keyed permutation). The k-th clip of a
-source in the whole stream is then `permute(k % n, epoch = k // n)` of its n samples: every source goes through its own
-samples, each exactly once before any comes again, however fast it is asked. All of it is arithmetic on the position, in
-O(1) memory: no counters are carried, and step 100,000 is planned as quickly as step 0.
+The stream is divided into blocks of `BLOCK` positions. In every block each component has a quota, the number of
+positions that corresponds to its weight, in an order drawn for each block by a keyed permutation. The k-th clip of a
+component in the whole stream is `permute(k % n, epoch = k // n)` of its n samples: each component iterates over its own
+samples, each exactly once before any repeats, at its own rate. All of this is arithmetic on the position, O(1) memory:
+there are no counters, and step 100,000 is planned as quickly as step 0.
 """
 
 from __future__ import annotations

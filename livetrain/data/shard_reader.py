@@ -56,6 +56,9 @@ class ShardReader(Protocol):
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
         """A range of a shard, short where the shard ends within it. Raises OSError, with words; UserError."""
 
+    def cache_reads(self) -> tuple[int, int]:
+        """(ranges read, those of shards that were in the cache) so far; (0, 0) without a cache."""
+
     def generation(self, shard: str) -> int:
         """Which copy of a shard is read now."""
 
@@ -125,6 +128,9 @@ class LocalReader:
 
         return patiently(once, self.root / shard)
 
+    def cache_reads(self) -> tuple[int, int]:
+        return 0, 0
+
     def generation(self, shard: str) -> int:
         return 0
 
@@ -192,7 +198,8 @@ class RemoteReader:
         self._cache = cache.Cache(folder, max_bytes)
         self._failed: dict[str, tuple[float, str]] = {}  # shard → when it failed to load, and why
         self._generations: dict[str, int] = {}  # of shards that were not as they should be
-        self._lock = threading.Lock()  # of the two below
+        self._lock = threading.Lock()  # of what follows
+        self._num_reads = self._num_hits = 0
         self._wanted: deque[str] = deque()
         self._workers: set[threading.Thread] = set()
 
@@ -212,9 +219,13 @@ class RemoteReader:
 
     def read(self, shard: str, offset: int, num_bytes: int) -> bytes:
         try:
-            return self._pread(shard, offset, num_bytes)
+            found = self._pread(shard, offset, num_bytes)
         except FileNotFoundError:
             began = time.monotonic()
+            self._count(0)
+        else:
+            self._count(1)
+            return found
         with self._cache.locked(self._key(shard)):
             # Who waited for a download that failed does not begin it again: a batch would wait for each of its clips.
             failed, why = self._failed.get(shard, (began, ""))
@@ -226,6 +237,15 @@ class RemoteReader:
                 self._failed[shard] = time.monotonic(), str(error)
                 raise
             return self._pread(shard, offset, num_bytes)
+
+    def cache_reads(self) -> tuple[int, int]:
+        with self._lock:
+            return self._num_reads, self._num_hits
+
+    def _count(self, num_hits: int) -> None:
+        with self._lock:
+            self._num_reads += 1
+            self._num_hits += num_hits
 
     def generation(self, shard: str) -> int:
         return self._generations.get(shard, 0)

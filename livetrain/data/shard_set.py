@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
 from livetrain.data.remote import Url
 from livetrain.data.shard_reader import ShardReader, open_reader
-from shards.format import index_table
+from shards.format import index_table, rejected
 from shards.format import manifest as manifest_
 
 
@@ -42,12 +41,7 @@ def open_shard_set(where: str | Path, config: DataConfig) -> ShardSet:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{root / 'dataset.json'} cannot be read ({error}); build the shards again") from None
-    if manifest.get("format") != manifest_.FORMAT:
-        raise UserError(
-            f"{root / 'dataset.json'}: format {manifest.get('format')!r}, this version reads {manifest_.FORMAT}; "
-            "build the shards again: python -m shards build"
-        )
-    return ShardSet("", root, manifest, reader)
+    return ShardSet("", root, manifest_.upgraded(manifest, root / manifest_.FILE_NAME), reader)
 
 
 def shard_name(shard_set: ShardSet, shard: int) -> str:
@@ -57,12 +51,12 @@ def shard_name(shard_set: ShardSet, shard: int) -> str:
 def read_rejected(shard_set: ShardSet) -> list[dict[str, str]]:
     """The rows of rejected.csv. Raises UserError without it."""
     try:
-        with shard_set.reader.file("rejected.csv") as path, path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with shard_set.reader.file(rejected.FILE_NAME) as path:
+            return rejected.read(path)
     except FileNotFoundError:
         raise UserError(
-            f"{shard_set.root / 'rejected.csv'} is missing: without it failures to acquire cannot be counted; build "
-            "the shards again"
+            f"{shard_set.root / rejected.FILE_NAME} is missing: without it failures to acquire cannot be counted; "
+            "build the shards again"
         ) from None
 
 

@@ -106,6 +106,9 @@ class VideoFiles:
     def prefetch(self, rows: NDArray[np.int64], share: float = 1.0) -> None:
         """Nothing: the kernel reads ahead."""
 
+    def cache_reads(self) -> tuple[int, int]:
+        return 0, 0
+
     def samples(self, rows: NDArray[np.int64]) -> Samples:
         """The rows as planning takes them."""
         return Samples(rows, self._columns, frame_seconds=self.frame_seconds)

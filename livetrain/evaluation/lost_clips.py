@@ -19,7 +19,7 @@ from livetrain.core.files import write_text
 from livetrain.data import PADDING, Batch, Dataset
 
 FILE_NAME = "lost.csv"  # in the run directory
-COLUMNS = ("shard", "key", "video", "label", "attack_type", "group", "step", "reason")
+COLUMNS = ("shard", "key", "video", "label", "attack_type", "subject", "step", "reason")
 NEVER = -1
 
 
@@ -80,7 +80,7 @@ class LostClips:
         for row, (step, reason) in sorted(self.failed.items()):
             texts = [dataset.text(name, row) for name in ("key", "video")]
             label = f"{dataset.column('label')[row]:g}"
-            about = [dataset.text(name, row) for name in ("attack_type", "group")]
+            about = [dataset.text(name, row) for name in ("attack_type", "subject")]
             writer.writerow([dataset.shard_name(row), *texts, label, *about, step, reason])
         write_text(path, buffer.getvalue())
 

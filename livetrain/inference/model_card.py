@@ -62,7 +62,7 @@ def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return ["None are known."]
     rows = [
         ("clips", "num_clips", 1.0, ""),
-        ("people", "num_people", 1.0, ""),
+        ("people", "num_subjects", 1.0, ""),
         ("AUC", "auc", 1.0, ""),
         ("EER", "eer", 100.0, " %"),
         ("APCER, largest", "apcer_max", 100.0, " %"),

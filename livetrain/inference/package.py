@@ -41,6 +41,7 @@ from livetrain.inference.model_card import LABELS, model_card
 from livetrain.model import LivenessModel, build_model
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import threshold as stored_threshold
+from livetrain.verdict.older import upgraded
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS, HEAD, TIMM_CONFIG, CARD = (
@@ -268,7 +269,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """livetrain.json of a package. Raises UserError."""
     file = folder / DESCRIPTION
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = upgraded(json.loads(file.read_text(encoding="utf-8")))
         found = content["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

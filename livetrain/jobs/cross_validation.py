@@ -116,7 +116,7 @@ def gather(config: Config, count: int) -> dict[str, object]:
         raise UserError(f"{folder}: a clip was tested in two folds; the shards changed between them: train them again")
     one = dataclasses.replace(
         frozen[0], threshold=0.5, temperature=1.0, dev_split=f"the dev fold of each of {count} runs",
-        dev_sha256="", dev_num_clips=len(joined["dev"]), dev_num_people=sum(item.dev_num_people for item in frozen),
+        dev_sha256="", dev_num_clips=len(joined["dev"]), dev_num_subjects=sum(item.dev_num_subjects for item in frozen),
     )  # fmt: skip
     message = f"{count}-fold cross-validation: each clip is scored by the run that was not trained on its fold"
     notices = list(dict.fromkeys([*_notices(folder, count), message]))

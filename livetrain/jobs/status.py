@@ -9,15 +9,12 @@ A run that was cancelled resumes when it is submitted again.
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from livetrain.core.errors import UserError
+from livetrain.core.tables import fitted
 from livetrain.jobs import ledger, requeue
 from livetrain.jobs.ledger import Submitted
 from livetrain.tracking.run_dir import RunDir
@@ -84,9 +81,13 @@ def _runs(folders: Sequence[str]) -> list[Path]:
     return found
 
 
-def table(folders: Sequence[Path]) -> Table:
-    """A row for each job, and for each task of an array."""
-    made = Table("run", "job", "what", "state", "reason", "attempts", "update", "last end", box=None, pad_edge=False)
+WIDTH = 200  # nothing is left out for a narrow terminal, which wraps the lines
+COLUMNS = ("run", "job", "what", "state", "reason", "attempts", "update", "last end")
+
+
+def rows(folders: Sequence[Path]) -> list[list[str]]:
+    """COLUMNS of each job, and of each task of an array."""
+    made = []
     submitted = {folder: ledger.read(folder) for folder in folders}
     known = states([job.job for jobs in submitted.values() for job in jobs])
     for jobs in submitted.values():
@@ -94,14 +95,13 @@ def table(folders: Sequence[Path]) -> Table:
             for number, run in enumerate(job.runs):
                 name = f"{job.job}_{number}" if len(job.runs) > 1 else job.job
                 state = known.get(name) or known.get(job.job) or State("gone")
-                made.add_row(run, name, job.what, state.name, state.reason, *progress(Path(run)))
+                made.append([run, name, job.what, state.name, state.reason, *progress(Path(run))])
     return made
 
 
 def jobs(arguments: Sequence[str]) -> int:
     """`livetrain jobs`. Returns the exit code."""
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table(_runs(arguments)))
+    print("\n".join(fitted(COLUMNS, rows(_runs(arguments)), WIDTH)))
     return 0
 
 

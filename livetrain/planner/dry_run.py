@@ -28,7 +28,7 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator
     for name in (config.data.train_split, config.data.dev_split, config.data.test_split):
         rows = dataset.rows(name)
         live = int((dataset.column("label")[rows] >= 0.5).sum())
-        people = dataset.num_people(rows)
+        people = dataset.num_subjects(rows)
         rejected = len(dataset.rejected(name))
         lines.append(
             f"{name:<12} {len(rows)} clips: {live} live, {len(rows) - live} attack, {people or 'unknown'} people, "

@@ -110,15 +110,10 @@ def sheet_of(folder: Path, out: Path, project: str = "", sort: str = "dev") -> s
 
 
 def _judged(run: Path) -> Any:
-    import json
-
     from livetrain.verdict import scores
     from livetrain.verdict.comparison import Judged
 
-    try:
-        threshold = float(json.loads(RunDir(run).verdict.read_text(encoding="utf-8"))["threshold"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run / 'verdict.json'}: {error}; `livetrain evaluate {run}` writes it") from None
+    threshold = float(RunDir(run).read_verdict()["threshold"])
     return Judged(str(run), scores.read(RunDir(run).scores("test")), threshold)
 
 

@@ -57,14 +57,9 @@ def _videos(path: Path) -> str:
 
 def figures(run: Path) -> Row:
     """The dev EER of a run, and its test figures, each with `_low` and `_high`, and how many people they are over."""
-    try:
-        verdict = json.loads(RunDir(run).verdict.read_text(encoding="utf-8"))
-        dev, test = verdict["dev"], verdict["test"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{run / 'verdict.json'}: cannot be read ({error}); `livetrain evaluate {run}` writes it"
-        ) from None
-    found: Row = {"dev_eer": dev.get("eer"), "people": test.get("num_people"), "clips": test.get("num_clips")}
+    verdict = RunDir(run).read_verdict()
+    dev, test = verdict["dev"], verdict["test"]
+    found: Row = {"dev_eer": dev.get("eer"), "people": test.get("num_subjects"), "clips": test.get("num_clips")}
     for name in FIGURES:
         bounds = (test.get("intervals") or {}).get(name) or {}
         found |= {name: test.get(name), f"{name}_low": bounds.get("low"), f"{name}_high": bounds.get("high")}

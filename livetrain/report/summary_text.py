@@ -94,4 +94,4 @@ def _people_by_kind(test: Scores) -> dict[str, set[str]]:
     live, scored = test.live, test.scored
     kinds = sorted({str(kind) for kind in test.attack_type[~live & scored]})
     rows = {"live": live & scored} | {kind: ~live & scored & (test.attack_type == kind) for kind in kinds}
-    return {kind: set(test.group[which].tolist()) for kind, which in rows.items() if which.any()}
+    return {kind: set(test.subject[which].tolist()) for kind, which in rows.items() if which.any()}

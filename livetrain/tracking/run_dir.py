@@ -18,6 +18,7 @@ from typing import Any
 
 from livetrain.config import Config, load_config
 from livetrain.core.errors import UserError
+from livetrain.verdict.older import upgraded
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class RunDir:
     def read_verdict(self) -> dict[str, Any]:
         """verdict.json. Raises UserError where there is none, or a damaged one."""
         try:
-            content = json.loads(self.verdict.read_text(encoding="utf-8"))
-            float(content["threshold"])
+            content = upgraded(json.loads(self.verdict.read_text(encoding="utf-8")))
+            float(content["threshold"]), content["dev"], content["test"]  # what everybody reads
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{self.verdict}: {reason}; `livetrain evaluate {self.path}` writes it") from None

@@ -152,7 +152,7 @@ class Wandb:
             import wandb
             from PIL import Image
 
-            columns: list[str | int] = ["frame", "key", "p_live", "label", "attack_type", "group"]
+            columns: list[str | int] = ["frame", "key", "p_live", "label", "attack_type", "subject"]
             table = wandb.Table(columns=columns)
             for clip in worst:
                 found = pictures(clip["key"])

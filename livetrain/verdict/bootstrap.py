@@ -77,9 +77,9 @@ class Spread:
 Spreads = dict[str, Spread]
 
 
-def units(group: Sequence[str] | NDArray[Any]) -> Units:
-    """The units of videos from their groups; "" is a video whose person is not known."""
-    names = [str(name) for name in group]
+def units(subjects: Sequence[str] | NDArray[Any]) -> Units:
+    """The units of videos from their subjects; "" is a video whose person is not known."""
+    names = [str(name) for name in subjects]
     known = [bool(name) for name in names]
     keys = [("person", name) if name else ("video", str(number)) for number, name in enumerate(names)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}

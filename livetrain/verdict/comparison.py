@@ -53,7 +53,7 @@ def pairs(one: Judged, others: Sequence[Judged], settings: Settings | None = Non
     decided = iter(paired.apart([item for figures in found for item in figures.values()], settings.confidence))
     compared = []
     for (first, second, left_out), other, figures in zip(common, others, found, strict=True):
-        units = bootstrap.units(first.group)
+        units = bootstrap.units(first.subject)
         rows = [
             _row(name, item, next(decided), units, (one.name, other.name), settings) for name, item in figures.items()
         ]

@@ -75,7 +75,7 @@ def of_scores(scores: Scores, threshold: float, settings: Settings = USUAL, *, r
     `indicative`, the interval of the APCER at its threshold, and None for the bound on its bad side.
     """
     scored = scores.select(scores.scored)
-    units = bootstrap.units(scored.group)
+    units = bootstrap.units(scored.subject)
     tallies = bootstrap.tallies(scored, units, threshold)
     found = _rates(tallies, units, settings) | dict.fromkeys(("hter", *(RANKING if ranking else ())))
     if "bpcer" not in tallies or "apcer_pooled" not in tallies:
@@ -96,7 +96,7 @@ def of_scores(scores: Scores, threshold: float, settings: Settings = USUAL, *, r
 def rates(scores: Scores, threshold: float, settings: Settings = USUAL) -> dict[str, Any]:
     """The part of `of_scores` that takes no draws: bpcer, apcer_pooled, apcer and apcer_max."""
     scored = scores.select(scores.scored)
-    units = bootstrap.units(scored.group)
+    units = bootstrap.units(scored.subject)
     return _rates(bootstrap.tallies(scored, units, threshold), units, settings)
 
 
@@ -163,9 +163,9 @@ def _operating_point(
 ) -> Interval:
     attacks = scored.select(~scored.live)
     kinds = sorted(set(attacks.attack_type.tolist())) if family == "bpcer_at_apcer" else [None]
-    num = min(bootstrap.units(attacks.group[_of_kind(attacks, kind)]).num for kind in kinds)
+    num = min(bootstrap.units(attacks.subject[_of_kind(attacks, kind)]).num for kind in kinds)
     low, high = _ends(spreads[f"{family} {target}"], value, settings.tail)
-    found = _interval(low, high, DRAWN, bootstrap.units(attacks.group).name, num)
+    found = _interval(low, high, DRAWN, bootstrap.units(attacks.subject).name, num)
     if num >= math.log(1 / settings.tail) / float(target):
         return found
     at = metrics.operating_threshold(scored, family, float(target))

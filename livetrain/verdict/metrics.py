@@ -2,11 +2,11 @@
 
 A presentation is accepted as live when p_live >= threshold. BPCER is the share of live presentations that are refused;
 APCER of an attack type (PAI species) is the share of its presentations that are accepted, and the largest over types
-is the headline. Presentations that gave no score (failures to acquire) are outside of these rates and are reported
-beside them, as the standard has it: a system that answers nothing classifies nothing, and its users are not let in.
+is the headline. Presentations without a score (failures to acquire) are excluded from these rates and reported beside
+them, as the standard requires.
 
-EER is read from the ROC by linear interpolation between its points; two other readings that contestants of the Zalo AI
-Challenge 2022 used are given beside it, since they differ on small sets.
+EER is the linear interpolation between the points of the ROC; two other definitions that participants of the Zalo AI
+Challenge 2022 used are reported beside it, since they differ on small sets.
 """
 
 from __future__ import annotations

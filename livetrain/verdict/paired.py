@@ -1,15 +1,15 @@
 """Two sets of scores of the same videos: do they differ, and by how much.
 
-Whether they differ is decided by sign flips over people: were both runs alike, then with each person either run might
-have given what the other gave. p is the share of all such swaps whose difference is at least as large as the one seen.
-For rates and HTER the difference is a sum over people, and swaps flip its signs; for the largest APCER a person's
-decisions are swapped; for AUC and EER each person's part in the difference changes its sign. Exact
-where the sum is of whole numbers or people are few; else over drawn swaps, the one seen among them. With k people whose
-outcomes differ p is at least 2^(1 - k). It is a statement on these people: that runs decide differently on them.
+Significance is a permutation test over people: under the null hypothesis the two runs are exchangeable for each person.
+p is the share of all such exchanges whose difference is at least as large as the observed one. For rates and HTER the
+difference is a sum over people, and an exchange flips a sign; for the largest APCER a person's decisions are exchanged;
+for AUC and EER the sign of each person's contribution flips. The test is exact where the sum is of integers or people
+are few, else it uses random exchanges, which include the observed one. With k people whose outcomes differ, p is at
+least 2^(1 - k). The test is about these people: whether the runs decide differently on them.
 
-What holds for people not seen is in the interval of the difference, with an unseen person for whom one run always errs
-and the other never. Where the flips tell the runs apart, its end nearer 0 is that of the differences that flips do not
-reject. benchmarks/intervals.md has simulations of both.
+The interval of the difference is about unseen people: it adds a person for whom one run always errs and the other never
+does. Where the test is significant, the end nearer to 0 comes from the differences that the test does not reject.
+benchmarks/intervals.md has simulations of both.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def of_differences(
     Figures that do not exist for these videos are left out.
     """
     both = (one, other)
-    units = bootstrap.units(one.group)
+    units = bootstrap.units(one.subject)
     tallies = tuple(bootstrap.tallies(s, units, t) for s, t in zip(both, thresholds, strict=True))
     ranked = bool(set(figures := list(figures)) & {"auc", "eer"}) and one.live.any() and not one.live.all()
     rankings = tuple(Ranking(s, units) for s in both) if ranked else None

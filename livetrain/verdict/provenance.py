@@ -1,11 +1,12 @@
-"""What a verdict was made of: weights, videos, scores, code, way of scoring.
+"""The provenance of a verdict: weights, videos, scores, code and scoring settings.
 
 SHA-256 of the first three, and how often the test split was evaluated before.
 
     runs/mine/evaluations.jsonl      a line for each evaluation of the run's weights on a test split, wherever it went;
                                      one that is repeated, with the same scores, is no other look
 
-An auditor who has the files can check each digest; one who has not can see that two verdicts are of the same thing.
+An auditor who has the files can check each digest; without them, equal digests show that two verdicts are about the
+same inputs.
 """
 
 from __future__ import annotations

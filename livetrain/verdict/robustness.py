@@ -1,4 +1,4 @@
-"""What is left of a verdict when the same test clips come cropped, small, recompressed, recoloured, blurred, shortened.
+"""The verdict on perturbed test clips: cropped, downscaled, recompressed, recoloured, blurred, shortened.
 
 robustness.json: every figure at the frozen threshold, with its interval, and its difference to the clean split with the
 interval of the difference and whether the data tell it from none. Differences are paired (livetrain.verdict.paired):

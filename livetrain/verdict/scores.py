@@ -1,6 +1,6 @@
 """Scores of a split: one row a video, in memory as columns and on disk as CSV.
 
-    video,key,p_live,label,group,attack_type,num_frames,seconds,status
+    video,key,p_live,label,subject,attack_type,num_frames,seconds,status
 
 `status` is ok, or failed_to_acquire with an empty p_live: the video gave no score, and is counted, not dropped.
 """
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 
-COLUMNS = ("video", "key", "p_live", "label", "group", "attack_type", "num_frames", "seconds", "status")
+COLUMNS = ("video", "key", "p_live", "label", "subject", "attack_type", "num_frames", "seconds", "status")
+RENAMED = {"group": "subject"}  # in files that 0.1 has written
 OK, FAILED = "ok", "failed_to_acquire"
 LIVE_THRESHOLD = 0.5  # labels from here on are live
 
@@ -38,7 +39,7 @@ class Scores:
     key: NDArray[Any]
     p_live: NDArray[np.float64]
     label: NDArray[np.float64]
-    group: NDArray[Any]
+    subject: NDArray[Any]
     attack_type: NDArray[Any]
     num_frames: NDArray[np.int64]
     seconds: NDArray[np.float64]
@@ -58,7 +59,7 @@ class Scores:
             words("key"),
             np.array(p, dtype=np.float64),
             np.array([float(row["label"]) for row in rows], dtype=np.float64),
-            words("group"),
+            words("subject"),
             words("attack_type"),
             np.array([int(row["num_frames"]) for row in rows], dtype=np.int64),
             np.array([float(row["seconds"]) for row in rows], dtype=np.float64),
@@ -110,7 +111,8 @@ def read(path: Path) -> Scores:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+            reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or []]
+            missing = [name for name in COLUMNS if name not in reader.fieldnames]
             if missing:
                 raise UserError(
                     f"{path}: column {', '.join(missing)} is missing; a scores file has {','.join(COLUMNS)}"

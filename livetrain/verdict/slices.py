@@ -1,8 +1,8 @@
 """The same rates on parts of a split: where the errors are.
 
-A slice is the clips that share a value of one attribute: an attack type, a device, a third of the brightness. Slices
-come worst first, by the lower end of the interval of their worse rate: a slice of two clips with one error is not bad
-for sure, one of two hundred with twenty is.
+A slice is the clips that share a value of one attribute: an attack type, a device, a tertile of brightness. Slices are
+sorted worst first, by the lower end of the interval of their worse rate: one error in two clips is weak evidence,
+twenty in two hundred are strong evidence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Slice = dict[str, Any]  # a row of `slices`
 def slices(scores: Scores, details: Mapping[str, Details], threshold: float, settings: Settings = USUAL) -> list[Slice]:
     """The slices of a split's scored clips, worst first, as JSON-able dicts.
 
-    Each has `attribute`, `value`, `num_clips`, `num_people` (None where unknown), and `apcer` and `bpcer` as
+    Each has `attribute`, `value`, `num_clips`, `num_subjects` (None where unknown), and `apcer` and `bpcer` as
     {num, errors, rate, low, high} or None without such clips. An attribute with one value alone gives no slice.
     """
     found = []
@@ -66,7 +66,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]
         *(f"{name}, {part}" for name in ("apcer", "bpcer") for part in parts),
     ]
     rows = [
-        [item["attribute"], item["value"], item["num_clips"], item["num_people"]]
+        [item["attribute"], item["value"], item["num_clips"], item["num_subjects"]]
         + [(item[name] or {}).get(part) for name in ("apcer", "bpcer") for part in parts]
         for item in found
     ]
@@ -77,7 +77,7 @@ def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings
     part = scores.select(rows)
     bounds = intervals.rates(part, threshold, settings)
     accepted = part.p_live >= threshold
-    people = set(part.group.tolist()) - {""}
+    people = set(part.subject.tolist()) - {""}
 
     def share(errors: NDArray[np.bool_], interval: Interval | None) -> dict[str, Any] | None:
         if interval is None:
@@ -87,7 +87,7 @@ def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings
 
     return {
         "num_clips": len(rows),
-        "num_people": len(people) or None,
+        "num_subjects": len(people) or None,
         "apcer": share(accepted[~part.live], bounds["apcer_pooled"]),
         "bpcer": share(~accepted[part.live], bounds["bpcer"]),
     }

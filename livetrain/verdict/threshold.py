@@ -5,8 +5,8 @@
 It holds all that deciding about a video takes beside the weights: accept when p_live >= threshold; a calibrated score
 is sigmoid(logit(p_live) / temperature).
 
-A threshold belongs to a way of scoring (`scoring_of`): the maximum over frames is higher than their mean, and a
-threshold chosen for one says nothing of the other. So it is stored with its settings, and used for such scores alone.
+A threshold is valid for one way of scoring (`scoring_of`): the maximum over frames is higher than their mean, so a
+threshold chosen for one does not apply to the other. It is stored with these settings, and used only for such scores.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from livetrain.config import Config, VerdictConfig
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 from livetrain.verdict import calibration, metrics
+from livetrain.verdict.older import upgraded
 from livetrain.verdict.scores import Scores
 
 FILE_NAME = "threshold.json"
-FORMAT, FORMATS_READ = 3, (1, 2, 3)
+FORMAT, FORMATS_READ = 4, (1, 2, 3, 4)  # up to 3: dev_num_people
 EVALUATIONS = "evaluations"  # a folder of the run directory: evaluations on other data or with other settings
 
 
@@ -51,7 +52,7 @@ class Threshold:
     dev_split: str
     dev_sha256: str
     dev_num_clips: int
-    dev_num_people: int
+    dev_num_subjects: int
     scoring: dict[str, Any] = field(default_factory=dict)
     checkpoint: str = ""
     weights_sha256: str = ""
@@ -156,7 +157,7 @@ def fit(dev: Scores, settings: VerdictConfig, made: Made | None = None) -> Thres
         dev_split=dev_split,
         dev_sha256=digest(dev),
         dev_num_clips=len(dev),
-        dev_num_people=len(set(dev.group.tolist()) - {""}),
+        dev_num_subjects=len(set(dev.subject.tolist()) - {""}),
         scoring=dict(made.scoring or {}),
         checkpoint=made.checkpoint,
         weights_sha256=made.weights_sha256,
@@ -247,7 +248,7 @@ def read(folder: Path) -> Threshold | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = upgraded(json.loads(path.read_text(encoding="utf-8")))
         if content.pop("format") not in FORMATS_READ:
             raise ValueError("another format")
         found = Threshold(**content)
@@ -262,7 +263,7 @@ def read(folder: Path) -> Threshold | None:
 
 def digest(scores: Scores) -> str:
     """SHA-256 of which videos a split has (key, label, attack type, person), whatever their order and scores."""
-    columns = (scores.key, scores.label, scores.attack_type, scores.group)
+    columns = (scores.key, scores.label, scores.attack_type, scores.subject)
     rows = sorted(json.dumps([str(value) for value in row]) for row in zip(*columns, strict=True))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 

@@ -1,11 +1,11 @@
-"""The confidence interval of a rate over people: one person more is imagined, whom nobody has seen yet.
+"""The confidence interval of a rate over people, with one additional unseen person.
 
 Gaffke's bound as a Bayesian bootstrap (Learned-Miller and Thomas, A New Confidence Interval for the Mean of a Bounded
 Random Variable, arXiv 1905.06208), for a ratio of sums over people. Each person has a random weight, exponential with
-mean 1, and so has one person more who was not seen: who always errs for the upper bound, and never for the lower. The
-bound is the quantile of the weighted rate. With one video a person it is the exact binomial bound of Clopper and
-Pearson (1934): 0 errors of 20 people allow 16.8 %, of 120 people 3.0 %. An error more never lowers a bound. That it
-covers in general is a conjecture; benchmarks/intervals.md has simulations.
+mean 1, and so has one unseen person, who always errs for the upper bound and never for the lower one. The bound is the
+quantile of the weighted rate. With one video per person it is the exact binomial bound of Clopper and Pearson (1934): 0
+errors of 20 people give an upper bound of 16.8 %, of 120 people 3.0 %. An additional error never lowers a bound.
+General coverage is a conjecture; benchmarks/intervals.md has simulations.
 
 The quantile takes no random draws: the weighted rate is above t where sum_i (x_i - t m_i) E_i > 0, and the
 distribution of a weighted sum of exponential variables is an integral over its moment generating function.

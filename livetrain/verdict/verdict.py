@@ -65,7 +65,7 @@ def build(
     threshold = threshold or threshold_.fit(dev, settings)
     how = Settings(settings.confidence, seed=seed)
     return {
-        "format": 3,
+        "format": 4,
         "notices": list(notices),
         "threshold": threshold.threshold,
         "threshold_from": {**dataclasses.asdict(threshold), "criterion_text": threshold.describe()},
@@ -79,7 +79,7 @@ def build(
 
 def split_figures(scores: Scores, threshold: Threshold, how: Settings) -> dict[str, Any]:
     """Counts, rates at the threshold, threshold-free figures, intervals, calibration and failures of one split."""
-    people = set(scores.group.tolist()) - {""}
+    people = set(scores.subject.tolist()) - {""}
     kinds = sorted(set(scores.attack_type[~scores.live].tolist()))
     live, p_live = scores.live[scores.scored], scores.p_live[scores.scored]
     calibrated = calibration.apply_temperature(p_live, threshold.temperature)
@@ -87,7 +87,7 @@ def split_figures(scores: Scores, threshold: Threshold, how: Settings) -> dict[s
         "num_clips": len(scores),
         "num_live": int(scores.live.sum()),
         "num_attack": int((~scores.live).sum()),
-        "num_people": len(people) if people else None,
+        "num_subjects": len(people) if people else None,
         "num_by_type": {kind: int((~scores.live & (scores.attack_type == kind)).sum()) for kind in kinds},
         **metrics.at_threshold(scores, threshold.threshold),
         **metrics.ranking(scores),
@@ -136,7 +136,7 @@ def format_text(verdict: dict[str, Any]) -> str:
         add(name, _percent(dev[key]), _percent(test[key]), format_interval(bounds[key]))
 
     add("clips", dev["num_clips"], test["num_clips"])
-    add("people", dev["num_people"] or "unknown", test["num_people"] or "unknown")
+    add("people", dev["num_subjects"] or "unknown", test["num_subjects"] or "unknown")
     add("AUC", _number(dev["auc"]), _number(test["auc"]), format_interval(bounds["auc"], percent=False))
     rate("EER", "eer")
     lines.append(f"at the threshold {verdict['threshold']:.4f}: {verdict['threshold_from']['criterion_text']}")
@@ -156,7 +156,7 @@ def format_text(verdict: dict[str, Any]) -> str:
     looks = verdict.get("chain", {}).get("test_evaluations", 1)
     if looks > 1:
         lines.append(f"evaluation {looks} of this run on this test split: what was chosen after the first is flattered")
-    if test["num_people"] is None:
+    if test["num_subjects"] is None:
         lines.append("warning: no person is known; people may be in train and test both, and these figures too good")
     return "\n".join(lines)
 

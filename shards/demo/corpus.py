@@ -5,7 +5,7 @@ Procedural people in procedural rooms, filmed live or attacked with a print or a
 paper and bezel); size, frame rate, orientation, room, light and white balance are drawn per session and so the same for
 all three kinds. A number got on it says that the software works, and nothing about real faces.
 
-The same arguments give the same bytes, for any number of workers: each clip is a function of (seed, group, clip), and
+The same arguments give the same bytes, for any number of workers: each clip is a function of (seed, subject, clip), and
 x264 runs with one thread. (Another NumPy, FFmpeg or CPU family may round differently.)
 """
 
@@ -70,7 +70,7 @@ class Clip:
     """
 
     seed: int
-    group: int
+    subject: int
     session: int
     kind: str
     camera: Format | None = None
@@ -78,24 +78,24 @@ class Clip:
 
     @property
     def name(self) -> str:
-        return f"id{self.group:02d}_{self.session}_{self.kind}.mp4"
+        return f"id{self.subject:02d}_{self.session}_{self.kind}.mp4"
 
     @property
     def format(self) -> Format:
-        return self.camera or FORMATS[(3 * self.group + self.session) % len(FORMATS)]
+        return self.camera or FORMATS[(3 * self.subject + self.session) % len(FORMATS)]
 
     @property
     def room(self) -> int:
-        return (self.group + 2 * self.session) % NUM_ROOMS
+        return (self.subject + 2 * self.session) % NUM_ROOMS
 
     def random(self, tag: int) -> np.random.Generator:
         """The clip's generator for one purpose; people, rooms and sessions are shared among clips."""
         keys = {
-            TAG_FACE: (self.group,),
+            TAG_FACE: (self.subject,),
             TAG_ROOM: (self.room,),
-            TAG_SESSION: (self.group, self.session),
-            TAG_CLIP: (self.group, self.session, KINDS.index(self.kind)),
-            TAG_ENCODER: (self.group, self.session, KINDS.index(self.kind)),
+            TAG_SESSION: (self.subject, self.session),
+            TAG_CLIP: (self.subject, self.session, KINDS.index(self.kind)),
+            TAG_ENCODER: (self.subject, self.session, KINDS.index(self.kind)),
         }
         return np.random.default_rng([self.seed, tag, *keys[tag]])
 
@@ -103,25 +103,27 @@ class Clip:
 def generate(
     out: Path,
     *,
-    num_groups: int = 12,
-    clips_per_group: int = 10,
+    num_subjects: int = 12,
+    clips_per_subject: int = 10,
     max_seconds: float = MAX_SECONDS,
     seed: int = 0,
     workers: int | None = None,
 ) -> None:
     """Write `out`/videos/*.mp4 and, last, `out`/label.csv (fname,liveness_score,subject,attack_type,session).
 
-    Each of `num_groups` people has `clips_per_group` clips: live, print and replay in turn, three to a session; the
+    Each of `num_subjects` people has `clips_per_subject` clips: live, print and replay in turn, three to a session; the
     first kind is another for the next person, so that a last session with less than three favours none. `workers`
     processes share the work (default: the cores this process may use). Raises UserError for counts below 1, clips
     below 1 s, or when `out`/videos holds files that are not of this corpus.
     """
-    if min(num_groups, clips_per_group, max_seconds, 1 if workers is None else workers) < 1 or seed < 0:
-        raise UserError("the demo corpus needs at least 1 group, clip a group, second and worker, and a seed from 0 on")
+    if min(num_subjects, clips_per_subject, max_seconds, 1 if workers is None else workers) < 1 or seed < 0:
+        raise UserError(
+            "the demo corpus needs at least 1 subject, clip a subject, second and worker, and a seed from 0 on"
+        )
     clips = [
-        Clip(seed, group, index // len(KINDS), KINDS[(index + group) % len(KINDS)], max_seconds=max_seconds)
-        for group in range(num_groups)
-        for index in range(clips_per_group)
+        Clip(seed, subject, index // len(KINDS), KINDS[(index + subject) % len(KINDS)], max_seconds=max_seconds)
+        for subject in range(num_subjects)
+        for index in range(clips_per_subject)
     ]
     videos = Path(out) / "videos"
     strangers = (
@@ -142,7 +144,7 @@ def generate(
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("fname", "liveness_score", "subject", "attack_type", "session"))
     for clip in clips:
-        writer.writerow((clip.name, int(clip.kind == "live"), f"id{clip.group:02d}", clip.kind, f"room{clip.room}"))
+        writer.writerow((clip.name, int(clip.kind == "live"), f"id{clip.subject:02d}", clip.kind, f"room{clip.room}"))
     write_text(Path(out) / "label.csv", table.getvalue())
 
 

@@ -7,7 +7,6 @@ does not depend on the number of processes.
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import io
 import json
@@ -29,7 +28,7 @@ from livetrain.core.progress import progress
 from shards.faces import boxes
 from shards.faces.detector import open_face_model
 from shards.faces.track import Track, find_face
-from shards.format import index_table, manifest
+from shards.format import index_table, manifest, rejected
 from shards.format.colour import Colours, ToRgb
 from shards.format.probe import RejectedVideo, decode, open_video
 from shards.stores.pictures import evenly_spaced
@@ -37,7 +36,6 @@ from shards.verify import payload_offsets
 
 STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
 MISSING = "faces_missing.csv"
-MISSING_COLUMNS = ("video", "label", "attack_type", "group", "domain", "split", "reason")  # as rejected.csv
 NO_FACE = "no face found"
 
 
@@ -252,10 +250,6 @@ def _write_missing(path: Path, index: pa.Table, reasons: Sequence[str]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(MISSING_COLUMNS)
-    table = index.select(list(MISSING_COLUMNS[:-1])).take(pa.array(rows, pa.int64()))
-    for row, values in zip(rows, table.to_pylist(), strict=True):
-        writer.writerow([f"{v:g}" if isinstance(v, float) else v for v in values.values()] + [reasons[row]])
-    write_text(path, buffer.getvalue())
+    values = index.select([name for name in rejected.COLUMNS if name != "reason"]).take(pa.array(rows, pa.int64()))
+    of = zip(values.to_pylist(), rows, strict=True)
+    write_text(path, rejected.text(item | {"label": f"{item['label']:g}", "reason": reasons[row]} for item, row in of))

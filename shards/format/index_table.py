@@ -19,7 +19,8 @@ from livetrain.core.files import atomic_write
 
 FILE_NAME = "index.arrow"
 PARQUET_NAME = "index.parquet"
-FORMAT = 5
+FORMAT = 6
+RENAMED = {"group": "subject"}  # since format 5, in which nothing else was different
 
 
 def _field(name: str, kind: pa.DataType) -> pa.Field:
@@ -35,7 +36,7 @@ SCHEMA = pa.schema(
         _field("video", pa.string()),  # path of the original, relative to the video folder
         _field("label", pa.float32()),  # in [0, 1], live = 1, NaN = unlabelled
         _field("attack_type", WORD),  # "live", or the PAI species; "attack" when unknown
-        _field("group", WORD),  # the person, within the domain; "" when unknown
+        _field("subject", WORD),  # the person, within the domain; "" when unknown
         _field("session", WORD),
         _field("device", WORD),
         _field("domain", WORD),  # the data set; "" when unknown
@@ -71,6 +72,10 @@ SCHEMA = pa.schema(
     ],
     metadata={"livetrain_index": str(FORMAT)},
 )
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+_FORMAT_5 = pa.schema([column.with_name(_OLD_NAMES.get(column.name, column.name)) for column in SCHEMA]).with_metadata(
+    {"livetrain_index": "5"}
+)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -98,7 +103,7 @@ def write_parquet(path: Path, index: Path) -> None:
 def read(path: Path) -> pa.Table:
     """Map an index.arrow into memory as a table of SCHEMA.
 
-    Raises UserError when the file is missing, is no Arrow file or has other columns.
+    Columns of format 5 are renamed. Raises UserError when the file is missing, is no Arrow file or has other columns.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
@@ -106,6 +111,8 @@ def read(path: Path) -> pa.Table:
         raise UserError(f"{path}: no such file; build the shards first: python -m shards build") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a readable index ({error}); run python -m shards verify {path.parent}") from error
+    if table.schema.equals(_FORMAT_5, check_metadata=True):
+        return pa.Table.from_arrays(table.columns, schema=SCHEMA)
     if not table.schema.equals(SCHEMA, check_metadata=True):
         raise UserError(
             f"{path}: has other columns than this version writes; build the shards again: python -m shards build"

@@ -12,11 +12,12 @@ from typing import Any
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
-from shards.format import index_table
+from shards.format import index_table, rejected
 from shards.format.tar import shard_name
 
 FILE_NAME = "dataset.json"
-FORMAT = 5  # 5: the index has the colours and the uneven times of videos
+FORMAT = 6  # 5: the index has the colours and the uneven times of videos; 6: `subject` instead of `group`
+RENAMED = {"group_column": "subject_column", "has_groups": "has_subjects", "num_groups": "num_subjects"}  # since 5
 
 
 def describe(
@@ -24,7 +25,7 @@ def describe(
     records: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     num_rejected: int,
-    group_column: str,
+    subject_column: str,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a folder whose other files are all written. `rows` are those of the index."""
@@ -33,14 +34,15 @@ def describe(
         "format": FORMAT,
         "store": options["store"],
         "seed": options["seed"],
-        "group_column": group_column,
-        "has_groups": bool(group_column),
+        "subject_column": subject_column,
+        "has_subjects": bool(subject_column),
         "num_samples": len(rows),
         "num_rejected": num_rejected,
         "splits": split_counts(rows),
         "shards": shard_entries(out, records),
         "files": {
-            name: file_sha256(out / name) for name in (index_table.FILE_NAME, index_table.PARQUET_NAME, "rejected.csv")
+            name: file_sha256(out / name)
+            for name in (index_table.FILE_NAME, index_table.PARQUET_NAME, rejected.FILE_NAME)
         },
         "options": options,
         "request": request["request"],
@@ -73,7 +75,7 @@ def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
         "num_samples": len(members),
         "num_live": num_live,
         "num_attack": len(members) - num_live,
-        "num_groups": len({(row["domain"], row["group"]) for row in members if row["group"]}),
+        "num_subjects": len({(row["domain"], row["subject"]) for row in members if row["subject"]}),
     }
 
 
@@ -136,9 +138,24 @@ def read(out: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
     content = parse(text)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; build the shards again")
-    return content
+    return upgraded(content, path)
+
+
+def upgraded(content: Mapping[str, Any], path: object) -> dict[str, Any]:
+    """The content of a dataset.json with today's names. UserError, naming `path`, when its format is not read."""
+    if content.get("format") == FORMAT:
+        return dict(content)
+    if content.get("format") != 5:
+        raise UserError(
+            f"{path}: format {content.get('format')!r}, this version reads 5 and {FORMAT}; build the shards again: "
+            "livetrain shards build"
+        )
+    splits = {name: _renamed(counts) for name, counts in content["splits"].items()}
+    return {**_renamed(content), "splits": splits, "format": FORMAT}
+
+
+def _renamed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in content.items()}
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def leaky(demo_shards: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(demo_shards, tmp_path / "leaky"))
     rows = index_table.read(folder / "index.arrow").to_pylist()
     one = next(row for row in rows if row["split"] == "train")
-    two = [row for row in rows if row["group"] == one["group"]]
+    two = [row for row in rows if row["subject"] == one["subject"]]
     two[1]["split"] = "test"
     index_table.write(folder / "index.arrow", rows)
     note_changes(folder)
@@ -40,7 +40,7 @@ def test_what_is_built_has_no_leaks(demo_shards: Path) -> None:
 def test_a_leak_is_found_with_its_person(leaky: Path) -> None:
     (found,) = leaks.find_leaks(Dataset.open(leaky), SPLITS)
     assert (found.one, found.other, found.num) == ("train", "test", 1)
-    assert found.example in {row["group"] for row in index_table.read(leaky / "index.arrow").to_pylist()}
+    assert found.example in {row["subject"] for row in index_table.read(leaky / "index.arrow").to_pylist()}
 
 
 def test_a_person_is_someone_else_in_another_domain(demo_shards: Path, tmp_path: Path) -> None:
@@ -48,13 +48,13 @@ def test_a_person_is_someone_else_in_another_domain(demo_shards: Path, tmp_path:
     dataset = Dataset.of(DataConfig(sources=parts))
     assert leaks.find_leaks(dataset, {"train": "all@a", "test": "all@b"}) == []
     (found,) = leaks.find_leaks(dataset, {"one": "train", "two": "train@b"})
-    assert found.num == dataset.num_people(dataset.rows("train@b")) and found.example.startswith("b/")
+    assert found.num == dataset.num_subjects(dataset.rows("train@b")) and found.example.startswith("b/")
 
 
 def test_clips_of_unknown_people_are_no_leak(demo_shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(demo_shards, tmp_path / "unknown"))
     rows = index_table.read(folder / "index.arrow").to_pylist()
-    index_table.write(folder / "index.arrow", [row | {"group": ""} for row in rows])
+    index_table.write(folder / "index.arrow", [row | {"subject": ""} for row in rows])
     note_changes(folder)
     assert leaks.find_leaks(Dataset.open(folder), SPLITS) == []
 
@@ -111,7 +111,7 @@ def test_train_on_one_domain_and_test_on_another(demo_shards: Path, tmp_path: Pa
     train_here(config)
     dev, test = (scores.read(run / "scores" / f"{name}.csv") for name in ("dev", "test"))
     assert {key.partition("/")[0] for key in dev.key} == {"casia", "msu"}
-    assert {key.partition("/")[0] for key in test.key} == {"oulu"} and {g[:5] for g in test.group} == {"oulu/"}
+    assert {key.partition("/")[0] for key in test.key} == {"oulu"} and {g[:5] for g in test.subject} == {"oulu/"}
     assert len(test) == len(Dataset.open(demo_shards)) and len(records(run)) == 2
 
 

@@ -25,6 +25,7 @@ from livetrain.config import Config, load_config
 from livetrain.core import entrypoint, files
 from livetrain.core.errors import UserError
 from livetrain.data import Dataset, FetchError, remote, shard_reader
+from livetrain.data.loader_stages import Stages
 from shards import cli
 from tests import servers
 from tests.data.test_loader import assert_same_steps, make_config, make_loader, read, steps_of
@@ -109,6 +110,20 @@ def test_every_shard_is_downloaded_once_and_checked(config: Config, server: File
     assert_same_bytes(again, local)
     assert Counter(server.shards_asked_for()) == per_block and server.requests.count("index.arrow") == 1
     assert cached(config) == shard_names(demo_shards) and not names(Path(config.data.cache_dir), ".part")
+
+
+def test_the_share_of_reads_from_the_cache_is_measured(config: Config, demo_shards: Path) -> None:
+    dataset = open_remote(config)
+    stages = Stages(dataset.cache_reads)
+    row = first_rows(dataset)[0]
+    for _ in range(4):
+        dataset.video_bytes(row)
+    assert dataset.cache_reads() == (4, 3) and stages.read() == {"loader_cache_hits": 0.75}
+    assert stages.read() == {}
+    loader = make_loader(config)
+    read(loader)
+    assert 0 < loader.stages.read()["loader_cache_hits"] < 1
+    assert "loader_cache_hits" not in Stages(Dataset.open(demo_shards).cache_reads).read()
 
 
 @pytest.mark.parametrize("world", [1, 2])

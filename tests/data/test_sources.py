@@ -42,12 +42,12 @@ def test_rows_follow_each_other(both: Dataset, folders: list[Path]) -> None:
             assert both.video_bytes(first + row) == one.video_bytes(row)
             assert both.text("key", first + row) == f"{name}/{one.text('key', row)}"
             assert both.text("video", first + row) == f"{name}/{one.text('video', row)}"
-            assert both.text("group", first + row) == f"{name}/{one.text('group', row)}"
+            assert both.text("subject", first + row) == f"{name}/{one.text('subject', row)}"
             assert both.shard_path(first + row) == folders[name == "msu"] / one.shard_name(row)
             assert both.row_of(both.text("key", first + row)) == first + row
     assert both.row_of(one.text("key", 0)) is None and both.row_of("msu/nothing") is None
     every = both.rows("train")
-    assert both.num_people(every) == 2 * one.num_people(one.rows("train"))
+    assert both.num_subjects(every) == 2 * one.num_subjects(one.rows("train"))
     assert both.manifest["num_samples"] == 2 * n and len(both.manifest["shards"]) == 2 * len(one.manifest["shards"])
     both.prefetch(every.astype(np.int64))
     both.close()
@@ -88,7 +88,7 @@ def test_rejected_videos_keep_their_domain(folders: list[Path], tmp_path: Path) 
             file.write(f"bad.mp4,0,print,p1,,{split},empty\n")
         note_changes(part)
     dataset = Dataset.of(DataConfig(sources=[str(part) for part in parts]))
-    assert [(row["video"], row["group"], row["domain"]) for row in dataset.rejected("dev")] == [
+    assert [(row["video"], row["subject"], row["domain"]) for row in dataset.rejected("dev")] == [
         ("casia/bad.mp4", "casia/p1", "casia")
     ]
     assert [row["video"] for row in dataset.rejected("all@msu")] == ["msu/bad.mp4"]
@@ -120,5 +120,5 @@ def test_a_folder_of_several_domains_names_its_people_apart(demo_videos: Path, t
     build = ["build", "--videos", demo_videos / "videos", "--labels", tmp_path / "label.csv", "--out", tmp_path / "s"]
     assert cli.main([*map(str, build), "--workers", "1", "--check", "probe"]) == 0
     dataset = Dataset.open(tmp_path / "s")
-    assert dataset.domains == ["d0", "d1"] and dataset.text("group", 0).startswith(dataset.text("domain", 0) + "/")
+    assert dataset.domains == ["d0", "d1"] and dataset.text("subject", 0).startswith(dataset.text("domain", 0) + "/")
     assert "/" not in dataset.text("key", 0), "one folder: its keys are its own"

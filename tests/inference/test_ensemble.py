@@ -25,7 +25,7 @@ def some_scores(p_live: list[float | None], first: int = 0) -> Scores:
             "key": str(number),
             "p_live": p,
             "label": number % 2,
-            "group": f"g{number}",
+            "subject": f"g{number}",
             "attack_type": "live" if number % 2 else "print",
             "num_frames": 2,
             "seconds": 0.5,

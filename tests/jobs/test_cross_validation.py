@@ -51,10 +51,10 @@ def test_each_clip_is_tested_once_by_a_run_that_does_not_know_its_person(done: P
         config = load_config([done / f"fold-{fold}" / "config.yaml"], [], warn=lambda line: None)
         assert config.data.test_split == f"fold{fold}" and f"fold{fold}" not in config.data.train_split
         own = scores.read(done / f"fold-{fold}" / "scores" / "test.csv")
-        tested.update(own.group.tolist())
+        tested.update(own.subject.tolist())
     assert set(tested.values()) == {6}, "a person's clips are in one fold"
     verdict = json.loads((done / "verdict.json").read_text())
-    assert verdict["threshold"] == 0.5 and verdict["test"]["num_clips"] == 36 and verdict["test"]["num_people"] == 6
+    assert verdict["threshold"] == 0.5 and verdict["test"]["num_clips"] == 36 and verdict["test"]["num_subjects"] == 6
     assert "3-fold cross-validation" in verdict["notices"][0] and (done / "report.html").stat().st_size > 10_000
 
 

@@ -64,7 +64,7 @@ def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) 
     assert "new/0.mp4" in (out / "rejected.csv").read_text() and not (out / ".build").exists()
     by_person: dict[str, set[str]] = {}
     for row in rows:
-        by_person.setdefault(row["group"], set()).add(row["split"])
+        by_person.setdefault(row["subject"], set()).add(row["split"])
     assert max(map(len, by_person.values())) == 1
     assert clips.build(large, out, "--append", "--shard-mb", 0.05) == 0  # the rejected one is tried once more
     assert index_table.read(out / "index.arrow").to_pylist() == rows
@@ -159,7 +159,7 @@ def test_options_spelled_out_are_the_same_build(two: tuple[Path, Path], tmp_path
     store = ["--store", "transcode"]
     assert clips.build(two[0], out, *store) == 0
     before = json.loads((out / "dataset.json").read_text())["checksum"]
-    spelled = ["--gop", 8, "--codec", "h264", "--quality", 18, "--columns", "group=subject,name=fname", "--folds", 0]
+    spelled = ["--gop", 8, "--codec", "h264", "--quality", 18, "--columns", "subject=subject,name=fname", "--folds", 0]
     assert clips.build(two[0], out, *store, *spelled, "--fractions", "0.60,.2,0.2", "--protocol", "stratified") == 0
     assert json.loads((out / "dataset.json").read_text())["checksum"] == before
     assert clips.build(two[0], out, *store, "--quality", 20) == 2

@@ -86,17 +86,17 @@ def test_splits_share_nobody_and_the_manifest_counts_them(built: Path) -> None:
     rows = index_table.read(built / "index.arrow").to_pylist()
     splits: dict[str, set[str]] = {}
     for row in rows:
-        splits.setdefault(row["group"], set()).add(row["split"])
+        splits.setdefault(row["subject"], set()).add(row["split"])
     assert all(len(found) == 1 for found in splits.values()) and set(splits) == set(clips.PEOPLE)
     manifest = json.loads((built / "dataset.json").read_text())
-    assert (manifest["num_samples"], manifest["num_rejected"], manifest["has_groups"]) == (20, 3, True)
+    assert (manifest["num_samples"], manifest["num_rejected"], manifest["has_subjects"]) == (20, 3, True)
     for split, counts in manifest["splits"].items():
         members = [row for row in rows if row["split"] == split]
         assert counts == {
             "num_samples": len(members),
             "num_live": sum(row["label"] == 1 for row in members),
             "num_attack": sum(row["label"] == 0 for row in members),
-            "num_groups": len({row["group"] for row in members}),
+            "num_subjects": len({row["subject"] for row in members}),
         }
     for shard in manifest["shards"]:
         data = (built / shard["name"]).read_bytes()
@@ -110,9 +110,9 @@ def test_bad_videos_are_listed_and_reach_no_shard(built: Path) -> None:
     assert "empty file" in rejected["empty.mp4"]["reason"]
     assert "not a readable video" in rejected["text.mp4"]["reason"]
     assert "truncated" in rejected["cut.mp4"]["reason"]
-    assert {(row["label"], row["attack_type"], row["group"]) for row in rejected.values()} == {("0", "print", "ann")}
+    assert {(row["label"], row["attack_type"], row["subject"]) for row in rejected.values()} == {("0", "print", "ann")}
     split_of_ann = {
-        row["split"] for row in index_table.read(built / "index.arrow").to_pylist() if row["group"] == "ann"
+        row["split"] for row in index_table.read(built / "index.arrow").to_pylist() if row["subject"] == "ann"
     }
     assert {row["split"] for row in rejected.values()} == split_of_ann
     assert not set(BAD_VIDEOS) & set(index_table.read(built / "index.arrow")["video"].to_pylist())
@@ -199,10 +199,10 @@ def test_options_of_labels_and_stores_reach_the_build(tmp_path: Path) -> None:
     rows = [line.split(",") for line in text[1:]]
     lines = ["clip,spoof,kind,id", *(f"{name},{1 - int(label)},{kind},{who}" for name, label, kind, who in rows)]
     (folder / "label.csv").write_text("\n".join(lines))
-    columns = ("--columns", "name=clip,label=spoof,attack=kind,group=id", "--invert")
+    columns = ("--columns", "name=clip,label=spoof,attack=kind,subject=id", "--invert")
     assert clips.build(folder, tmp_path / "s", *columns) == 0
     for row in index_table.read(tmp_path / "s" / "index.arrow").to_pylist():
-        same = ("label", "attack_type", "group", "split")
+        same = ("label", "attack_type", "subject", "split")
         assert [row[name] for name in same] == [known[row["video"]][name] for name in same]
     hevc = ("--store", "transcode", "--codec", "hevc", "--long-side", 32, "--quality", 40)
     assert clips.build(folder, tmp_path / "h", *columns, *hevc) == 0
@@ -251,11 +251,11 @@ def test_keys_are_clean_and_unique(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_no_group_column_warns_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_subject_column_warns_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = clips.corpus(tmp_path / "c", clips_per_person=2, columns=())
     assert clips.build(folder, tmp_path / "s") == 0
     assert "WARNING" in (text := capsys.readouterr().err) and "may be in train AND test" in text
-    assert json.loads((tmp_path / "s/dataset.json").read_text())["has_groups"] is False
+    assert json.loads((tmp_path / "s/dataset.json").read_text())["has_subjects"] is False
 
 
 def test_the_same_file_under_two_labels_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

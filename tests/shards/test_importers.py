@@ -383,5 +383,5 @@ def test_the_clip_set_beside_the_project(tmp_path: Path) -> None:
 
     rows = read_labels(label, find_videos(NUAA / "videos")).rows
     assert len(rows) == 796 and sum(row.is_live for row in rows) == 404
-    assert len({row.person for row in rows}) == 11 and {row.domain for row in rows} == {"nuaa"}
+    assert len({row.identity for row in rows}) == 11 and {row.domain for row in rows} == {"nuaa"}
     assert {row.attack_type for row in rows} == {"live", "print"} and all(row.session for row in rows)

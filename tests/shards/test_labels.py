@@ -26,12 +26,12 @@ def read(tmp_path: Path, text: str, columns: Columns | None = None, videos: list
 
 def test_the_two_columns_of_zalo_are_enough(tmp_path: Path) -> None:
     labels = read(tmp_path, GOOD)
-    assert [(r.video, r.label, r.attack_type, r.group, r.split) for r in labels.rows] == [
+    assert [(r.video, r.label, r.attack_type, r.subject, r.split) for r in labels.rows] == [
         ("a.mp4", 1.0, "live", "", ""),
         ("b.mov", 0.0, "attack", "", ""),
         ("sub/c.mp4", 0.0, "attack", "", ""),
     ]
-    assert (labels.group_column, labels.split_column) == ("", "")
+    assert (labels.subject_column, labels.split_column) == ("", "")
 
 
 def test_names_without_suffix_byte_order_mark_blanks_and_any_order(tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_optional_columns(tmp_path: Path) -> None:
     header = "fname,liveness_score,attack_type,group,session,device,split"
     text = header + "\na,1,,g1,s1,d1,x\nb,0,print,g2,s2,d2,y\nsub/c,0,,g3,,,y\n"
     labels = read(tmp_path, text)
-    assert (labels.group_column, labels.split_column) == ("group", "split")
-    assert [(r.attack_type, r.group, r.session, r.device, r.split) for r in labels.rows] == [
+    assert (labels.subject_column, labels.split_column) == ("group", "split")
+    assert [(r.attack_type, r.subject, r.session, r.device, r.split) for r in labels.rows] == [
         ("live", "g1", "s1", "d1", "x"),
         ("print", "g2", "s2", "d2", "y"),
         ("attack", "g3", "", "", "y"),
@@ -70,9 +70,9 @@ def test_a_line_break_within_a_field_is_a_forgotten_quote(tmp_path: Path) -> Non
 
 def test_named_columns_and_columns_left_out(tmp_path: Path) -> None:
     text = "clip,real,who,kind,subject\na,1,p,live,x\nb,0,q,mask,x\nsub/c,0,q,mask,x\n"
-    labels = read(tmp_path, text, Columns(name="clip", label="real", group="who", attack="kind"))
-    assert [(r.group, r.attack_type) for r in labels.rows] == [("p", "live"), ("q", "mask"), ("q", "mask")]
-    assert read(tmp_path, text, Columns(name="clip", label="real", group="")).group_column == ""
+    labels = read(tmp_path, text, Columns(name="clip", label="real", subject="who", attack="kind"))
+    assert [(r.subject, r.attack_type) for r in labels.rows] == [("p", "live"), ("q", "mask"), ("q", "mask")]
+    assert read(tmp_path, text, Columns(name="clip", label="real", subject="")).subject_column == ""
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_names_are_the_same_however_their_letters_are_composed(tmp_path: Path) -
     (tmp_path / "l.csv").write_text(text, encoding="utf-8")
     found = read_labels(tmp_path / "l.csv", [f"{apart}.mp4", f"{whole}2.mp4"])
     assert {row.video for row in found.rows} == {f"{apart}.mp4", f"{whole}2.mp4"}, "files keep their names"
-    assert {row.group for row in found.rows} == {whole}
+    assert {row.subject for row in found.rows} == {whole}
     assert [row.attack_type for row in found.rows if not row.is_live] == [f"pap{whole}"]
     with pytest.raises(UserError, match="could be"):
         read_labels(tmp_path / "l.csv", [f"{apart}.mp4", f"{whole}.mp4", f"{whole}2.mp4"])
@@ -180,7 +180,7 @@ def test_an_inverted_label_and_a_parquet_file(tmp_path: Path) -> None:
     labels = read_labels(tmp_path / "labels.parquet", VIDEOS, columns)
     assert [(row.video, row.label) for row in labels.rows] == [("a.mp4", 1.0), ("b.mov", 0.0), ("sub/c.mp4", 0.0)]
     with pytest.raises(UserError, match="line 3: id is empty"):
-        read_labels(tmp_path / "labels.parquet", VIDEOS, Columns(**{**vars(columns), "group": "id"}))
+        read_labels(tmp_path / "labels.parquet", VIDEOS, Columns(**{**vars(columns), "subject": "id"}))
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(UserError, match="torn.parquet: cannot be read as Parquet"):
         read_labels(tmp_path / "torn.parquet", VIDEOS, columns)
@@ -191,7 +191,7 @@ def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
         read(tmp_path, "fname,liveness_score\na,1\n", videos=["a.avi", "a.mp4"])
 
 
-@pytest.mark.parametrize("option", ["attack", "group", "split"])
+@pytest.mark.parametrize("option", ["attack", "subject", "split"])
 def test_a_named_column_must_be_there(tmp_path: Path, option: str) -> None:
     with pytest.raises(UserError, match=f"no column 'nope'.*--columns {option}="):
         read(tmp_path, GOOD, Columns(**{option: "nope"}))

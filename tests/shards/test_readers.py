@@ -68,7 +68,7 @@ def test_webdataset_reads_every_sample(shards: Path) -> None:
         for name in (
             "label",
             "domain",
-            "group",
+            "subject",
             "attack_type",
             "split",
             "video",

@@ -47,10 +47,10 @@ def rows(folder: Path) -> list[dict]:
 
 
 def people(members: list[dict]) -> dict[str, set[str]]:
-    """group → its splits."""
+    """subject → its splits."""
     found: dict[str, set[str]] = {}
     for row in members:
-        found.setdefault(row["group"], set()).add(row["split"])
+        found.setdefault(row["subject"], set()).add(row["split"])
     return found
 
 
@@ -78,7 +78,7 @@ def test_a_hash_splits_each_by_their_own_name(shards: Path) -> None:
     assert run(shards, "--protocol", "hash", "--fractions", "0.5,0,0.5", "--seed", "3") == 0
     after = rows(shards)
     for row in after:
-        assert row["split"] == by_hash(f"{row['domain']}\n{row['group']}", {"train": 0.5, "test": 0.5}, 3)
+        assert row["split"] == by_hash(f"{row['domain']}\n{row['subject']}", {"train": 0.5, "test": 0.5}, 3)
     assert {row["split"] for row in after} == {"train", "test"}
 
 
@@ -147,7 +147,7 @@ def test_leave_one_domain_out_keeps_people_of_the_same_name_apart() -> None:
     splits = split.leave_domain_out(Labels(rows, "subject", ""), ["oulu"], FRACTIONS, 0)
     found: dict[tuple[str, str], set[str]] = {}
     for row, name in zip(rows, splits, strict=True):
-        found.setdefault(row.person, set()).add(name)
+        found.setdefault(row.identity, set()).add(name)
     assert all(len(names) == 1 for names in found.values()) and len(found) == 18
     assert {name for row, name in zip(rows, splits, strict=True) if row.domain == "oulu"} == {"test"}
     for domain in ("casia", "msu"):
@@ -175,8 +175,8 @@ def test_an_official_protocol_comes_from_a_label_file(
         {
             "fname": r["video"],
             "liveness_score": int(r["label"]),
-            "subject": r["group"],
-            "split": "train" if r["group"] < "c" else "test",
+            "subject": r["subject"],
+            "split": "train" if r["subject"] < "c" else "test",
         }
         for r in rows(shards)
     ]
@@ -187,7 +187,7 @@ def test_an_official_protocol_comes_from_a_label_file(
     flip = {"train": "test", "test": "train"}
     clips.write_labels(tmp_path / "p.csv", [made[0] | {"split": flip[made[0]["split"]]}, *made[1:]], list(made[0]))
     assert run(shards, "--protocol", "labels", "--labels", str(tmp_path / "p.csv")) == 2
-    assert "1 subjects into several" in capsys.readouterr().err.replace("groups", "subjects")
+    assert "1 subjects into several" in capsys.readouterr().err
     assert run(shards, "--protocol", "labels", "--labels", str(tmp_path / "p.csv"), "--allow-leak") == 0
 
 

@@ -19,13 +19,13 @@ from shards.split import assign, fold_counts, parse_fractions
 FRACTIONS = parse_fractions("0.6,0.2,0.2")
 
 
-def labels(rows: list[tuple[str, str]], group_column: str = "subject", splits: list[str] | None = None) -> Labels:
+def labels(rows: list[tuple[str, str]], subject_column: str = "subject", splits: list[str] | None = None) -> Labels:
     """From (group, attack type) pairs."""
     made = tuple(
         Label(f"{i:04d}.mp4", float(kind == "live"), kind, group, "", "", splits[i] if splits else "")
         for i, (group, kind) in enumerate(rows)
     )
-    return Labels(made, group_column, "split" if splits else "")
+    return Labels(made, subject_column, "split" if splits else "")
 
 
 def splits_of_groups(rows: list[tuple[str, str]], splits: list[str]) -> dict[str, set[str]]:
@@ -65,7 +65,7 @@ def test_fractions_and_classes_are_met_with_many_groups() -> None:
 
 def test_without_groups_clips_are_stratified() -> None:
     rows = [("", "live")] * 50 + [("", "print")] * 30 + [("", "replay")] * 20
-    splits = np.array(assign(labels(rows, group_column=""), FRACTIONS, 0))
+    splits = np.array(assign(labels(rows, subject_column=""), FRACTIONS, 0))
     assert [np.sum(splits[:50] == s) for s in FRACTIONS] == [30, 10, 10]
     assert [np.sum(splits[50:80] == s) for s in FRACTIONS] == [18, 6, 6]
     assert [np.sum(splits[80:] == s) for s in FRACTIONS] == [12, 4, 4]
@@ -74,7 +74,7 @@ def test_without_groups_clips_are_stratified() -> None:
 def test_three_people_get_a_split_each_and_two_are_refused() -> None:
     rows = [(g, kind) for g in "abc" for kind in ("live", "print")]
     assert set(assign(labels(rows), FRACTIONS, 0)) == {"train", "dev", "test"}
-    with pytest.raises(UserError, match="2 groups in column 'subject' cannot be shared out to 3 splits"):
+    with pytest.raises(UserError, match="2 subjects in column 'subject' cannot be shared out to 3 splits"):
         assign(labels(rows[:4]), FRACTIONS, 0)
 
 
@@ -106,7 +106,7 @@ def test_wrong_fractions(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "num_groups", "counts"),
+    ("text", "num_subjects", "counts"),
     [
         ("0.6,0.2,0.2", 100, (3, 1, 1)),
         ("0.6,0.2,0.2", 4, (2, 1, 1)),
@@ -114,14 +114,14 @@ def test_wrong_fractions(text: str) -> None:
         ("0.8,0.1,0.1", 3, (1, 1, 1)),
     ],
 )
-def test_fold_counts(text: str, num_groups: int, counts: tuple[int, ...]) -> None:
-    assert tuple(fold_counts(parse_fractions(text), num_groups).values()) == counts
+def test_fold_counts(text: str, num_subjects: int, counts: tuple[int, ...]) -> None:
+    assert tuple(fold_counts(parse_fractions(text), num_subjects).values()) == counts
 
 
-def grown(num_people: int, seed: int = 0) -> Labels:
+def grown(num_subjects: int, seed: int = 0) -> Labels:
     """Videos of so many people; those of more begin with those of fewer."""
     rows = []
-    for person in range(num_people):
+    for person in range(num_subjects):
         random = np.random.default_rng([seed, person])
         for number in range(int(random.integers(1, 6))):
             kind = ["live", "print", "replay"][int(random.integers(3))]
@@ -159,7 +159,7 @@ def test_new_people_are_balanced_around_those_who_stay() -> None:
         assert again[: len(before.rows)] == splits
         by_person: dict[str, set[str]] = {}
         for row, name in zip(after.rows, again, strict=True):
-            by_person.setdefault(row.group, set()).add(name)
+            by_person.setdefault(row.subject, set()).add(name)
         assert max(map(len, by_person.values())) == 1
         for (_, name), share in shares(after.rows, again).items():
             assert share == pytest.approx(FRACTIONS[name], abs=0.03)
@@ -173,14 +173,14 @@ def test_a_hash_deals_shares() -> None:
     assert splits != assign(labels, FRACTIONS, 1, protocol="hash")
 
 
-@pytest.mark.parametrize("group_column", ["subject", ""])
-def test_the_same_file_is_in_one_split(group_column: str) -> None:
+@pytest.mark.parametrize("subject_column", ["subject", ""])
+def test_the_same_file_is_in_one_split(subject_column: str) -> None:
     """Of two people, and of nobody: whoever shares a file stays together."""
     made = grown(40)
     contents = [f"{number:064x}" for number in range(len(made.rows))]
     contents[-1] = contents[0]
     contents[-2] = contents[20]
-    labels = replace(made, group_column=group_column, contents=tuple(contents))
+    labels = replace(made, subject_column=subject_column, contents=tuple(contents))
     for seed in range(8):
         for protocol in ("stratified", "hash"):
             splits = assign(labels, FRACTIONS, seed, protocol=protocol)
@@ -189,7 +189,7 @@ def test_the_same_file_is_in_one_split(group_column: str) -> None:
     assert alone == assign(replace(labels, contents=tuple(contents[:-2]) + ("x", "y")), FRACTIONS, 0)
     stated = [replace(row, split="train" if n else "test") for n, row in enumerate(made.rows)]
     with pytest.raises(UserError, match="1 files that are there twice into several splits .*0-0.mp4 in test"):
-        assign(replace(labels, rows=tuple(stated), group_column="", split_column="split"), FRACTIONS, 0)
+        assign(replace(labels, rows=tuple(stated), subject_column="", split_column="split"), FRACTIONS, 0)
 
 
 def test_what_was_apart_and_now_belongs_together_is_an_error() -> None:

@@ -292,7 +292,7 @@ def test_a_job_for_each_fold(fake_sbatch: Path, demo_videos: Path, tmp_path: Pat
     lines = (tmp_path / "run" / "array.txt").read_text().splitlines()
     assert lines[1] == f"data.fold=1/3 name=run-fold-1 run_dir={tmp_path}/run/fold-1"
     dataset = Dataset.open(tmp_path / "folds")
-    people = [set(dataset.columns["group"].take(dataset.rows(f"fold{n}")).to_pylist()) for n in range(3)]
+    people = [set(dataset.columns["subject"].take(dataset.rows(f"fold{n}")).to_pylist()) for n in range(3)]
     assert len(set.union(*people)) == sum(map(len, people)) == 6, "no person in two folds"
     for line in lines:
         config = load_config([], [f"data.shards={tmp_path / 'folds'}", *line.split()], warn=print)

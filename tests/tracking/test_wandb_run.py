@@ -138,7 +138,7 @@ def test_offline_run_is_written_with_curves_figures_and_worst_clips(tmp_path: Pa
     warnings: list[str] = []
     tracker = Wandb(config, tmp_path, warnings.append)
     tracker.log(record(10, loss=0.5))
-    worst = [{"key": key, "p_live": 0.9, "label": 0.0, "attack_type": "print", "group": "g"} for key in ("a", "gone")]
+    worst = [{"key": key, "p_live": 0.9, "label": 0.0, "attack_type": "print", "subject": "g"} for key in ("a", "gone")]
     tables = {"slices": (["value", "rate"], [["phone", 0.5], ["print", None]])}
     tracker.log_verdict(10, {"auc": 0.9}, {"roc": matplotlib.figure.Figure()}, tables, worst, pictures)
     tracker.finish()

@@ -15,7 +15,7 @@ def make_scores(rows: Sequence[tuple[str, float | None]], people: Sequence[str] 
             "key": f"clip{number}",
             "p_live": p,
             "label": float(kind == "live"),
-            "group": people[number] if people else f"person{number % 3}",
+            "subject": people[number] if people else f"person{number % 3}",
             "attack_type": kind,
             "num_frames": 4 if p is not None else 0,
             "seconds": 1.5,

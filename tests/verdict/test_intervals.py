@@ -144,8 +144,8 @@ def test_an_interval_holds_its_figure_and_widens_with_the_level() -> None:
 def test_operating_points_need_attacks_and_people() -> None:
     """BPCER at an APCER of 10 % takes 10 attacks of each type to exist and 37 people to have an upper bound."""
 
-    def points(num_people: int, attacks: int) -> tuple[dict, dict]:
-        scores = correlated(np.random.default_rng(5), num_people, attacks, spread=0.2)
+    def points(num_subjects: int, attacks: int) -> tuple[dict, dict]:
+        scores = correlated(np.random.default_rng(5), num_subjects, attacks, spread=0.2)
         scores.attack_type[~scores.live] = "print"
         return metrics.ranking(scores), intervals.of_scores(scores, 0.5)
 
@@ -171,11 +171,11 @@ def test_settings_of_older_verdicts_load() -> None:
     assert Settings.of(Settings(0.8, 5000, 3).describe()) == Settings(0.8, 5000, 3)
 
 
-def correlated(random: np.random.Generator, num_people: int, clips: int, spread: float = 1.0) -> Scores:
+def correlated(random: np.random.Generator, num_subjects: int, clips: int, spread: float = 1.0) -> Scores:
     """Each person has `clips` live and `clips` attack videos, shifted by what the person is like."""
-    person = np.repeat(np.arange(num_people), 2 * clips)
-    live = np.tile(np.arange(2 * clips) < clips, num_people)
-    shift = random.normal(size=(2, num_people)) * spread
+    person = np.repeat(np.arange(num_subjects), 2 * clips)
+    live = np.tile(np.arange(2 * clips) < clips, num_subjects)
+    shift = random.normal(size=(2, num_subjects)) * spread
     z = np.where(live, 1.3 + shift[0, person], -1.3 + shift[1, person]) + random.normal(size=len(person))
     n = len(person)
     kinds = np.where(live, "live", np.where(np.arange(n) % 3 == 0, "print", "replay")).astype(object)

@@ -25,7 +25,7 @@ def changed(num: int) -> list[tuple[str, float]]:
 
 
 def test_figures_and_differences_are_those_of_the_scores() -> None:
-    worse = make_scores(changed(10), CLEAN.group.tolist())
+    worse = make_scores(changed(10), CLEAN.subject.tolist())
     found = robustness.build(CLEAN, {"blur": ("blurred", worse), "same": ("the same", CLEAN)}, 0.5)
     blur, same = found["rows"]
     assert blur["bpcer"]["rate"] == 0.5 == metrics.at_threshold(worse, 0.5)["bpcer"]
@@ -37,7 +37,7 @@ def test_figures_and_differences_are_those_of_the_scores() -> None:
     assert blur["bpcer"]["low"] < 0.5 < blur["bpcer"]["high"] and blur["apcer_max"]["rate"] == 0
     assert all(part["value"] == 0 and part["apart"] is False for part in same["difference"].values())
     assert all(part["low"] == pytest.approx(-part["high"], abs=0.02) for part in same["difference"].values())
-    everybody = robustness.build(CLEAN, {"dark": ("dark", make_scores(changed(20), CLEAN.group.tolist()))}, 0.5)
+    everybody = robustness.build(CLEAN, {"dark": ("dark", make_scores(changed(20), CLEAN.subject.tolist()))}, 0.5)
     change = everybody["rows"][0]["difference"]["bpcer"]
     assert change["apart"] and change["p_adjusted"] == pytest.approx(4 * 2 / 2**10)
     json.dumps(found, allow_nan=False)
@@ -46,7 +46,7 @@ def test_figures_and_differences_are_those_of_the_scores() -> None:
 def test_differences_are_paired_by_key_and_over_clips_that_both_have() -> None:
     rows: list[tuple[str, float | None]] = [*changed(1)]
     rows[1] = ("live", None)
-    found = robustness.build(CLEAN, {"crop": ("cropped", make_scores(rows, CLEAN.group.tolist()))}, 0.5)["rows"][0]
+    found = robustness.build(CLEAN, {"crop": ("cropped", make_scores(rows, CLEAN.subject.tolist()))}, 0.5)["rows"][0]
     assert found["num_failed"] == 1
     assert found["difference"]["bpcer"]["value"] == pytest.approx(1 / 19)
     backwards = type(CLEAN)(*(getattr(CLEAN, name)[::-1] for name in CLEAN.__dataclass_fields__))
@@ -70,7 +70,7 @@ def test_a_table_of_another_evaluation_is_known(tmp_path: Path) -> None:
     (tmp_path / "robustness.json").write_text(json.dumps(found))
     read = robustness.read(tmp_path / "robustness.json", built)
     assert read and not read["stale"] and read["rows"] == found["rows"]
-    other = verdict.build(CLEAN, make_scores(changed(3), CLEAN.group.tolist()))
+    other = verdict.build(CLEAN, make_scores(changed(3), CLEAN.subject.tolist()))
     assert (robustness.read(tmp_path / "robustness.json", other) or {})["stale"]
     columns, rows = robustness.table(found)
     assert [row[0] for row in rows] == ["none", "the same"] and all(len(row) == len(columns) for row in rows)

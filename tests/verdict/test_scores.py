@@ -25,7 +25,7 @@ def test_a_file_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFac
             "key": f"{number}",
             "p_live": p,
             "label": label,
-            "group": group,
+            "subject": group,
             "attack_type": "print",
             "num_frames": number,
             "seconds": 1 / 3,
@@ -77,3 +77,10 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         scores.read(tmp_path / "binary.csv")
+
+
+def test_a_file_of_version_0_1_calls_subjects_groups(tmp_path: Path) -> None:
+    path = tmp_path / "dev.csv"
+    scores.write(path, make_scores([("live", 0.9), ("print", 0.25)], ["ann", "bob"]))
+    path.write_text(path.read_text().replace("subject", "group", 1))
+    assert scores.read(path).subject.tolist() == ["ann", "bob"]

@@ -64,7 +64,7 @@ def test_slices_have_their_clips_and_the_worst_comes_first() -> None:
     assert (old["num_clips"], old["apcer"], old["bpcer"]["errors"], old["bpcer"]["num"]) == (10, None, 10, 10)
     assert (new["num_clips"], new["apcer"]["errors"], new["apcer"]["num"], new["bpcer"]["errors"]) == (22, 2, 12, 0)
     replay = by_name["attack type", "replay"]
-    assert replay["apcer"]["rate"] == 1.0 and replay["bpcer"] is None and replay["num_people"] == 2
+    assert replay["apcer"]["rate"] == 1.0 and replay["bpcer"] is None and replay["num_subjects"] == 2
     assert found.index(replay) > 0, "two of two are less sure to be bad than ten of ten"
     lengths = [item for item in found if item["attribute"] == "length"]
     assert sorted(item["value"] for item in lengths) == ["0.0 s to 10.3 s", "10.3 s to 20.7 s", "20.7 s to 31.0 s"]

@@ -54,7 +54,7 @@ def test_it_is_read_back_as_written(tmp_path: Path) -> None:
     fitted = threshold.fit(DEV, VerdictConfig(criterion="max_apcer", max_apcer=0.25), Made(dev_split="fold0"))
     path = threshold.write(tmp_path, fitted)
     assert path.name == "threshold.json" and threshold.read(tmp_path) == fitted
-    assert (fitted.dev_split, fitted.dev_num_clips, fitted.dev_num_people) == ("fold0", 6, 3)
+    assert (fitted.dev_split, fitted.dev_num_clips, fitted.dev_num_subjects) == ("fold0", 6, 3)
     assert "no attack type's APCER above 25 % on fold0" in fitted.describe()
     for damage in ("{", '{"format": 2}', path.read_text().replace('"threshold"', '"level"')):
         path.write_text(damage)

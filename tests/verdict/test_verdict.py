@@ -21,7 +21,7 @@ def test_the_threshold_of_dev_is_applied_to_test() -> None:
     test = built["test"]
     assert (test["apcer"], test["bpcer"]) == ({"print": 0.5}, 0.5)
     assert test["failure_to_acquire"]["num"] == 1 and test["num_by_type"] == {"print": 2, "replay": 1}
-    assert (test["num_clips"], test["num_live"], test["num_attack"], test["num_people"]) == (5, 2, 3, 3)
+    assert (test["num_clips"], test["num_live"], test["num_attack"], test["num_subjects"]) == (5, 2, 3, 3)
 
 
 def test_test_scores_do_not_move_the_threshold() -> None:

@@ -21,14 +21,14 @@ from sklearn.preprocessing import StandardScaler
 from livetrain.core.errors import UserError
 from shards.demo import corpus as demo
 
-NUM_GROUPS = 7
+NUM_SUBJECTS = 7
 MAX_SECONDS = 1.6  # enough to look at
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "corpus"
-    demo.generate(out, num_groups=NUM_GROUPS, clips_per_group=3, max_seconds=MAX_SECONDS, workers=2)
+    demo.generate(out, num_subjects=NUM_SUBJECTS, clips_per_subject=3, max_seconds=MAX_SECONDS, workers=2)
     return out
 
 
@@ -58,7 +58,7 @@ def videos(corpus: Path) -> dict[str, list[av.VideoFrame]]:
 
 
 def test_same_bytes_for_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
-    demo.generate(tmp_path, num_groups=2, clips_per_group=3, max_seconds=MAX_SECONDS, workers=1)
+    demo.generate(tmp_path, num_subjects=2, clips_per_subject=3, max_seconds=MAX_SECONDS, workers=1)
     for path in sorted((tmp_path / "videos").iterdir()):
         mine, theirs = (hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, corpus / "videos" / path.name))
         assert mine == theirs, path.name
@@ -69,14 +69,14 @@ def test_the_default_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     filmed: list[demo.Clip] = []
     monkeypatch.setattr(demo.worker_pool, "unordered", lambda work, clips, *_, **__: filmed.extend(clips) or [])
     demo.generate(tmp_path)
-    assert len({clip.name for clip in filmed}) == 120 and len({clip.group for clip in filmed}) == 12
+    assert len({clip.name for clip in filmed}) == 120 and len({clip.subject for clip in filmed}) == 12
     assert Counter(clip.kind for clip in filmed) == dict.fromkeys(demo.KINDS, 40)
     assert {clip.max_seconds for clip in filmed} == {4.0}
 
 
 def test_seed_changes_the_videos(tmp_path: Path) -> None:
     for seed in (0, 1):
-        demo.generate(tmp_path / str(seed), num_groups=1, clips_per_group=1, seed=seed, workers=1)
+        demo.generate(tmp_path / str(seed), num_subjects=1, clips_per_subject=1, seed=seed, workers=1)
     first, second = (next((tmp_path / str(seed) / "videos").iterdir()).read_bytes() for seed in (0, 1))
     assert first != second
 
@@ -88,7 +88,7 @@ def test_labels_cover_the_videos_and_every_person_has_every_kind(corpus: Path) -
     assert all((row["liveness_score"] == "1") == (row["attack_type"] == "live") for row in rows)
     for subject, theirs in itertools.groupby(rows, key=lambda row: row["subject"]):
         assert sorted(row["attack_type"] for row in theirs) == sorted(demo.KINDS), subject
-    assert len({row["subject"] for row in rows}) == NUM_GROUPS
+    assert len({row["subject"] for row in rows}) == NUM_SUBJECTS
     assert len({row["session"] for row in rows}) == demo.NUM_ROOMS
 
 
@@ -152,7 +152,7 @@ def test_mean_colour_does_not_solve_it() -> None:
     colours = [next(demo.render(clip)).mean(axis=(0, 1)) for clip in clips]
     labels = np.array([clip.kind == "live" for clip in clips])
     rule = make_pipeline(StandardScaler(), LogisticRegression())
-    folds = GroupKFold(4).split(colours, labels, [clip.group for clip in clips])
+    folds = GroupKFold(4).split(colours, labels, [clip.subject for clip in clips])
     scores = cross_val_predict(rule, colours, labels, cv=list(folds), method="predict_proba")[:, 1]
     assert roc_auc_score(labels, scores) < 0.8
 
@@ -161,11 +161,11 @@ def test_foreign_files_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "mine.mp4").write_bytes(b"")
     with pytest.raises(UserError, match=r"mine\.mp4"):
-        demo.generate(tmp_path, num_groups=1, clips_per_group=1, workers=1)
+        demo.generate(tmp_path, num_subjects=1, clips_per_subject=1, workers=1)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_groups": 0}, {"clips_per_group": 0}, {"max_seconds": 0.5}, {"workers": 0}, {"seed": -1}]
+    "wrong", [{"num_subjects": 0}, {"clips_per_subject": 0}, {"max_seconds": 0.5}, {"workers": 0}, {"seed": -1}]
 )
 def test_counts_below_one_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1"):
