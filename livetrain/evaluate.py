@@ -41,6 +41,10 @@ FIGURES = {
         "test_split",
         "image_size",
         "fit",
+        "crop",
+        "face_scale",
+        "face_multi_scale",
+        "face_missing",
         "apply_sar",
         "sampling",
         "frame_stride",
@@ -69,7 +73,7 @@ def evaluate(
     record: where a threshold goes that was chosen; None: beside the weights.
     """
     from livetrain.checkpoint import folders
-    from livetrain.data import Dataset, leaks
+    from livetrain.data import Dataset, face_tracks, leaks
     from livetrain.distributed import collectives, fsdp, load_weights
     from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.training import resume, setup
@@ -81,6 +85,10 @@ def evaluate(
     )
     dataset = Dataset.of(config.data)
     leaks.check(dataset, config)
+    run_dir, trained = run_dir or Path(config.run_dir), trained or config
+    if config.data.crop == "face" and RunDir(run_dir).faces.exists():
+        known = RunDir(run_dir).read_faces()
+        face_tracks.check_same(known, dataset.faces.about, f"the faces of {run_dir}", str(dataset.root))
     model = setup.make_model(config, accelerator, with_weights=False)
     if accelerator.is_fsdp2:
         fsdp.to_meta(model)
@@ -90,7 +98,6 @@ def evaluate(
     )
     if accelerator.is_main_process:
         resume.write_config(config)
-    run_dir, trained = run_dir or Path(config.run_dir), trained or config
     own, scoring = threshold.scoring_of(trained), threshold.scoring_of(config)
     stored = threshold.find(
         run_dir, checkpoint_folder, scoring, trained=own, settings=config.verdict,

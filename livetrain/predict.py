@@ -46,7 +46,6 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import write_json, write_text
 from livetrain.core.progress import progress
 from livetrain.core.world import World
-from livetrain.verdict.scores import FAILED
 from shards.labels import find_videos
 
 if TYPE_CHECKING:
@@ -132,10 +131,8 @@ def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: 
     """Append a line for each of the videos `names` to `file`, a batch at a time."""
     import numpy as np
 
-    from livetrain.data import VideoFiles
-
     local_size = World.of(state).local_size
-    files = VideoFiles([folder / name for name in names], model.workers(local_size))
+    files = model.files([folder / name for name in names], local_size)
     stamps = iter([_stamp(folder, name) for name in names])
     bar = progress("predicting", len(names), "videos", enabled=state.is_main_process)
     try:
@@ -161,7 +158,7 @@ def _write(options: argparse.Namespace, model: Predictor, labels: list[str], row
     write_text(options.out.with_name(TIMES), _csv(("fname", "time"), labels, times))
     if options.json:
         write_json(options.json, [as_json(row, model) for row in rows])
-    failed = [(label, row["reason"]) for label, row in zip(labels, rows, strict=True) if row["status"] == FAILED]
+    failed = [(label, row["reason"]) for label, row in zip(labels, rows, strict=True) if row["status"] != "ok"]
     for label, reason in failed[:MAX_REPORTED]:
         print(f"warning: {label} got {model.failed_score:g}: {reason}", file=sys.stderr)
     if len(failed) > MAX_REPORTED:

@@ -33,8 +33,9 @@ def train(config: Config, stop: StopRequest) -> None:
     from livetrain.distributed import collectives
     from livetrain.evaluation.final import Origin, final_evaluation
     from livetrain.planner import dry_run
+    from livetrain.tracking.run_dir import RunDir
     from livetrain.tracking.run_lock import Ownership
-    from livetrain.training import resume, setup
+    from livetrain.training import face_record, resume, setup
     from livetrain.training.trainer import Trainer
 
     setup.check_batch(config)
@@ -42,7 +43,7 @@ def train(config: Config, stop: StopRequest) -> None:
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)
     data.attack_types.check(dataset, config)
-    for notice in data.leaks.check(dataset, config):
+    for notice in [*data.leaks.check(dataset, config), *data.face_notices(dataset, config, [config.data.train_split])]:
         warn(f"warning: {notice}")
     model = setup.make_model(config, accelerator)
 
@@ -58,6 +59,7 @@ def train(config: Config, stop: StopRequest) -> None:
 
         collectives.decide_on_rank_zero(take)
         start = resume.find_start(config, dataset, warn)
+        collectives.decide_on_rank_zero(lambda: face_record.keep(RunDir.of(config), config, dataset))
         objects = setup.make_objects(config, accelerator, dataset, model, start)
         with Trainer(config, accelerator, dataset, objects, start, warn, stop) as trainer:
             trainer.train()

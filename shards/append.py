@@ -26,8 +26,7 @@ from livetrain.core.progress import progress
 from shards import build, build_checks, shard_plan, split
 from shards.build import Options
 from shards.existing import Kept
-from shards.faces import boxes
-from shards.format import index_table, manifest
+from shards.format import face_table, index_table, manifest
 from shards.format import rejected as rejected_
 from shards.labels import Label, Labels, find_videos, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path
@@ -97,7 +96,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
             index_table.write_table(out / index_table.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
             index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
             counted = [*index.select(["split", "label", "domain", "subject"]).to_pylist(), *added]
-            files = [name for name in content["files"] if name != boxes.FILE_NAME]
+            files = [name for name in content["files"] if name != face_table.FILE_NAME]
             content |= {
                 "shards": [*content["shards"], *manifest.shard_entries(out, records, first)],
                 "splits": manifest.split_counts(counted),
@@ -111,8 +110,8 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         for task in tasks:
             record_path(out, task.number).unlink()
         shutil.rmtree(state)
-    if (out / boxes.FILE_NAME).exists():
-        (out / boxes.FILE_NAME).unlink()
+    if (out / face_table.FILE_NAME).exists():
+        (out / face_table.FILE_NAME).unlink()
         print(f"{out}: new clips have no faces yet; run python -m shards faces {out} again", file=sys.stderr)
     print(f"{len(added):,} videos added, {len(labels.rows) - len(new):,} were there already", file=sys.stderr)
     return content

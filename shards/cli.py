@@ -339,13 +339,14 @@ def _split(arguments: argparse.Namespace) -> int:
 
 
 def _faces(arguments: argparse.Namespace) -> int:
-    from shards.faces.annotate import MISSING, Options, find_faces
+    from shards.annotate_faces import MISSING, find_faces
+    from shards.faces.search import FaceOptions
 
     if arguments.num_frames < 1:
         raise UserError(f"--num-frames {arguments.num_frames}: give 1 or more")
     if not 0 <= arguments.upsample <= 3:
         raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
-    options = Options(arguments.num_frames, arguments.upsample)
+    options = FaceOptions(arguments.num_frames, arguments.upsample)
     workers = _workers(arguments.workers)
     print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
     if (arguments.folder / MISSING).exists():

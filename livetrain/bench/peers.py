@@ -93,7 +93,7 @@ def _livetrain(task: Task, shards: Path) -> tuple[float, dict[str, float]]:
     dataset = data.Dataset.open(config.data.shards, config.data)
     steps = task.num_clips // task.batch_size
     if task.level == "decode":
-        samples = Samples.of(dataset, "train")
+        samples = Samples.of(dataset, "train", config)
 
         def clip(row: int, frames: NDArray[np.int64]) -> int:
             return int(decode_video(dataset.video_bytes(row), frames, task.num_frames)[..., 0, 0, 0].sum())

@@ -24,6 +24,12 @@ class AugmentConfig:
     """Narrowest crop, width over height."""
     crop_ratio_max: float = number(1.25, 0.1, 10.0)
     """Widest crop, width over height."""
+    face_scale_min: float = number(1.0, 0.5, 10.0)
+    """Smallest side of the face crop over the side of the face, with data.crop=face."""
+    face_scale_max: float = number(1.5, 0.5, 10.0)
+    """Largest side of the face crop."""
+    face_shift: float = number(0.05, 0.0, 0.5)
+    """Largest shift of the face crop, of its side, in both directions."""
     flip: float = probability(0.5)
     """Probability of mirroring left and right."""
     flip_vertical: float = probability(0.0)

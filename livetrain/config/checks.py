@@ -47,10 +47,14 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
         if "low" in item.metadata and not low <= value <= high:
             bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
             raise UserError(f"{origin}: {key}={value} is out of range; it must be {bounds}")
-    for low_key, high_key in [("crop_scale_min", "crop_scale_max"), ("crop_ratio_min", "crop_ratio_max")]:
+    for low_key, high_key in [(f"{name}_min", f"{name}_max") for name in ("crop_scale", "crop_ratio", "face_scale")]:
         low, high = getattr(config.augment, low_key), getattr(config.augment, high_key)
         if low > high:
             raise UserError(f"augment.{low_key}={low} is above augment.{high_key}={high}")
+    if not all(0.5 <= scale <= 10 for scale in config.data.face_multi_scale):
+        raise UserError(f"data.face_multi_scale={config.data.face_multi_scale} has scales outside of 0.5 to 10")
+    if config.data.face_multi_scale and config.eval.tta in ("five_crop", "ten_crop"):
+        raise UserError(f"data.face_multi_scale and eval.tta={config.eval.tta} both cut views; choose one of the two")
     if config.augment.mixup + config.augment.cutmix > 1:
         raise UserError(
             f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
@@ -119,7 +123,15 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     ddp = [f"ddp.{item.name}" for item in dataclasses.fields(DdpConfig)]
     yield ddp, in_shards, "weights in shards (FSDP2)"
     yield ["data.nvdec_pipelines"], config.data.decoder == "cpu", "data.decoder=cpu"
-    yield ["data.apply_sar"], config.data.fit == "stretch", "data.fit=stretch"
+    whole = config.data.crop == "whole"
+    yield ["data.apply_sar"], config.data.fit == "stretch" and whole, "data.fit=stretch"
+    face = [f"data.face_{name}" for name in ("scale", "multi_scale", "missing")]
+    face += [f"augment.face_{name}" for name in ("scale_min", "scale_max", "shift")]
+    yield face, whole, "data.crop=whole"
+    several = bool(config.data.face_multi_scale)
+    yield ["data.face_scale", "augment.face_scale_min", "augment.face_scale_max"], several, "data.face_multi_scale set"
+    random = [f"augment.crop_{name}_{end}" for name in ("scale", "ratio") for end in ("min", "max")]
+    yield ["data.fit", *random], not whole and config.data.face_missing != "whole", "data.crop=face"
     yield ["data.balance_strength"], config.data.balance == "none", "data.balance=none"
     yield ["data.frame_stride"], config.data.sampling != "stride", f"data.sampling={config.data.sampling}"
     yield ["data.frame_interval_seconds"], config.data.sampling != "interval", f"data.sampling={config.data.sampling}"

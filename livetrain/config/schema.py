@@ -61,6 +61,14 @@ class DataConfig:
     """Continue with people who are in two of the splits; the verdict says so in its first line."""
     fit: str = choice("stretch", "center")
     """How a frame becomes square in evaluation: stretch the whole of it, or cut its centre."""
+    crop: str = choice("whole", "face")
+    """What the model sees: the whole frame (see data.fit), or a square around the face that `shards faces` found."""
+    face_scale: float = number(1.3, 0.5, 10.0)
+    """Side of that square over the side of the face, in evaluation; pixels beyond the picture are black."""
+    face_multi_scale: list[float] = field(default_factory=list)
+    """Several such scales, [1.0, 1.3, 1.8]: evaluation averages their scores, training draws one a clip; empty: one."""
+    face_missing: str = choice("whole", "skip", "fail")
+    """A clip without a face: seen whole, left out (in evaluation a failure to acquire), or an error at the start."""
     apply_sar: bool = True
     """Cut a square of what a player shows: with pixels as wide as the video says (sample aspect ratio), not square."""
     on_error: str = choice("skip", "stop")

@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from livetrain.data import attack_types, leaks
+    from livetrain.data import attack_types, face_tracks, leaks
     from livetrain.data.batch import Batch, Failure
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
+    from livetrain.data.faceless import face_notices
     from livetrain.data.loader import Loader
     from livetrain.data.loaders import eval_loader, train_loader
     from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
@@ -30,6 +31,8 @@ __all__ = [
     "attack_types",
     "epoch_of_step",
     "eval_loader",
+    "face_notices",
+    "face_tracks",
     "files_loader",
     "leaks",
     "num_train_steps",
@@ -40,6 +43,7 @@ _MODULES = {
     "dataset": ("Dataset", "FetchError"),
     "decode": ("DecodeError",),
     "video_files": ("VideoFiles", "files_loader"),
+    "faceless": ("face_notices",),
     "batch": ("Batch", "Failure"),
     "loader": ("Loader",),
     "loaders": ("eval_loader", "train_loader"),
@@ -49,7 +53,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attack_types", "leaks"):
+    if name in ("attack_types", "face_tracks", "leaks"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

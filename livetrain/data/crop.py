@@ -10,6 +10,7 @@ libswscale repeats the border, torch leaves out what is beyond.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,45 @@ def pixel_box(box: NDArray[np.floating], height: int, width: int) -> tuple[int, 
     return top, left, bottom, right
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What is cut out of a clip's decoded frames, and resized to `size` pixels a side.
+
+    box: float [4], on whole pixels: top, left, bottom, right in [0, 1]. window: int [F, 4] of what `box` cuts out, for
+    each frame (see livetrain.data.region); None: all of it.
+    """
+
+    box: NDArray[np.floating]
+    size: int
+    window: NDArray[np.integer] | None = None
+
+    def shape(self, colours: Colours | None) -> CropAndResize:
+        """For decode_video: each frame cut to `box`, and resized unless windows are cut from it."""
+        return CropAndResize(self.box, self.size if self.window is None else 0, colours)
+
+    def windows(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Decoded frames [F, H, W, 3] as [F, size, size, 3]."""
+        if self.window is None:
+            return pictures
+        return np.stack([resize(cut(*pair), self.size) for pair in zip(pictures, self.window, strict=True)])
+
+
+def cut(picture: Picture, window: NDArray[np.integer]) -> Picture:
+    """The part `window` (top, left, height, width) of a picture [H, W, 3], black beyond it; new memory."""
+    top, left, height, width = (int(value) for value in window)
+    out = np.zeros((height, width, 3), np.uint8)
+    rows = slice(max(0, top), max(0, min(picture.shape[0], top + height)))
+    columns = slice(max(0, left), max(0, min(picture.shape[1], left + width)))
+    part = picture[rows, columns]
+    out[rows.start - top :, columns.start - left :][: part.shape[0], : part.shape[1]] = part
+    return out
+
+
 class CropAndResize:
     """`box` (float [4], on whole pixels: top, left, bottom, right in [0, 1]) of each frame of a video, resized.
 
-    Called with an av.VideoFrame and the size (height, width) to take it for, gives uint8 RGB [size, size, 3]. colours:
-    of the video; None takes what its first frame states.
+    Called with an av.VideoFrame and the size (height, width) to take it for, gives uint8 RGB [size, size, 3]; of size 0
+    as large as the box. colours: of the video; None takes what its first frame states.
     """
 
     def __init__(self, box: NDArray[np.floating], size: int, colours: Colours | None = None) -> None:
@@ -56,10 +91,10 @@ class CropAndResize:
             top, left, bottom, right = box = pixel_box(self._box, *shape)
             sides = (bottom - top, right - left)
             self._is_within = all(MIN_SIDE <= side <= MOST_SHRUNK * self._size for side in sides)
-            size = (self._size, self._size) if self._is_within else None
+            size = (self._size, self._size) if self._size and self._is_within else None
             self._to_rgb, self._shape = ToRgb(self._colours, box=box, size=size), shape
         picture = self._to_rgb(frame, shape)
-        return picture if self._is_within else resize(picture, self._size)
+        return picture if self._is_within or not self._size else resize(picture, self._size)
 
 
 def resize(picture: Picture, size: int) -> Picture:

@@ -12,7 +12,6 @@ import bisect
 import dataclasses
 import functools
 import hashlib
-import io
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -28,13 +27,13 @@ from numpy.typing import NDArray
 from livetrain.config import DataConfig
 from livetrain.config.split_spec import ALL, Selection
 from livetrain.core.errors import UserError
-from livetrain.data import decode
-from livetrain.data.crop import CropAndResize
+from livetrain.data import decode, face_tracks
+from livetrain.data.crop import Cut
 from livetrain.data.decoders import colours_of
+from livetrain.data.face_tracks import Faces
 from livetrain.data.remote import Url
 from livetrain.data.shard_set import ShardSet, open_shard_set, read_rejected, shard_name, with_domain
 from shards.format import index_table
-from shards.format.colour import ToRgb
 
 ROWS_AT_ONCE = 2**20
 MOST_IN_BETWEEN = 2  # frames are read at once, with what lies between them, up to so many times their bytes
@@ -259,16 +258,28 @@ class Dataset:
         """The bytes of a video sample, as stored. Raises FetchError; UserError when the shard cache is full."""
         return self._read(row, [(0, int(self.column("offset")[row]), int(self.column("size")[row]))])[0]
 
-    def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
-        """Decode frames of a video sample on the CPU: uint8 RGB [len(frames), size, size, 3].
+    def decode(self, row: int, frames: NDArray[np.int64], cut: Cut) -> NDArray[np.uint8]:
+        """Decode frames of a video sample on the CPU: uint8 RGB [len(frames), cut.size, cut.size, 3].
 
-        Each is cropped to `box` (see crop.CropAndResize) and resized. Raises FetchError, DecodeError; UserError when
-        the shard cache is full.
+        Raises FetchError, DecodeError; UserError when the shard cache is full.
         """
         num_frames, is_regular = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
-        shape = CropAndResize(box, size, colours_of(self, row))
-        data = self.video_bytes(row)
-        return decode.decode_video(data, frames, num_frames, is_regular=bool(is_regular), shape=shape)
+        data, shape = self.video_bytes(row), cut.shape(colours_of(self, row))
+        return cut.windows(decode.decode_video(data, frames, num_frames, is_regular=bool(is_regular), shape=shape))
+
+    @functools.cached_property
+    def found_faces(self) -> Faces | None:
+        """The faces that `shards faces` found, None where it has not looked in all folders. Raises UserError."""
+        return face_tracks.find(self.shard_sets)
+
+    @functools.cached_property
+    def faces(self) -> Faces:
+        """`found_faces`, for cropping. Raises UserError without, or where folders have them in different ways."""
+        if self.found_faces is None:
+            raise UserError(
+                f"data.crop=face: {self._title} has no faces.arrow; find the faces first: livetrain shards faces DIR"
+            )
+        return face_tracks.alike(self.found_faces, self.shard_sets)
 
     def jpeg_bytes(self, row: int, frames: NDArray[np.integer]) -> list[bytes]:
         """The stored JPEGs `frames` (indices, any order) of a frame sample. Raises FetchError."""
@@ -291,26 +302,6 @@ class Dataset:
             if row >= 0 and self._named(source, plain) == key:
                 return source.first_row + row
         return None
-
-    def pictures(self, row: int, frames: Sequence[int], shown_height: int = 160) -> list[bytes]:
-        """Frames of a sample (indices; none: the middle one), upright, `shown_height` pixels high, as JPEG bytes.
-
-        Raises FetchError, DecodeError.
-        """
-        from PIL import Image
-
-        num_frames = int(self.column("num_frames")[row])
-        wanted = np.array(frames or [num_frames // 2])
-        if self.text("store", row) == "frames":
-            found = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in self.jpeg_bytes(row, wanted)]
-        else:
-            turn = -int(self.column("rotation")[row])
-            is_regular = bool(self.column("is_regular")[row])
-            shape = ToRgb(colours_of(self, row))
-            decoded = decode.decode_video(self.video_bytes(row), wanted, num_frames, is_regular=is_regular, shape=shape)
-            height, width = (int(self.column(name)[row]) for name in ("height", "width"))
-            found = [Image.fromarray(frame[:height, :width]).rotate(turn, expand=True) for frame in decoded]
-        return [_jpeg(picture, shown_height) for picture in found]
 
     @property
     def is_remote(self) -> bool:
@@ -382,12 +373,3 @@ class Dataset:
 
 def _list(names: list[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def _jpeg(picture: Any, height: int) -> bytes:
-    from PIL import Image
-
-    width = max(1, round(picture.width * height / picture.height))
-    out = io.BytesIO()
-    picture.resize((width, height), Image.Resampling.LANCZOS).save(out, format="JPEG", quality=80)
-    return out.getvalue()

@@ -22,6 +22,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Augmentation
 from livetrain.data.decoders import Decoder
+from livetrain.data.face_crop import graph_inputs
 from shards.format.colour import Colours, correction
 
 Params = dict[str, NDArray[Any]]
@@ -79,7 +80,7 @@ class Graph:
             pipeline = _define(
                 decoder,
                 list(augmentations),
-                _input_types(self._inputs(example)),
+                _input_types(self._inputs(example, options.num_frames)),
                 options,
                 batch_size=options.max_clips * (options.num_frames if decoder == "image" else 1),
                 num_threads=options.num_threads,
@@ -100,10 +101,9 @@ class Graph:
         """
         assert len(self._busy) < DEPTH, "pull before pushing more"
         num_clips = len(media)
-        params = self._inputs(params)
+        params = self._inputs(params, frames.shape[1])
         if self.decoder == "image":
             media = [jpeg for clip in media for jpeg in clip]
-            params = {name: np.repeat(values, frames.shape[1], axis=0) for name, values in params.items()}
         if self.decoder != "cpu":
             media = [np.frombuffer(item, np.uint8) for item in media]
         pipeline = self._free.pop() if self._free else self._make()
@@ -134,13 +134,22 @@ class Graph:
         self.push(media, frames, params)
         return self.pull()
 
-    def _inputs(self, params: Params) -> Params:
-        """The parameters that the graph takes as inputs.
+    def _inputs(self, params: Params, num_frames: int) -> Params:
+        """The parameters that the graph takes as inputs, for each of its samples.
 
         A frame that is cropped already needs no box, and one that DALI does not convert no colours.
         """
         unused = {"cpu": {"box", *COLOUR_INPUTS}, "image": COLOUR_INPUTS, "nvdec": set()}[self.decoder]
-        return {name: values for name, values in params.items() if name not in unused}
+        window = params.get("window")
+        params = {name: values for name, values in params.items() if name not in {"window", *unused}}
+        if self.decoder == "image":
+            params = {name: np.repeat(values, num_frames, axis=0) for name, values in params.items()}
+        if window is None or self.decoder == "cpu":
+            return params
+        if self.decoder == "image":
+            return params | graph_inputs(window.reshape(-1, 4))
+        found = graph_inputs(window)
+        return params | found | {"crop_size": found["crop_size"][:, 0]}  # one of all frames of a clip
 
     def _copy(self, output: Any) -> torch.Tensor:
         if self.device.type == "cpu":
@@ -182,6 +191,8 @@ def _define(
         box = params["box"]
         # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
         frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
+        if "crop_matrix" in params:
+            frames = _windows(frames, params, is_clip=decoder == "nvdec")
         resized: dict[str, Any] = {"size": [size, size], "interp_type": types.INTERP_LINEAR, "antialias": True}
         if decoder == "nvdec":
             frames = corrected(fn.resize(frames, dtype=types.FLOAT, **resized), params)
@@ -196,6 +207,13 @@ def _define(
     return fn.crop_mirror_normalize(
         frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout.replace("HWC", "CHW")
     )
+
+
+def _windows(frames: Any, params: dict[str, Any], *, is_clip: bool) -> Any:
+    """The window of each frame, black beyond the picture: whole pixels are moved, so nearest neighbour changes none."""
+    matrix = fn.per_frame(params["crop_matrix"]) if is_clip else params["crop_matrix"]
+    how = {"size": params["crop_size"], "interp_type": types.INTERP_NN, "fill_value": 0}
+    return fn.warp_affine(frames, matrix=matrix, **how)
 
 
 def corrected(frames: Any, params: dict[str, Any]) -> Any:

@@ -31,6 +31,7 @@ from livetrain.core.machine import num_cores
 from livetrain.core.world import World
 from livetrain.data import attack_types, mixup
 from livetrain.data.batch import Batch, Clips, Failure, Plans
+from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_of
@@ -222,8 +223,9 @@ class Loader:
 
     def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
         """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
-        box, size = item.params["box"][index], self._graph_options.image_size
-        return self._clips.decode(int(item.rows[index]), item.frames[index], box, size)
+        window = item.params["window"][index] if "window" in item.params else None
+        cut = Cut(item.params["box"][index], self._graph_options.image_size, window)
+        return self._clips.decode(int(item.rows[index]), item.frames[index], cut)
 
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)

@@ -60,7 +60,7 @@ def eval_loader(
 
     With a `perturbation` every clip comes changed by it.
     """
-    samples = plan.Samples.of(dataset, split)
+    samples = plan.Samples.of(dataset, split, config)
     num_batches = plan.num_evaluation_batches(len(samples), config, world.size)
 
     def planned(batch: int) -> ClipPlan:

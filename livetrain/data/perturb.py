@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
-from livetrain.data import augment, crop, plan
+from livetrain.data import augment, plan, region
 from livetrain.data.plan import ClipPlan
 
 
@@ -89,20 +89,14 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
 
 def perturb(item: ClipPlan, samples: plan.Samples, config: Config, perturbation: Perturbation) -> ClipPlan:
     """The plan of an evaluation batch of `samples`, perturbed."""
-    columns = samples.columns
     rows = np.where(item.rows == plan.PADDING, 0, item.rows)
+    facts = dataclasses.replace(samples, rows=rows, mixture=None).facts(np.arange(len(rows)))
     params = item.params | perturbation.parameters(len(rows), config.data.image_size)
-    if perturbation.side < 1:
-        height, width = (columns[name][rows].astype(np.int64) for name in ("height", "width"))
-        coded = np.stack([columns[f"coded_{name}"][rows] for name in ("height", "width")] * 2, axis=1)
-        shown = np.stack([height, width] * 2, axis=1)
-        box = params["box"].astype(np.float64) * coded / shown  # of the picture, not of the coded frame
-        middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * perturbation.side
-        box = crop.even_box(np.concatenate([middle - half, middle + half], axis=1), height, width) / coded
-        params["box"] = box.astype(np.float32)
     frames = item.frames
     if perturbation.part < 1:
-        facts = dataclasses.replace(samples, rows=rows, mixture=None).facts(np.arange(len(rows)))
         kept = np.maximum(1, np.ceil(facts.num_frames * perturbation.part)).astype(np.int64)
         frames = plan.evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
+        params |= region.fixed_region(frames, facts, config)  # a face is elsewhere in other frames
+    if perturbation.side < 1:
+        params |= region.shrunk(params, perturbation.side, facts)
     return dataclasses.replace(item, params=params, frames=frames)

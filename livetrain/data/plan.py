@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.core.errors import UserError
-from livetrain.data import augment, crop, mixup
+from livetrain.data import augment, mixup, region
+from livetrain.data.clip_facts import FaceOf, Facts, FrameSeconds, evenly_spaced, nobody
 from livetrain.data.dataset import Dataset
 from livetrain.data.mixture import Mixture, balanced, mixture_of
 from livetrain.data.mixup import Blend
@@ -38,23 +39,13 @@ COLUMNS = ("num_frames", "duration_seconds", "fps", *SIZES, "sample_aspect_ratio
 STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is blend.py's
 
 
-# Row → seconds of its frames after the first, float32 [num_frames], ascending; [0] where they are evenly spaced.
-FrameSeconds = Callable[[int], NDArray[np.float32]]
-
-
-def evenly_spaced(row: int) -> NDArray[np.float32]:
-    """The FrameSeconds of clips without any."""
-    return np.empty(0, np.float32)
-
-
 @dataclass(frozen=True)
 class ClipPlan:
     """The plan of n clips of one micro-batch.
 
     rows: int64 [n], row of the index, or `PADDING`. frames: int64 [n, F], indices in display order. params: inputs of
-    the graph by name, each [n, …]: `box` float32 [n, 4] (top, left, bottom, right in [0, 1] of the coded frame,
-    on borders of pixels), `angle` float32 [n] (degrees counter-clockwise), `flip` int32 [n], and what the augmentations
-    drew. blend: what neighbours take from each other.
+    the graph by name, each [n, …]: `box` and `window` (see livetrain.data.region), `angle` float32 [n] (degrees
+    counter-clockwise), `flip` int32 [n], and what the augmentations drew. blend: what neighbours take from each other.
     """
 
     step: int
@@ -62,25 +53,6 @@ class ClipPlan:
     frames: NDArray[np.int64]
     params: dict[str, NDArray[Any]]
     blend: Blend
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What planning needs to know of n clips: arrays [n], int64; `frames_per_second`, `sample_aspect_ratio` float64.
-
-    The picture is height x width at the upper left corner of the coded frame. seconds: see FrameSeconds.
-    """
-
-    rows: NDArray[np.int64]
-    num_frames: NDArray[np.int64]
-    frames_per_second: NDArray[np.float64]
-    height: NDArray[np.int64]
-    width: NDArray[np.int64]
-    rotation: NDArray[np.int64]
-    coded_height: NDArray[np.int64]
-    coded_width: NDArray[np.int64]
-    sample_aspect_ratio: NDArray[np.float64]
-    seconds: FrameSeconds
 
 
 @dataclass(frozen=True)
@@ -95,6 +67,7 @@ class Samples:
     columns: Mapping[str, NDArray[Any]]
     mixture: Mixture | None = None
     frame_seconds: FrameSeconds = evenly_spaced
+    face: FaceOf = nobody
 
     @staticmethod
     def of_training(dataset: Dataset, config: Config) -> Samples:
@@ -102,7 +75,7 @@ class Samples:
 
         Raises UserError when it is empty.
         """
-        found = Samples.of(dataset, config.data.train_split)
+        found = Samples.of(dataset, config.data.train_split, config)
         if config.data.balance != "none":
             groups, parents = _groups(dataset, found.rows, config.data.balance)
             return dataclasses.replace(found, mixture=balanced(groups, parents, config.data.balance_strength))
@@ -112,10 +85,18 @@ class Samples:
         return dataclasses.replace(found, mixture=mixture_of(found.rows, first_rows, config.data.weights))
 
     @staticmethod
-    def of(dataset: Dataset, split: str) -> Samples:
-        """The samples of a split. Raises UserError when it is empty."""
+    def of(dataset: Dataset, split: str, config: Config) -> Samples:
+        """The samples of a split; with data.face_missing=skip those with a face.
+
+        Raises UserError when it is empty, or when faces are wanted that nobody has looked for.
+        """
         columns = {name: dataset.column(name) for name in COLUMNS}
-        return Samples(dataset.rows(split), columns, frame_seconds=dataset.frame_seconds)
+        rows: NDArray[np.integer] = dataset.rows(split)
+        seconds = dataset.frame_seconds
+        if config.data.crop == "whole":
+            return Samples(rows, columns, frame_seconds=seconds)
+        rows = dataset.faces.usable(rows, split, config.data.face_missing)
+        return Samples(rows, columns, frame_seconds=seconds, face=dataset.faces.track)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,7 +122,9 @@ class Samples:
         # Stored JPEGs are thinner than the video they come from: frames a second of what is stored.
         rate = np.where(known, num_frames / np.where(known, seconds, 1), self.columns["fps"][rows].astype(np.float64))
         aspect = self.columns["sample_aspect_ratio"][rows].astype(np.float64)
-        return Facts(rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect, seconds=self.frame_seconds)
+        return Facts(
+            rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect, seconds=self.frame_seconds, face=self.face
+        )
 
 
 def _groups(dataset: Dataset, rows: NDArray[np.integer], by: str) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
@@ -208,14 +191,13 @@ def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int,
             (STREAM_AUGMENT, len(augment.AUGMENTATIONS) * augment.NUM_UNIFORMS if active else 0),
         ],
     )
-    params = {
-        "box": _coded_box(_random_box(u_crop, facts, config), facts),
+    frames = _frames(facts, config, config.data.num_frames, u_frames)
+    params = region.random_region(u_crop, frames, facts, config) | {
         "angle": -facts.rotation.astype(np.float32),
         "flip": (u_crop[:, 4] < (config.augment.flip if config.augment.enabled else 0.0)).astype(np.int32),
     }
     for item in active:
         params |= item.draw(u_augment[:, augment.uniform_columns(item)], config.augment, config.data.image_size)
-    frames = _frames(facts, config, config.data.num_frames, u_frames)
     return ClipPlan(step, facts.rows, frames, params, mixup.planned(config, positions))
 
 
@@ -230,20 +212,16 @@ def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world
 
 
 def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: int) -> ClipPlan:
-    """How evaluation sees n clips: frames evenly spaced, or all; the whole frame, or its centre.
+    """How evaluation sees n clips: frames evenly spaced, or all; the whole frame, its centre, or the face.
 
     Those not `inside` are `PADDING`.
     """
     size = len(inside)
-    box = np.broadcast_to(np.array([0, 0, 1, 1], np.float64), (size, 4))
-    if config.data.fit == "center":
-        box = _center_box(facts, config)
-    params = {
-        "box": _coded_box(box, facts),
+    frames = evaluation_frames(facts, config)
+    params = region.fixed_region(frames, facts, config) | {
         "angle": -facts.rotation.astype(np.float32),
         "flip": np.zeros(size, np.int32),
     }
-    frames = evaluation_frames(facts, config)
     return ClipPlan(batch, np.where(inside, facts.rows, PADDING), frames, params, Blend.none(size))
 
 
@@ -314,30 +292,6 @@ def spaced_frames(
     return np.clip(frames, 0, num_frames[:, None] - 1)
 
 
-def coded_box(upright: NDArray[np.floating], rotation: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Boxes (top, left, bottom, right in [0, 1]) of the upright picture, in the coded frame.
-
-    `rotation`: int64 [n], clockwise degrees that make the coded frame upright. Shapes [n, 4] → float32 [n, 4].
-    """
-    top, left, bottom, right = upright.T
-    turned = {
-        0: (top, left, bottom, right),
-        90: (1 - right, top, 1 - left, bottom),
-        180: (1 - bottom, 1 - right, 1 - top, 1 - left),
-        270: (left, 1 - bottom, right, 1 - top),
-    }
-    out = np.empty((len(upright), 4), np.float32)
-    for degrees, box in turned.items():
-        here = rotation == degrees
-        out[here] = np.stack(box, axis=1)[here]
-    return out
-
-
-def _coded_box(upright: NDArray[np.floating], facts: Facts) -> NDArray[np.float32]:
-    boxes = crop.even_box(coded_box(upright, facts.rotation), facts.height, facts.width)
-    return (boxes / np.stack([facts.coded_height, facts.coded_width] * 2, axis=1)).astype(np.float32)
-
-
 def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
     if config.data.sampling == "segments":
         return segment_frames(facts.num_frames, count, u)
@@ -352,38 +306,3 @@ def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | N
         if len(times):
             frames[clip] = timed_frames(times, seconds, count, None if start is None else float(start[clip]))
     return frames
-
-
-def _upright_size(facts: Facts, config: Config) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Height and width that a player shows, in units of a pixel's height before rotation."""
-    width = facts.width * (facts.sample_aspect_ratio if config.data.apply_sar else 1.0)
-    lying = facts.rotation % 180 == 90
-    return np.where(lying, width, facts.height), np.where(lying, facts.height, width)
-
-
-def _random_box(u: NDArray[np.float64], facts: Facts, config: Config) -> NDArray[np.float64]:
-    """A random box of the upright picture, [n, 4]; the whole of it without augmentation.
-
-    Area and aspect ratio are relative to what evaluation shows the model (the stretched frame, or its centre square),
-    so that training varies around it.
-    """
-    aug = config.augment
-    if not aug.enabled:
-        return _center_box(facts, config) if config.data.fit == "center" else np.tile([0.0, 0.0, 1.0, 1.0], (len(u), 1))
-    area = aug.crop_scale_min + u[:, 0] * (aug.crop_scale_max - aug.crop_scale_min)
-    ratio = np.exp(np.log(aug.crop_ratio_min) + u[:, 1] * np.log(aug.crop_ratio_max / aug.crop_ratio_min))
-    height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
-    if config.data.fit == "center":
-        full_height, full_width = _upright_size(facts, config)
-        side = np.minimum(full_height, full_width)
-        height, width = height * side / full_height, width * side / full_width
-    height, width = np.minimum(height, 1), np.minimum(width, 1)
-    top, left = u[:, 2] * (1 - height), u[:, 3] * (1 - width)
-    return np.stack([top, left, top + height, left + width], axis=1)
-
-
-def _center_box(facts: Facts, config: Config) -> NDArray[np.float64]:
-    height, width = _upright_size(facts, config)
-    side = np.minimum(height, width)
-    margin_y, margin_x = (1 - side / height) / 2, (1 - side / width) / 2
-    return np.stack([margin_y, margin_x, 1 - margin_y, 1 - margin_x], axis=1)

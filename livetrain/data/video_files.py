@@ -29,12 +29,15 @@ from livetrain.core.worker_pool import WorkerDied
 from livetrain.core.world import World
 from livetrain.data import plan
 from livetrain.data.batch import Plans
+from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import colours_of
 from livetrain.data.isolated_decode import DecodeTask, Workers
 from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan, Samples
+from shards.faces.search import NO_FACE, FaceOptions
+from shards.format.face_table import Track
 from shards.format.probe import Probe, RejectedVideo
 
 # Types as in the index of a shard folder: rounding must plan the same frames.
@@ -59,20 +62,25 @@ WORDS = ("codec", "pixel_format", "matrix", "transfer")
 class VideoFiles:
     """Video files as a loader sees a data set: a row each, in the order given.
 
-    Facts are there once a row is probed; `reasons` says why a row could not be. Threads may share it.
+    Facts are there once a row is probed; `reasons` says why a row could not be. Threads may share it. faces: how faces
+    are found, in the same go; None: they are not. needs_face: a file without a face gets NO_FACE as its reason.
     """
 
     is_remote = False
 
-    def __init__(self, paths: Sequence[Path], workers: Workers) -> None:
+    def __init__(
+        self, paths: Sequence[Path], workers: Workers, faces: FaceOptions | None = None, *, needs_face: bool = False
+    ) -> None:
         self.paths, self._workers = list(paths), workers
+        self._faces, self._needs_face = faces, needs_face
+        self._tracks: dict[int, Track] = {}
         self.reasons: dict[int, str] = {}
         self._columns = {name: np.ones(len(paths), kind) for name, kind in COLUMNS.items()}
         self._columns["rotation"][:] = 0
         self._columns["label"] = np.full(len(paths), math.nan, np.float32)
         self._texts = [{"store": "original", "key": str(path)} for path in paths]
         self._seconds: dict[int, NDArray[np.float32]] = {}
-        self._probed: dict[int, Future[Probe | WorkerDied]] = {}
+        self._probed: dict[int, Future[tuple[Probe, Track | None] | WorkerDied]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -111,7 +119,7 @@ class VideoFiles:
 
     def samples(self, rows: NDArray[np.int64]) -> Samples:
         """The rows as planning takes them."""
-        return Samples(rows, self._columns, frame_seconds=self.frame_seconds)
+        return Samples(rows, self._columns, frame_seconds=self.frame_seconds, face=self._tracks.get)
 
     def frame_seconds(self, row: int) -> NDArray[np.float32]:
         """See `Dataset`."""
@@ -121,7 +129,7 @@ class VideoFiles:
         """Have a row probed, once."""
         with self._lock:
             if row not in self._probed:
-                self._probed[row] = self._workers.probe(self.paths[row])
+                self._probed[row] = self._workers.probe(self.paths[row], self._faces)
 
     def await_facts(self, row: int) -> None:
         """Returns when the facts of an announced row, or its reason, are there. Raises UserError."""
@@ -135,20 +143,24 @@ class VideoFiles:
             if isinstance(found, WorkerDied):
                 self.reasons[row] = f"the decoder {found.reason}"
             else:
-                self.describe(row, found)
+                self.describe(row, *found)
 
-    def decode(self, row: int, frames: NDArray[np.int64], box: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    def decode(self, row: int, frames: NDArray[np.int64], cut: Cut) -> NDArray[np.uint8]:
         """See `Dataset`; by a worker, which reads the file itself."""
         facts = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
         num_frames, is_regular = facts
-        task = DecodeTask(self.paths[row], frames, num_frames, bool(is_regular), box, size, colours_of(self, row))
+        task = DecodeTask(self.paths[row], frames, num_frames, bool(is_regular), cut, colours_of(self, row))
         try:
             return self._workers.decode(task)
         except OSError as error:
             raise DecodeError(f"cannot read it: {error.strerror or error}") from error
 
-    def describe(self, row: int, found: Probe) -> None:
+    def describe(self, row: int, found: Probe, face: Track | None = None) -> None:
         """Set the facts of a row."""
+        if face is not None:
+            self._tracks[row] = face
+        elif self._needs_face:
+            self.reasons[row] = NO_FACE
         stored = found.stored()
         for name in COLUMNS:
             self._columns[name][row] = stored[name]

@@ -25,7 +25,7 @@ from livetrain.distributed.oom import advice_for_evaluation, oom_advice
 from livetrain.evaluation.scoring import autocast, rendered, scored_frames
 from livetrain.model import LivenessModel, build_loss, p_live
 from livetrain.verdict.clip_metadata import Details
-from livetrain.verdict.scores import FAILED, OK, Scores
+from livetrain.verdict.scores import FAILED, NO_FACE, OK, Scores
 
 MAX_NAMED = 20  # clips without a finite score that are named one by one
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
@@ -192,7 +192,7 @@ def _joined(
         dataset.texts("attack_type", rows),
         np.where(is_scored, num_frames, 0).astype(np.int64),
         took,
-        np.where(is_scored, OK, FAILED).astype(object),
+        np.where(is_scored, OK, _unscored(dataset, config, rows)).astype(object),
     )
     rejected = dataset.rejected(split)
     details = {}
@@ -204,6 +204,13 @@ def _joined(
     known = losses[~np.isnan(losses)]
     mean_loss = math.fsum(known.tolist()) / len(known) if len(known) else float("nan")
     return Evaluation(mine.followed_by(Scores.from_rows(map(_rejected_row, rejected))), details, mean_loss, failures)
+
+
+def _unscored(dataset: Dataset, config: Config, rows: NDArray[np.int32]) -> NDArray[Any]:
+    """The status of each row that got no score."""
+    if (config.data.crop, config.data.face_missing) != ("face", "skip"):
+        return np.full(len(rows), FAILED)
+    return np.where(dataset.faces.known(rows), FAILED, NO_FACE)
 
 
 def _warn_not_finite(title: str, keys: list[str]) -> None:
@@ -247,8 +254,15 @@ def _details(dataset: Dataset, row: int, seen: dict[str, Any]) -> Details:
         height=height,
         video_seconds=seconds if known else None,
         frames_per_second=num_frames / seconds if known else None,
+        face_height=_face_height(dataset, row),
         **seen,
     )
+
+
+def _face_height(dataset: Dataset, row: int) -> float | None:
+    """Of the face over the picture's, the median over the frames that were looked at; None where none is known."""
+    track = dataset.found_faces.track(row) if dataset.found_faces else None
+    return None if track is None else float(np.median(track.boxes[:, 2] - track.boxes[:, 0]))
 
 
 def _rejected_details(item: dict[str, str]) -> Details:

@@ -12,7 +12,7 @@ from livetrain.checkpoint.folders import weights_sha256
 from livetrain.config import Config
 from livetrain.config.split_spec import Selection
 from livetrain.core.files import write_json
-from livetrain.data import Dataset, leaks
+from livetrain.data import Dataset, face_notices, leaks
 from livetrain.data.clip_pictures import Pictures, clip_pictures
 from livetrain.data.perturb import PERTURBATIONS, Perturbation
 from livetrain.evaluation import lost_clips
@@ -87,7 +87,9 @@ def final_evaluation(
     )  # fmt: skip
     if chosen != stored or origin.record:
         threshold.write(origin.record or origin.checkpoint, chosen)
-    notices = [*leaks.check(dataset, config), *lost_clips.notices(origin.home or run.path)]
+    splits = [data.dev_split] * bool(has_dev) + [data.test_split]
+    notices = [*leaks.check(dataset, config), *face_notices(dataset, config, splits)]
+    notices += lost_clips.notices(origin.home or run.path)
     weights = {origin.checkpoint.name: digest}
     found = finish(run, config, dev.scores, test.scores, chosen, weights=weights, notices=notices, home=origin.home)
     if perturbed:

@@ -31,7 +31,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from livetrain.core.tables import fitted
 from livetrain.evaluation.scoring import num_views
-from livetrain.inference.package import Trained, load, open_shards
+from livetrain.inference.package import Trained, check_faces, load, open_shards
 from livetrain.verdict import metrics
 from livetrain.verdict.scores import Scores
 
@@ -77,6 +77,8 @@ def measure(
     config = models[0].config
     dataset = open_shards(config, models[0].path)
     for one in models:
+        check_faces(one, dataset)
+    for one in models:
         one.model.to(accelerator.device)
     rows = []
     for count, tta, precision in itertools.product(frames, ttas, precisions):
@@ -100,7 +102,7 @@ def _score(
         found = evaluate(accelerator, config, dataset, split, one.model).scores
     scored = found.num_frames[found.scored]
     side = config.data.image_size
-    flops = count_flops(one.model, (1, 3, side, side)) * num_views(tta) * (scored.mean() if len(scored) else 0)
+    flops = count_flops(one.model, (1, 3, side, side)) * num_views(config) * (scored.mean() if len(scored) else 0)
     return found, float(flops) / 1e9
 
 

@@ -29,7 +29,7 @@ from livetrain.core.files import write_json
 from livetrain.tracking.run_dir import RunDir
 from livetrain.training import resume
 from livetrain.verdict import scores, verdict
-from livetrain.verdict.scores import FAILED, OK, Scores
+from livetrain.verdict.scores import OK, Scores
 
 Floats = NDArray[np.float64]
 
@@ -79,9 +79,14 @@ def combine(members: Sequence[Scores], weights: Floats) -> Scores:
         frames = max(row["num_frames"] for row in all_rows)
         rows.append(
             members[0].row(index)
-            | {"p_live": p, "status": OK if good else FAILED, "seconds": seconds, "num_frames": frames if good else 0}
+            | {"p_live": p, "status": _status(all_rows), "seconds": seconds, "num_frames": frames if good else 0}
         )
     return Scores.from_rows(rows)
+
+
+def _status(rows: Sequence[dict[str, object]]) -> str:
+    """Of a video that several have scored: the first failure, if any."""
+    return next((str(row["status"]) for row in rows if row["status"] != OK), OK)
 
 
 def dev_and_weights(names: Sequence[str], devs: Sequence[Scores], how: str) -> tuple[Scores, Floats]:
@@ -186,6 +191,7 @@ def scored(source: Path) -> tuple[Scores, Scores]:
     config = trained.config
     accelerator = Accelerator(mixed_precision=mixed_precision(config))
     dataset = package.open_shards(config, source)
+    package.check_faces(trained, dataset)
     model = trained.model.to(accelerator.device)
     dev, test = (
         evaluate(accelerator, config, dataset, split, model).scores

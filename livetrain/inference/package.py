@@ -35,8 +35,9 @@ from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import file_sha256, fsync_folder, save_tensors, write_json, write_text
 from livetrain.core.version import VERSION
-from livetrain.data import Dataset
+from livetrain.data import Dataset, face_tracks
 from livetrain.distributed.load_weights import load_weights
+from livetrain.inference import preprocessing
 from livetrain.inference.model_card import LABELS, model_card
 from livetrain.model import LivenessModel, build_model
 from livetrain.tracking.run_dir import RunDir
@@ -51,7 +52,7 @@ DESCRIPTION, WEIGHTS, HEAD, TIMM_CONFIG, CARD = (
     "config.json",
     "README.md",
 )
-FACTS = ("version", "step", "criterion", "temperature", "metrics")  # what a package keeps of Trained.facts
+FACTS = ("version", "step", "criterion", "temperature", "metrics", "faces")  # what a package keeps of Trained.facts
 
 # Keys that belong to the machine, the training data or the training, not to the model.
 NOT_PACKAGED = {
@@ -155,6 +156,13 @@ def open_shards(config: Config, path: Path) -> Dataset:
     return Dataset.of(config.data)
 
 
+def check_faces(trained: Trained, dataset: Dataset) -> None:
+    """Raises UserError where the faces of a data set were not found as those that the model was trained on."""
+    known = trained.facts.get("faces")
+    if trained.config.data.crop == "face" and known is not None:
+        face_tracks.check_same(known, dataset.faces.about, f"the faces of {trained.path}", str(dataset.root))
+
+
 def write(trained: Trained, out: Path, *, version: str = "") -> Path:
     """Write the package `out`, whole or not at all. `version` is the user's own name for it.
 
@@ -192,21 +200,7 @@ def describe(trained: Trained, version: str) -> dict[str, Any]:
         "version": version,
         "labels": LABELS,
         "threshold": trained.threshold,
-        "preprocessing": {
-            "mean": list(model.mean),
-            "std": list(model.std),
-            "scale": "RGB / 255, then (x - mean) / std, channel by channel",
-            "layout": "float [clips, frames, 3, height, width]",
-            "size": [config.data.image_size, config.data.image_size],
-            "fit": config.data.fit,
-            "resize": "bilinear with antialiasing, of the upright frame",
-            "num_frames": config.eval.num_frames,
-            "frames": "all of them"
-            if not config.eval.num_frames
-            else "one from the middle of each of num_frames equal parts"
-            if config.data.sampling == "segments"
-            else f"{config.data.frame_interval_seconds:g} s apart, in the middle of the video",
-        },
+        "preprocessing": preprocessing.describe(config, model.mean, model.std, trained.facts.get("faces")),
         "output": "logit of live; p_live = sigmoid(logit)"
         if model.head.out_features == 1
         else "logits of attack and live; p_live = softmax(logits)[1]",
@@ -331,6 +325,8 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     weights, manifest = folders.load_weights(folder, averaged=config.eval.use_ema)
     load_weights(model, _without_second_head(weights), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
+    if run.faces.exists():
+        facts["faces"] = run.read_faces()
     own, scoring = stored_threshold.scoring_of(trained), stored_threshold.scoring_of(config)
     stored = stored_threshold.find(run_dir, folder, scoring, trained=own)
     threshold = None

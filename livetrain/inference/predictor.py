@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,13 +27,15 @@ from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.core.machine import num_cores
 from livetrain.core.world import World
-from livetrain.data import Loader, VideoFiles, files_loader
+from livetrain.data import Loader, VideoFiles, face_tracks, files_loader
 from livetrain.data.isolated_decode import Workers
 from livetrain.data.plan import evaluation_batch_size
 from livetrain.evaluation.scoring import autocast, precision, rendered, score_clips
 from livetrain.inference.package import Trained, load, packaged_config, read_config
 from livetrain.verdict.scores import FAILED, OK
+from livetrain.verdict.scores import NO_FACE as NO_FACE_STATUS
 from livetrain.verdict.threshold import scoring_of
+from shards.faces.search import NO_FACE, FaceOptions
 
 ENSEMBLE = "ensemble.json"
 
@@ -42,9 +44,9 @@ ENSEMBLE = "ensemble.json"
 class Prediction:
     """What is said of one video.
 
-    p_live: probability of a live person, None when the video could not be scored (`status` failed_to_acquire, `reason`
-    says why). live: p_live at or above the threshold; False when there is no score, None when there is no threshold.
-    seconds: this video's share of the wall time of its batch, reading and decoding included.
+    p_live: probability of a live person, None when the video could not be scored (`status` failed_to_acquire or
+    no_face, `reason` says why). live: p_live at or above the threshold; False when there is no score, None when there
+    is no threshold. seconds: this video's share of the wall time of its batch, reading and decoding included.
     """
 
     video: str
@@ -77,6 +79,8 @@ class Predictor:
         self.threshold = threshold
         self._workers: Workers | None = None
         self.groups = _groups(members)
+        self._faces = face_options(members)
+        self._needs_face = any(member.trained.config.data.face_missing != "whole" for member in members)
         self.batch_size = min(evaluation_batch_size(member.trained.config) for member in members)
         self.failed_score = members[0].trained.config.predict.failed_score
         for member in members:
@@ -90,7 +94,7 @@ class Predictor:
         """Score a video file, or several. A file that cannot be decoded is a Prediction with its reason, no error."""
         if isinstance(video, str | Path):
             return self.predict([video])[0]
-        files = VideoFiles([Path(item) for item in video], self.workers())
+        files = self.files([Path(item) for item in video])
         rows, size = np.arange(len(files)), min(len(files), self.batch_size)
         batches = self.score(files, rows, batch_size=size) if size else []
         return [prediction for batch in batches for prediction in batch]
@@ -122,6 +126,11 @@ class Predictor:
                         self._prediction(files, row, total[i] if good[i] else None, reasons, config, seconds)
                         for i, row in enumerate(here)
                     ]
+
+    def files(self, paths: Sequence[Path], local_size: int = 1) -> VideoFiles:
+        """Files for `score`, of `local_size` predictors on this machine."""
+        needs_face = self._faces is not None and self._needs_face
+        return VideoFiles(paths, self.workers(local_size), self._faces, needs_face=needs_face)
 
     def workers(self, local_size: int = 1) -> Workers:
         """The processes that probe and decode, of `local_size` predictors on this machine; one pool for all calls."""
@@ -168,7 +177,8 @@ class Predictor:
         name, threshold = str(files.paths[row]), self.threshold
         if p is None:
             reason = files.reasons.get(row) or reasons.get(name, "")
-            return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, FAILED, reason)
+            status = NO_FACE_STATUS if reason == NO_FACE else FAILED
+            return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, status, reason)
         if not math.isfinite(p):
             reason = "the model's score is NaN or Inf"
             return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, FAILED, reason)
@@ -197,6 +207,33 @@ def load_model(path: str | Path, *overrides: str, device: str | torch.device | N
     if any(scoring_of(member.trained.config) != scoring_of(read_config(member.trained.path)) for member in members):
         threshold = None  # `load` has warned: it was chosen on scores made in another way
     return Predictor(members, threshold, device)
+
+
+def face_options(members: Sequence[Member]) -> FaceOptions | None:
+    """How the members' faces are found; None where they see whole frames.
+
+    Raises UserError where they cannot be found in that way here.
+    """
+    about: dict[str, Any] | None = None
+    for member in members:
+        trained = member.trained
+        if trained.config.data.crop != "face":
+            continue
+        known = trained.facts.get("faces")
+        if known is None:
+            raise UserError(f"{trained.path} sees faces, and does not say how they were found; make the package again")
+        if about is not None:
+            face_tracks.check_same(known, about, f"the faces of {trained.path}", "another model of the ensemble")
+        about = known
+    if about is None:
+        return None
+    options = FaceOptions(about["num_frames"], about["upsample"])
+    if options.about() != about:
+        raise UserError(
+            f"{members[0].trained.path} was trained on faces found by {about['detector']}; here is "
+            f"{options.about()['detector']}, whose boxes are others: install that version"
+        )
+    return options
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:

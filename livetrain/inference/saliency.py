@@ -188,7 +188,9 @@ def _clips(
     rows = [row for key in keys if (row := dataset.row_of(key)) is not None]
     if not rows:
         raise UserError(f"{dataset.root} has none of the test clips of the run; set data.shards to where they are")
-    split = dataclasses.replace(Samples.of(dataset, config.data.test_split), rows=np.array(rows, dtype=np.int64))
+    split = dataclasses.replace(
+        Samples.of(dataset, config.data.test_split, config), rows=np.array(rows, dtype=np.int64)
+    )
     all_at_once = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=len(rows)))
     item = plan_evaluation(split, all_at_once, 0, 0, 1)
     plans = Plans(lambda: iter([item]), 1, item)

@@ -22,7 +22,7 @@ from livetrain.checkpoint import folders
 from livetrain.config import Config, config_from, to_dict
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
-from livetrain.inference.package import Trained, load, open_shards
+from livetrain.inference.package import Trained, check_faces, load, open_shards
 from livetrain.tracking.run_dir import RunDir
 from livetrain.training import resume
 from livetrain.verdict import metrics
@@ -95,6 +95,8 @@ def make(sources: Sequence[Path], out: Path, method: str, overrides: Sequence[st
     check_alike(models)
     config = _config(models[0], out, overrides)
     dataset = open_shards(config, models[0].path)
+    for one in models:
+        check_faces(one, dataset)
     accelerator = Accelerator(mixed_precision=mixed_precision(config))
     model = models[0].model.to(accelerator.device)
 

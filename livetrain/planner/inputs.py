@@ -155,7 +155,7 @@ def compute_rate(model: LivenessModel, loss: Loss, config: Config, num_clips: in
 
 def _samples(config: Config, dataset: Dataset) -> Samples:
     """A few clips of the training split; of one shard where shards are downloaded."""
-    every = Samples.of(dataset, config.data.train_split)
+    every = Samples.of(dataset, config.data.train_split, config)
     rows = every.rows
     if dataset.is_remote:
         rows = rows[dataset.column("shard")[rows] == dataset.column("shard")[rows[0]]]

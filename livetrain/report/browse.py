@@ -80,6 +80,7 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
     import torch
 
     from livetrain.data import Dataset, plan, train_loader
+    from livetrain.data.clip_pictures import pictures_of
 
     dataset = Dataset.of(config.data)
     samples = plan.Samples.of_training(dataset, config)
@@ -104,7 +105,9 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
             "label": float(batch.labels[index]),
             "frames": planned.frames[index].tolist(),
             "failure": reasons.get(key, ""),
-            "source": [] if key in reasons else [_encoded(p) for p in dataset.pictures(row, frames, shown_height=200)],
+            "source": []
+            if key in reasons
+            else [_encoded(picture) for picture in pictures_of(dataset, row, frames, shown_height=200)],
             "seen": [_png(seen[position]) for position in _some(np.arange(len(seen)))],
             "facts": _facts(planned, index),
         })  # fmt: skip

@@ -24,7 +24,7 @@ from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import clip_metadata, robustness, scores
 from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import Settings
-from livetrain.verdict.scores import FAILED, Scores
+from livetrain.verdict.scores import Scores
 from livetrain.verdict.slices import Slice, slices
 
 SALIENCY = "saliency"  # a folder of the run directory, written by livetrain.inference.saliency
@@ -181,7 +181,7 @@ def _png(figure: Figure) -> str:
 
 
 def _failed(part: Scores) -> list[int]:
-    return np.flatnonzero(part.status == FAILED).tolist()
+    return np.flatnonzero(~part.scored).tolist()
 
 
 def _text(path: Path) -> str:

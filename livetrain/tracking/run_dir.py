@@ -97,6 +97,19 @@ class RunDir:
             raise UserError(f"{self.path} is not a run directory: it has no {self.config.name}")
         return load_config([self.config], overrides, warn=warn)
 
+    @property
+    def faces(self) -> Path:
+        """How the faces of its clips were found, with data.crop=face."""
+        return self.path / "faces.json"
+
+    def read_faces(self) -> dict[str, Any]:
+        """detector, num_frames and upsample of `faces`. Raises UserError where it is damaged."""
+        try:
+            content = json.loads(self.faces.read_text(encoding="utf-8"))
+            return {name: content[name] for name in ("detector", "num_frames", "upsample")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.faces}: cannot be read ({type(error).__name__}: {error})") from None
+
     def read_verdict(self) -> dict[str, Any]:
         """verdict.json. Raises UserError where there is none, or a damaged one."""
         try:

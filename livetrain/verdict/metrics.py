@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from livetrain.verdict.scores import FAILED, Scores
+from livetrain.verdict.scores import NO_FACE, Scores
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -238,11 +238,13 @@ def failures(scores: Scores) -> dict[str, Any]:
     """Failures to acquire: number and share.
 
     Of all presentations, of the live (the standard's BPNRR), of all attacks, and of each attack type (APNRR).
+    num_no_face: those that have no face and are left out for it (data.face_missing=skip).
     """
-    failed = scores.status == FAILED
+    failed = ~scores.scored
     kinds = sorted({str(kind) for kind in scores.attack_type[~scores.live]})
     return {
         "num": int(failed.sum()),
+        "num_no_face": int((scores.status == NO_FACE).sum()),
         "rate": _share(failed),
         "rate_live": _share(failed[scores.live]),
         "rate_attack": _share(failed[~scores.live]),

@@ -2,7 +2,8 @@
 
     video,key,p_live,label,subject,attack_type,num_frames,seconds,status
 
-`status` is ok, or failed_to_acquire with an empty p_live: the video gave no score, and is counted, not dropped.
+`status` is ok, or failed_to_acquire or no_face with an empty p_live: the video gave no score, and is counted, not
+dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from livetrain.core.files import write_text
 
 COLUMNS = ("video", "key", "p_live", "label", "subject", "attack_type", "num_frames", "seconds", "status")
 RENAMED = {"group": "subject"}  # in files that 0.1 has written
-OK, FAILED = "ok", "failed_to_acquire"
+OK, FAILED, NO_FACE = "ok", "failed_to_acquire", "no_face"
+STATUSES = (OK, FAILED, NO_FACE)
 LIVE_THRESHOLD = 0.5  # labels from here on are live
 
 
@@ -143,9 +145,9 @@ def _parse(path: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
             raise fail(column, wanted)
         return value
 
-    if row["status"] not in (OK, FAILED):
-        raise fail("status", f"{OK} or {FAILED}")
-    failed = row["status"] == FAILED
+    if row["status"] not in STATUSES:
+        raise fail("status", f"one of {', '.join(STATUSES)}")
+    failed = row["status"] != OK
     return {
         **row,
         "p_live": None if failed else numeric("p_live", 0, 1, "a number from 0 to 1"),

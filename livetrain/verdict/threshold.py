@@ -94,6 +94,10 @@ def scoring_of(config: Config) -> dict[str, Any]:
         "eval.use_ema": settings.use_ema,
         "train.precision": config.train.precision,
     }
+    if data.crop == "face":
+        found |= {"data.crop": data.crop, "data.face_missing": data.face_missing}
+        scales = {"data.face_multi_scale": list(data.face_multi_scale)}
+        found |= scales if data.face_multi_scale else {"data.face_scale": data.face_scale}
     if settings.aggregate == "topk":
         found["eval.top_frames"] = settings.top_frames
     if settings.aggregate == "trimmed":

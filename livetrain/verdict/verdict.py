@@ -33,7 +33,8 @@ DEFINITIONS = {
     "apcer_plus_bpcer": "largest APCER + BPCER; not the RIAPAR of ISO/IEC 30107-3:2023, which takes the decisions of a "
     "comparator",
     "ece": "expected calibration error of p_live, 15 bins: raw, and after temperature scaling fitted on dev",
-    "failure_to_acquire": "videos that gave no score (undecodable); outside of the other rates, reported beside them: "
+    "failure_to_acquire": "videos that gave no score (undecodable, or without a face); outside of the other rates, "
+    "reported beside them: "
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
     "with_failures": "largest APCER and BPCER of all videos, when a video without a score counts as a rejection",
     "chain": "SHA-256 of weights, lists of videos and scores; way of scoring; commit of the code when it was submitted "
@@ -152,6 +153,9 @@ def format_text(verdict: dict[str, Any]) -> str:
     rate("  BPCER", "bpcer")
     rate("  HTER", "hter")
     add("failures to acquire", dev["failure_to_acquire"]["num"], test["failure_to_acquire"]["num"])
+    no_face = [split["failure_to_acquire"].get("num_no_face", 0) for split in (dev, test)]
+    if any(no_face):
+        add("  of them without a face", *no_face)
     lines += _about_intervals(verdict)
     looks = verdict.get("chain", {}).get("test_evaluations", 1)
     if looks > 1:

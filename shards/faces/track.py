@@ -8,30 +8,18 @@ and seen throughout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.faces.detector import Detections, FaceModel
+from shards.format.face_table import Track
 
 DETECT_SIDE = 480  # pixels of the shorter side that the detector is shown; a face has to be a sixth of it
+VERSION = 2  # of what follows: other boxes have another number
 CHANCE_SCORE = 0.5  # a face that one frame alone shows, with a lower score, is none
 
 Seen = tuple[int, NDArray[np.float32], float]  # position of the frame, box, score
-
-
-@dataclass(frozen=True)
-class Track:
-    """A face at k frames.
-
-    frames: int32 [k], ascending. boxes: float32 [k, 4], top, left, bottom, right in [0, 1] of the upright frame,
-    smoothed. scores: float32 [k], of the detection; 0 where there was none and the box is filled in.
-    """
-
-    frames: NDArray[np.int32]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
 
 
 def find_face(
@@ -81,7 +69,7 @@ def link(detections: Sequence[Detections]) -> list[Seen]:
 def smooth(seen: Sequence[Seen], frames: NDArray[np.integer]) -> Track:
     """The track at all of `frames` (int [k]), filled and smoothed.
 
-    Gaps are interpolated, the ends held, then a running median of 3 (against a wrong box) and weights 1/4, 1/2, 1/4
+    Gaps are interpolated, then a running median of 3 (against a wrong box) and weights 1/4, 1/2, 1/4
     (against steps of the detector's scale), of centre and logarithm of the size.
     """
     from scipy.ndimage import convolve1d, median_filter
@@ -90,8 +78,11 @@ def smooth(seen: Sequence[Seen], frames: NDArray[np.integer]) -> Track:
     boxes = np.stack([box for _, box, _ in seen]).astype(np.float64)
     values = np.concatenate([boxes[:, :2] + boxes[:, 2:], np.log(boxes[:, 2:] - boxes[:, :2])], axis=1)
     filled = np.stack([np.interp(frames, times, column) for column in values.T], axis=1)
+    # Extrapolated beyond the ends: with the ends held, a moving face would lag there by a quarter of a step.
+    more = min(2, len(filled) - 1)
+    filled = np.pad(filled, ((more, more), (0, 0)), mode="reflect", reflect_type="odd") if more else filled
     filled = median_filter(filled, size=(3, 1), mode="nearest")
-    filled = convolve1d(filled, np.array([0.25, 0.5, 0.25]), axis=0, mode="nearest")
+    filled = convolve1d(filled, np.array([0.25, 0.5, 0.25]), axis=0, mode="nearest")[more : len(filled) - more]
     centre, size = filled[:, :2] / 2, np.exp(filled[:, 2:])
     scores = np.zeros(len(frames), np.float32)
     for position, _, score in seen:

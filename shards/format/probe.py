@@ -347,3 +347,9 @@ def _reason(error: Exception) -> str:
     """A library's error in one line, without the file name that PyAV appends."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split())
+
+
+def evenly_spaced(num_frames: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of a video of `num_frames` frames; all frames when there are fewer."""
+    count = min(count, num_frames)
+    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from shards.format.colour import RGB, ToRgb
-from shards.format.probe import Probe, best_stream, decode, open_video
+from shards.format.probe import Probe, best_stream, decode, evenly_spaced, open_video
 from shards.stores import QUALITY, Stored, StoreOptions
-from shards.stores.pictures import aspect_at, evenly_spaced, scaled_size, upright_size
+from shards.stores.pictures import aspect_at, scaled_size, upright_size
 
 MAX_FRAMES = 999  # "<key>.000.jpg" to "<key>.998.jpg": the order of names is the order of frames
 

@@ -7,12 +7,6 @@ from shards.format.probe import Probe
 BLOCK = 16  # of pixels, in transcoded video: H.264's macroblock
 
 
-def evenly_spaced(num_frames: int, count: int) -> list[int]:
-    """The middles of `count` equal parts of a video of `num_frames` frames; all frames when there are fewer."""
-    count = min(count, num_frames)
-    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
-
-
 def scaled_size(width: int, height: int, short_side: int, long_side: int = 0, multiple: int = 1) -> tuple[int, int]:
     """Width and height within limits of the short and the long side, in pixels.
 

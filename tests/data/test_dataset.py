@@ -14,6 +14,7 @@ from PIL import Image
 
 from livetrain.core.errors import UserError
 from livetrain.data import Dataset, FetchError
+from livetrain.data.clip_pictures import pictures_of
 
 
 def test_splits_joined_by_plus(demo_shards: Path) -> None:
@@ -61,7 +62,7 @@ def test_thumbnails_are_upright(demo_shards: Path) -> None:
     turned = np.flatnonzero(rotation % 180 == 90)
     assert len(turned)
     for row in (0, int(turned[0])):
-        picture = Image.open(io.BytesIO(dataset.pictures(row, (), shown_height=80)[0]))
+        picture = Image.open(io.BytesIO(pictures_of(dataset, row, (), shown_height=80)[0]))
         width, height = (int(dataset.column(name)[row]) for name in ("width", "height"))
         width, height = (height, width) if rotation[row] % 180 == 90 else (width, height)
         assert picture.height == 80 and abs(picture.width - 80 * width / height) <= 1

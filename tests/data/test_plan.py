@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from livetrain.config import Config, load_config
 from livetrain.core.errors import UserError
+from livetrain.data import clip_facts, plan, region
 from livetrain.data import mixup as blending
-from livetrain.data import plan
 from livetrain.data.mixup import Blend
 from livetrain.data.plan import ClipPlan, Samples
 
@@ -243,7 +243,7 @@ def test_intervals_follow_the_frames_own_times() -> None:
 
     samples = make_samples(6)
     slowed = dataclasses.replace(
-        samples, frame_seconds=lambda row: times[:10] ** 2 if row == 4 else plan.evenly_spaced(row)
+        samples, frame_seconds=lambda row: times[:10] ** 2 if row == 4 else clip_facts.evenly_spaced(row)
     )
     config = make_config()
     config.data.sampling, config.data.frame_interval_seconds = "interval", 0.1
@@ -272,7 +272,7 @@ def test_coded_box_is_the_upright_box_turned_back(rotation: int) -> None:
     box = np.array([[0.1, 0.25, 0.6, 0.75]])  # of the upright picture
     top, bottom = (int(round(v * height)) for v in (0.1, 0.6))
     left, right = (int(round(v * width)) for v in (0.25, 0.75))
-    t, l, b, r = plan.coded_box(box, np.array([rotation]))[0]  # noqa: E741
+    t, l, b, r = region.coded_box(box, np.array([rotation]))[0]  # noqa: E741
     cut = coded[round(t * 40) : round(b * 40), round(l * 60) : round(r * 60)]
     assert (np.rot90(cut, -rotation // 90) == upright[top:bottom, left:right]).all()
 

@@ -25,6 +25,7 @@ from livetrain.config import Config, load_config
 from livetrain.core import entrypoint, files
 from livetrain.core.errors import UserError
 from livetrain.data import Dataset, FetchError, remote, shard_reader
+from livetrain.data.clip_pictures import pictures_of
 from livetrain.data.loader_stages import Stages
 from shards import cli
 from tests import servers
@@ -103,7 +104,7 @@ def test_every_shard_is_downloaded_once_and_checked(config: Config, server: File
     local, dataset = Dataset.open(demo_shards), open_remote(config)
     assert_same_bytes(dataset, local)
     assert dataset.columns.equals(local.columns) and dataset.rejected() == local.rejected()
-    assert dataset.pictures(0, (0, 3)) == local.pictures(0, (0, 3))
+    assert pictures_of(dataset, 0, (0, 3)) == pictures_of(local, 0, (0, 3))
     per_block = Counter(server.shards_asked_for())
     assert per_block == once_each(demo_shards)
     again = open_remote(config)

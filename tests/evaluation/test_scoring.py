@@ -50,15 +50,37 @@ def test_the_order_of_frames_does_not_matter_and_one_frame_is_itself(how: str) -
     assert torch.equal(scoring.aggregate(frames[:, :1], one), frames[:, 0])
 
 
+def config_of(tta: str, size: int, *scales: float) -> Config:
+    config = Config()
+    config.data.image_size, config.eval.tta = size, tta
+    if scales:
+        config.data.crop, config.data.face_multi_scale = "face", list(scales)
+    return config
+
+
+def test_several_scales_are_middles_of_one_picture() -> None:
+    """Of a picture of scale 2, in twice the pixels, scale 1 is the middle half as it is, and scale 2 all of it."""
+    config = config_of("none", 8, 1.0, 2.0)
+    made = scoring.rendered(config)
+    assert (made.data.image_size, made.data.face_scale, scoring.num_views(config)) == (16, 2.0, 2)
+    clips = torch.rand(2, 3, 3, 16, 16)
+    near, far = scoring.views(clips, config)
+    assert torch.equal(near, clips[..., 4:12, 4:12]) and far.shape == near.shape
+    assert torch.allclose(far.mean(dim=(-1, -2)), clips.mean(dim=(-1, -2)), atol=0.02)
+    both = scoring.views(clips, config_of("flip", 8, 1.0, 2.0))
+    assert len(both) == scoring.num_views(config_of("flip", 8, 1.0, 2.0)) == 4
+    assert torch.equal(both[2], near.flip(-1)) and torch.equal(both[3], far.flip(-1))
+
+
 def test_views() -> None:
     clips = torch.arange(2 * 1 * 3 * 8 * 8).reshape(2, 1, 3, 8, 8).float()
-    assert [torch.equal(view, clips) for view in scoring.views(clips, "none", 8)] == [True]
-    plain, mirrored = scoring.views(clips, "flip", 8)
+    assert [torch.equal(view, clips) for view in scoring.views(clips, config_of("none", 8))] == [True]
+    plain, mirrored = scoring.views(clips, config_of("flip", 8))
     assert torch.equal(plain, clips) and torch.equal(mirrored[..., 0], clips[..., 7])
-    five = scoring.views(clips, "five_crop", 6)
+    five = scoring.views(clips, config_of("five_crop", 6))
     assert [view[0, 0, 0, 0, 0].item() for view in five] == [0, 2, 16, 18, 9]
-    ten = scoring.views(clips, "ten_crop", 6)
-    assert len(ten) == scoring.num_views("ten_crop") and torch.equal(ten[5], five[0].flip(-1))
+    ten = scoring.views(clips, config_of("ten_crop", 6))
+    assert len(ten) == scoring.num_views(config_of("ten_crop", 6)) and torch.equal(ten[5], five[0].flip(-1))
     assert {tuple(view.shape) for view in ten} == {(2, 1, 3, 6, 6)}
 
 

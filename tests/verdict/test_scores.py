@@ -57,7 +57,7 @@ def test_rows_and_flags() -> None:
         ("0.9", "", r"row 2: p_live='' must be"),
         ("0.9", "nan", r"row 2: p_live='nan' must be"),
         ("clip1", "clip0", r"row 3: key clip0 is in row 2 already"),
-        (",ok", ",fine", r"row 2: status='fine' must be ok or failed_to_acquire"),
+        (",ok", ",fine", r"row 2: status='fine' must be one of ok, failed_to_acquire, no_face"),
     ],
 )
 def test_bad_files(tmp_path: Path, old: str, new: str, says: str) -> None:

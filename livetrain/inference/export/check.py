@@ -23,6 +23,7 @@ from livetrain.data.plan import evaluation_batch_size
 from livetrain.evaluation.scoring import autocast
 from livetrain.inference.export.write import INPUT, OUTPUT, Scorer, onnx_session
 from livetrain.inference.package import Trained
+from livetrain.inference.predictor import Member, face_options
 from livetrain.model import p_live
 from shards.labels import find_videos
 
@@ -155,7 +156,8 @@ def _loader(trained: Trained, where: Path) -> tuple[int, Loader]:
         dataset = Dataset.open(where)
         loader = eval_loader(dataset, config, ALL, world=World(cpu), mean=mean, std=std)
         return len(dataset), loader
-    files = VideoFiles([where / name for name in find_videos(where)], Workers(config.data.threads or num_cores()))
+    paths = [where / name for name in find_videos(where)]
+    files = VideoFiles(paths, Workers(config.data.threads or num_cores()), face_options([Member(trained, 1.0)]))
     rows = np.arange(len(files))
     size = evaluation_batch_size(config)
     loader = files_loader(files, config, rows, batch_size=size, world=World(cpu), mean=mean, std=std)

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write
-from shards.faces.track import Track
 
 FILE_NAME = "faces.arrow"
 FORMAT = 1
 _KEY = b"livetrain_faces"
+
+
+@dataclass(frozen=True)
+class Track:
+    """A face at k frames.
+
+    frames: int32 [k], ascending. boxes: float32 [k, 4], top, left, bottom, right in [0, 1] of the upright frame,
+    smoothed. scores: float32 [k], of the detection; 0 where there was none and the box is filled in.
+    """
+
+    frames: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
 
 
 def _list(kind: pa.DataType) -> pa.DataType:
@@ -27,7 +42,7 @@ def _list(kind: pa.DataType) -> pa.DataType:
 
 
 SCHEMA = pa.schema(
-    [  # as face_track.Track; lists of no entry: no face
+    [  # as Track; lists of no entry: no face
         pa.field("frames", _list(pa.int32()), nullable=False),
         pa.field("boxes", _list(pa.float32()), nullable=False),  # four numbers a frame, one box after the other
         pa.field("scores", _list(pa.float32()), nullable=False),

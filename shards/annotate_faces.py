@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,44 +25,27 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import progress
-from shards.faces import boxes
-from shards.faces.detector import open_face_model
-from shards.faces.track import Track, find_face
-from shards.format import index_table, manifest, rejected
-from shards.format.colour import Colours, ToRgb
-from shards.format.probe import RejectedVideo, decode, open_video
-from shards.stores.pictures import evenly_spaced
+from shards.faces.search import NO_FACE, FaceOptions, Shown, find_in_pictures, find_in_video
+from shards.format import face_table, index_table, manifest, rejected
+from shards.format.colour import Colours
+from shards.format.face_table import Track
+from shards.format.probe import RejectedVideo, evenly_spaced
 from shards.verify import payload_offsets
 
 STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
 MISSING = "faces_missing.csv"
-NO_FACE = "no face found"
-
-
-@dataclass(frozen=True)
-class Options:
-    """`num_frames`: looked at in each clip, evenly spaced. `upsample`: see FaceModel.detect."""
-
-    num_frames: int = 8
-    upsample: int = 0
 
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One clip to find the face in.
-
-    Its tar, (offset, size) of its media there, its store, the (height, width) of its picture, the frames to look at,
-    its rotation, and its colours.
-    """
+    """One clip to find the face in: its tar, (offset, size) of its media there, its store, its frames."""
 
     tar: Path
     media: tuple[tuple[int, int], ...]
     store: str
-    size: tuple[int, int]
-    frames: tuple[int, ...]
-    rotation: int
-    colours: Colours
-    upsample: int
+    num_frames: int
+    shown: Shown
+    options: FaceOptions
 
 
 @dataclass(frozen=True)
@@ -73,7 +56,7 @@ class Found:
     reason: str = ""
 
 
-def find_faces(folder: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False) -> str:
+def find_faces(folder: Path, options: FaceOptions, *, num_workers: int = 1, overwrite: bool = False) -> str:
     """Write faces.arrow, faces_missing.csv and the new dataset.json of a shard folder; returns the table of counts.
 
     Continues a stopped run. Raises UserError when the folder is not a finished build, has faces of other options
@@ -86,17 +69,15 @@ def find_faces(folder: Path, options: Options, *, num_workers: int = 1, overwrit
     index = index_table.read(folder / index_table.FILE_NAME)
     about = {
         "build": content["request"],
-        "detector": open_face_model().name,
-        "num_frames": options.num_frames,
-        "upsample": options.upsample,
+        **options.about(),
     }
     reasons = None if overwrite else _finished(folder, content, about)
     if reasons is None:
         found = _look(folder, index, content, options, about, num_workers)
         reasons = [item.reason for item in found]
-        boxes.write(folder / boxes.FILE_NAME, [item.track for item in found], reasons, about)
+        face_table.write(folder / face_table.FILE_NAME, [item.track for item in found], reasons, about)
         content = manifest.read(folder)  # others may have added to it meanwhile
-        content["files"][boxes.FILE_NAME] = file_sha256(folder / boxes.FILE_NAME)
+        content["files"][face_table.FILE_NAME] = file_sha256(folder / face_table.FILE_NAME)
         manifest.write(folder, content)
         shutil.rmtree(folder / STATE_FOLDER)
     _write_missing(folder / MISSING, index, reasons)
@@ -106,11 +87,29 @@ def find_faces(folder: Path, options: Options, *, num_workers: int = 1, overwrit
 def find_in_clip(task: ClipTask) -> Found:
     """Decode a few frames of one clip and look for its face: the task of a worker process."""
     try:
-        pictures = list(_pictures(task))
+        track = _find_in_jpegs(task) if task.store == "frames" else _find_in_file(task)
     except (RejectedVideo, OSError, SyntaxError) as error:
         return Found(None, f"cannot be decoded: {error}")
-    track = find_face(open_face_model(), pictures, np.array(task.frames), task.upsample)
     return Found(track, "" if track else NO_FACE)
+
+
+def _find_in_file(task: ClipTask) -> Track | None:
+    with task.tar.open("rb") as file:
+        file.seek(task.media[0][0])
+        data = file.read(task.media[0][1])
+    return find_in_video(data, task.num_frames, task.shown, task.options)
+
+
+def _find_in_jpegs(task: ClipTask) -> Track | None:
+    from PIL import Image
+
+    pictures, frames = [], evenly_spaced(task.num_frames, task.options.num_frames)
+    with task.tar.open("rb") as file:
+        for index in frames:
+            file.seek(task.media[index][0])
+            with Image.open(io.BytesIO(file.read(task.media[index][1])), formats=["JPEG"]) as image:
+                pictures.append(np.asarray(image.convert("RGB")))
+    return find_in_pictures(pictures, frames, task.options)
 
 
 def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
@@ -126,10 +125,10 @@ def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
 
 def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> list[str] | None:
     """The reasons for missing faces when the folder has faces already; UserError if they were found in another way."""
-    if boxes.FILE_NAME not in content["files"]:
+    if face_table.FILE_NAME not in content["files"]:
         return None
     try:
-        table, known = boxes.read(folder / boxes.FILE_NAME)
+        table, known = face_table.read(folder / face_table.FILE_NAME)
     except (FileNotFoundError, UserError):
         return None  # damaged: made again
     if known["build"] != about["build"]:
@@ -142,7 +141,12 @@ def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> l
 
 
 def _look(
-    folder: Path, index: pa.Table, content: dict[str, Any], options: Options, about: dict[str, Any], num_workers: int
+    folder: Path,
+    index: pa.Table,
+    content: dict[str, Any],
+    options: FaceOptions,
+    about: dict[str, Any],
+    num_workers: int,
 ) -> list[Found]:
     """The face of each clip; those that a stopped run has found are not looked for again."""
     state = folder / STATE_FOLDER
@@ -164,7 +168,7 @@ def _look(
             with log.open("a", encoding="utf-8") as file, progress("faces", len(missing), "clips") as advance:
                 todo = [tasks[row] for row in missing]
                 for position, result in worker_pool.unordered(
-                    find_in_clip, todo, num_workers, ("shards.faces.annotate",)
+                    find_in_clip, todo, num_workers, ("shards.annotate_faces",)
                 ):
                     if isinstance(result, worker_pool.WorkerDied):
                         result = Found(None, "the detector crashed on it")
@@ -178,7 +182,7 @@ def _look(
     return [known[key] for key in keys]
 
 
-def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Options) -> list[ClipTask]:
+def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: FaceOptions) -> list[ClipTask]:
     names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation",
              "matrix", "is_full_range", "transfer")  # fmt: skip
     return [
@@ -186,38 +190,16 @@ def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: Opti
             folder / content["shards"][row["shard"]]["name"],
             tuple(payload_offsets(row)),
             row["store"],
-            (row["height"], row["width"]),
-            tuple(evenly_spaced(row["num_frames"], options.num_frames)),
-            row["rotation"],
-            Colours(row["matrix"], bool(row["is_full_range"]), row["transfer"]),
-            options.upsample,
+            row["num_frames"],
+            Shown(
+                (row["height"], row["width"]),
+                row["rotation"],
+                Colours(row["matrix"], bool(row["is_full_range"]), row["transfer"]),
+            ),
+            options,
         )
         for row in index.select(list(names)).to_pylist()
     ]
-
-
-def _pictures(task: ClipTask) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a clip, upright RGB uint8 [height, width, 3]."""
-    with task.tar.open("rb") as file:
-        if task.store == "frames":
-            from PIL import Image
-
-            for index in task.frames:
-                file.seek(task.media[index][0])
-                with Image.open(io.BytesIO(file.read(task.media[index][1])), formats=["JPEG"]) as image:
-                    yield np.asarray(image.convert("RGB"))
-            return
-        file.seek(task.media[0][0])
-        data = file.read(task.media[0][1])
-    with open_video(data) as container:
-        wanted, to_rgb = set(task.frames), ToRgb(task.colours)
-        for number, frame in enumerate(decode(container, container.streams.best("video"))):
-            if number in wanted:
-                picture = to_rgb(frame, (frame.height, frame.width))[: task.size[0], : task.size[1]]
-                yield np.ascontiguousarray(np.rot90(picture, -task.rotation // 90))  # counter-clockwise
-            if number == task.frames[-1]:
-                return
-    raise RejectedVideo(f"it has fewer frames than the index says ({task.frames[-1] + 1} were wanted)")
 
 
 def _log_line(key: str, found: Found) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shards import annotate_faces as annotate
 from shards import cli
-from shards.faces import annotate, boxes
-from shards.format import index_table, manifest
+from shards.format import face_table, index_table, manifest
 from tests.shards.faces import clips
 
 pytest.importorskip("dlib")
@@ -44,7 +44,7 @@ def shards(pristine: Path, tmp_path: Path) -> Path:
 
 def tracks(folder: Path) -> dict[str, dict[str, Any]]:
     """The rows of faces.arrow by video."""
-    table, _ = boxes.read(folder / boxes.FILE_NAME)
+    table, _ = face_table.read(folder / face_table.FILE_NAME)
     videos = index_table.read(folder / index_table.FILE_NAME)["video"].to_pylist()
     return dict(zip(videos, table.to_pylist(), strict=True))
 
@@ -75,7 +75,7 @@ def test_clips_without_a_face_are_listed_and_counted(shards: Path, capsys: pytes
 def test_verify_knows_the_file(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (shards / annotate.STATE_FOLDER).exists()
     assert cli.main(["verify", str(shards)]) == 0
-    path = shards / boxes.FILE_NAME
+    path = shards / face_table.FILE_NAME
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -99,14 +99,14 @@ def test_workers_and_a_stop_change_no_byte(
     find = annotate.find_in_clip
     monkeypatch.setattr(annotate, "find_in_clip", interrupted)
     assert cli.main(["faces", str(stopped), "--num-frames", "6", "--workers", "1"]) == cli.EXIT_INTERRUPTED
-    assert boxes.FILE_NAME not in manifest.read(stopped)["files"]
+    assert face_table.FILE_NAME not in manifest.read(stopped)["files"]
     with (stopped / annotate.STATE_FOLDER / "clips.jsonl").open("a") as file:
         file.write('["half a li')  # what a kill leaves
     again: list[annotate.ClipTask] = []
     monkeypatch.setattr(annotate, "find_in_clip", lambda task: again.append(task) or find(task))
     assert cli.main(["faces", str(stopped), "--num-frames", "6", "--workers", "1"]) == 0
     assert not set(looked) & set(again) and len(looked) + len(again) == 8
-    names = (boxes.FILE_NAME, manifest.FILE_NAME, annotate.MISSING)
+    names = (face_table.FILE_NAME, manifest.FILE_NAME, annotate.MISSING)
     assert all((pristine / n).read_bytes() == (many / n).read_bytes() == (stopped / n).read_bytes() for n in names)
 
 
@@ -120,7 +120,7 @@ def test_other_options_are_refused_unless_told(shards: Path, capsys: pytest.Capt
 
 def test_a_build_anew_takes_the_faces_away(corpus: Path, shards: Path) -> None:
     clips.build(corpus, shards, "--overwrite", "--seed", "3")
-    assert not (shards / boxes.FILE_NAME).exists() and not (shards / annotate.MISSING).exists()
+    assert not (shards / face_table.FILE_NAME).exists() and not (shards / annotate.MISSING).exists()
     assert cli.main(["verify", str(shards)]) == 0
 
 
