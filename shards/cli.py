@@ -140,6 +140,9 @@ def parser() -> Parser:
         metavar="N",
         help="enlarge frames N times twofold: small faces, slower",
     )
+    faces.add_argument(
+        "--detector", choices=("blazeface", "dlib"), default="blazeface", help="what finds faces (default blazeface)"
+    )
     faces.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
     faces.add_argument("--overwrite", action="store_true", help="replace faces found with other options")
 
@@ -340,13 +343,13 @@ def _split(arguments: argparse.Namespace) -> int:
 
 def _faces(arguments: argparse.Namespace) -> int:
     from shards.annotate_faces import MISSING, find_faces
-    from shards.faces.search import FaceOptions
+    from shards.faces.find import FaceOptions
 
     if arguments.num_frames < 1:
         raise UserError(f"--num-frames {arguments.num_frames}: give 1 or more")
     if not 0 <= arguments.upsample <= 3:
         raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
-    options = FaceOptions(arguments.num_frames, arguments.upsample)
+    options = FaceOptions(arguments.num_frames, arguments.upsample, arguments.detector)
     workers = _workers(arguments.workers)
     print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
     if (arguments.folder / MISSING).exists():

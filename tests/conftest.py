@@ -86,6 +86,27 @@ def demo_shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def face_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with videos/ and label.csv: clips in which a photographed face moves (tests.shards.faces.clips)."""
+    pytest.importorskip("dlib")
+    from tests.shards.faces import clips
+
+    return made_once(tmp_path_factory, "faces", clips.corpus)
+
+
+@pytest.fixture(scope="session")
+def face_shards(face_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `face_videos`, with the faces of 6 frames a clip."""
+    from tests.shards.faces import clips
+
+    def build(out: Path) -> None:
+        clips.build(face_videos, out)
+        assert cli.main(["faces", str(out), "--num-frames", "6"]) == 0
+
+    return made_once(tmp_path_factory, "face-shards", build)
+
+
+@pytest.fixture(scope="session")
 def plain(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of six plain updates. Copy it before changing it."""
     from tests.runs import small_config, train_here  # imports torch

@@ -88,11 +88,11 @@ def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_pat
     ("option", "tolerance"),
     [
         # The same sums in another order at most; half precision rounds to 8 or 11 bits.
-        ("ddp.bucket_view=false", 1e-3),
+        pytest.param("ddp.bucket_view=false", 1e-3, marks=pytest.mark.slow),
         ("ddp.bucket_mb=0.01", 1e-3),
         ("ddp.static_graph=true train.accumulation=1", 1e-3),
         ("ddp.compression=bf16", 3e-2),
-        ("ddp.compression=fp16", 3e-2),
+        pytest.param("ddp.compression=fp16", 3e-2, marks=pytest.mark.slow),
     ],
 )
 def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path, option: str, tolerance: float) -> None:

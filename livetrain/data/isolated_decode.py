@@ -19,7 +19,7 @@ from livetrain.core.files import patiently
 from livetrain.core.worker_pool import Limits, Pool, WorkerDied
 from livetrain.data.crop import Cut
 from livetrain.data.decode import DecodeError, decode_video
-from shards.faces.search import FaceOptions, Shown, find_in_video
+from shards.faces.find import FaceOptions, Shown, find_in_video
 from shards.format.colour import Colours
 from shards.format.face_table import Track
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe

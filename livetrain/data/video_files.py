@@ -36,7 +36,7 @@ from livetrain.data.decoders import colours_of
 from livetrain.data.isolated_decode import DecodeTask, Workers
 from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan, Samples
-from shards.faces.search import NO_FACE, FaceOptions
+from shards.faces.find import NO_FACE, FaceOptions
 from shards.format.face_table import Track
 from shards.format.probe import Probe, RejectedVideo
 

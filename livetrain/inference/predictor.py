@@ -35,7 +35,7 @@ from livetrain.inference.package import Trained, load, packaged_config, read_con
 from livetrain.verdict.scores import FAILED, OK
 from livetrain.verdict.scores import NO_FACE as NO_FACE_STATUS
 from livetrain.verdict.threshold import scoring_of
-from shards.faces.search import NO_FACE, FaceOptions
+from shards.faces.find import NO_FACE, FaceOptions
 
 ENSEMBLE = "ensemble.json"
 
@@ -227,7 +227,7 @@ def face_options(members: Sequence[Member]) -> FaceOptions | None:
         about = known
     if about is None:
         return None
-    options = FaceOptions(about["num_frames"], about["upsample"])
+    options = FaceOptions.of(about)
     if options.about() != about:
         raise UserError(
             f"{members[0].trained.path} was trained on faces found by {about['detector']}; here is "

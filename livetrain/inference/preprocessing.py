@@ -21,6 +21,7 @@ def describe(
         "layout": "float [clips, frames, 3, height, width]",
         "size": [size, size],
         "crop": _crop(config, faces),
+        "face_scales": (config.data.face_multi_scale or [config.data.face_scale]) if config.data.crop == "face" else [],
         "fit": config.data.fit,
         "resize": "bilinear with antialiasing, of the upright frame",
         "num_frames": config.eval.num_frames,

@@ -1,8 +1,12 @@
 """The one door to a face detector: boxes of faces in a picture, and the identity of a face.
 
-dlib's frontal detector (histograms of oriented gradients; it comes within dlib) and, for identities, its 5-point
-landmarks and ResNet from the package `face_recognition_models`: no download, one core. It looks for upright faces that
-look at the camera, from about 80 pixels (40 with `upsample=1`). Another detector is another class with these methods.
+    blazeface   a network (shards.faces.blazeface): faces small, dark, turned and half covered
+    dlib        dlib's frontal detector (histograms of oriented gradients): upright faces that look at the camera, from
+                about 80 pixels (40 with `upsample=1`)
+
+Both run on one core, without a download. benchmarks/faces.md compares them. Identities are dlib's (5-point landmarks
+and ResNet from the package `face_recognition_models`). Another detector is another class with the methods of
+FaceDetector, and a line in `DETECTORS`.
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ class Detections:
     scores: NDArray[np.float32]
 
 
-class FaceModel(Protocol):
-    """A detector, with an embedding of identities. One thread at a time."""
+class FaceDetector(Protocol):
+    """Finds faces. One thread at a time."""
 
     @property
     def name(self) -> str:
@@ -44,24 +48,28 @@ class FaceModel(Protocol):
     def detect(self, picture: NDArray[np.uint8], upsample: int = 0) -> Detections:
         """Faces of an upright RGB picture, uint8 [height, width, 3].
 
-        `upsample`: how often it is enlarged twofold before, to find small faces; each time costs four times as much.
-        """
-
-    def embed(self, picture: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The identity of the face in `box` ([4], as `detect` gives it): float32 [128], Euclidean distances.
-
-        Above about 0.6 are different people (dlib's own threshold).
+        `upsample`: how often it is enlarged twofold before, to find small faces; each time costs several times as much.
         """
 
 
-@functools.lru_cache(maxsize=1)
-def open_face_model() -> FaceModel:
-    """The face model of this process. Raises UserError, naming the extra, when its packages are missing."""
-    return DlibFaceModel()
+DETECTORS = ("blazeface", "dlib")
+
+
+@functools.lru_cache(maxsize=len(DETECTORS))
+def open_detector(name: str) -> FaceDetector:
+    """The detector of this process, by its name in DETECTORS.
+
+    Raises UserError, naming the packages, when they are missing.
+    """
+    if name == "dlib":
+        return DlibFaceModel()
+    from shards.faces.blazeface import BlazeFace
+
+    return BlazeFace()
 
 
 class DlibFaceModel:
-    """FaceModel by dlib."""
+    """FaceDetector by dlib, and identities of faces."""
 
     def __init__(self) -> None:
         try:
@@ -85,6 +93,10 @@ class DlibFaceModel:
         )
 
     def embed(self, picture: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The identity of the face in `box` ([4], as `detect` gives it): float32 [128], Euclidean distances.
+
+        Above about 0.6 are different people (dlib's own threshold).
+        """
         landmarks, network = self._recognition
         top, left, bottom, right = (round(float(side)) for side in box)
         picture = np.ascontiguousarray(picture)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.faces.detector import Detections, FaceModel
+from shards.faces.detector import Detections, FaceDetector
 from shards.format.face_table import Track
 
 DETECT_SIDE = 480  # pixels of the shorter side that the detector is shown; a face has to be a sixth of it
@@ -23,7 +23,7 @@ Seen = tuple[int, NDArray[np.float32], float]  # position of the frame, box, sco
 
 
 def find_face(
-    model: FaceModel, pictures: Sequence[NDArray[np.uint8]], frames: NDArray[np.integer], upsample: int = 0
+    model: FaceDetector, pictures: Sequence[NDArray[np.uint8]], frames: NDArray[np.integer], upsample: int = 0
 ) -> Track | None:
     """The main face of a clip, None when there is none.
 

@@ -18,7 +18,7 @@ def test_every_sample_of_a_made_folder_is_real(demo_shards: Path, tmp_path: Path
     assert [dataset.shard_name(row) for row in (0, 99, 100, 999)] == [f"shard-{n:06d}.tar" for n in (0, 0, 1, 9)]
     assert all(dataset.video_bytes(row) for row in range(0, 1000, 37)), "checksums hold"
     split = dataset.columns["split"][0].as_py()
-    samples = Samples.of(dataset, split)
+    samples = Samples.of(dataset, split, Config())
     assert samples.rows.dtype == np.int32
     plan = plan_train(samples, Config(), 10**6, 0, 0, 1)
     assert np.isin(plan.rows, samples.rows).all()

@@ -39,18 +39,6 @@ def jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.corpus(tmp_path_factory.mktemp("faces"))
-
-
-@pytest.fixture(scope="module")
-def shards(corpus: Path) -> Path:
-    folder = clips.build(corpus, corpus.parent / "shards")
-    assert cli.main(["faces", str(folder), "--num-frames", "6"]) == 0
-    return folder
-
-
 def make_config(shards: Path, *overrides: str) -> Config:
     fixed = (f"data.shards={shards}", "data.crop=face", f"data.image_size={SIZE}", "augment.enabled=false")
     few = ("data.num_frames=4", "eval.num_frames=4", "eval.batch_size=8")
@@ -83,8 +71,8 @@ def along(track: Track, frames: list[int], scale: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("video", ["train-live.mp4", clips.TURNED])
-def test_a_moving_face_stays_in_the_middle_of_every_frame(shards: Path, video: str) -> None:
-    config = make_config(shards)
+def test_a_moving_face_stays_in_the_middle_of_every_frame(face_shards: Path, video: str) -> None:
+    config = make_config(face_shards)
     dataset = Dataset.of(config.data)
     item = plan.plan_evaluation(plan.Samples.of(dataset, "all", config), config, 0, 0, 1)
     place = next(i for i, row in enumerate(item.rows.tolist()) if dataset.text("video", row) == video)
@@ -97,18 +85,20 @@ def test_a_moving_face_stays_in_the_middle_of_every_frame(shards: Path, video: s
     crops = seen(config)[dataset.text("key", int(item.rows[place]))]
     assert np.abs(crops - small).mean() < 6  # H.264, and a pixel that is rounded the other way
     moved = np.abs(crops[1:] - crops[:-1]).mean()
-    whole = seen(make_config(shards, "data.crop=whole"))[dataset.text("key", int(item.rows[place]))]
+    whole = seen(make_config(face_shards, "data.crop=whole"))[dataset.text("key", int(item.rows[place]))]
     assert moved < 0.4 * np.abs(whole[1:] - whole[:-1]).mean()
 
 
-def test_stores_and_decoders_cut_the_same(corpus: Path, shards: Path, tmp_path: Path) -> None:
-    """Video and JPEGs of it; the same boxes, since faces.arrow is of the frames that are stored."""
-    frames = clips.build(corpus, tmp_path / "frames", "--store", "frames", "--num-frames", "12", "--quality", "100")
+def test_stores_and_decoders_cut_the_same(face_videos: Path, face_shards: Path, tmp_path: Path) -> None:
+    """Video and JPEGs of it; nearly the same boxes, since those of JPEGs are found in them."""
+    frames = clips.build(
+        face_videos, tmp_path / "frames", "--store", "frames", "--num-frames", "12", "--quality", "100"
+    )
     assert cli.main(["faces", str(frames), "--num-frames", "6"]) == 0
-    by_cpu, by_image = seen(make_config(shards)), seen(make_config(frames))
+    by_cpu, by_image = seen(make_config(face_shards)), seen(make_config(frames))
     assert by_cpu.keys() == by_image.keys()
     for key, crops in by_cpu.items():
-        assert np.abs(crops - by_image[key]).mean() < 4, key
+        assert np.abs(crops - by_image[key]).mean() < 8, key
 
 
 def test_dalis_own_decoder_cuts_what_the_cpu_cuts(tmp_path: Path) -> None:
@@ -141,25 +131,25 @@ def test_dalis_own_decoder_cuts_what_the_cpu_cuts(tmp_path: Path) -> None:
     assert np.abs(by_image - by_cpu).mean() < 3
 
 
-def test_a_clip_without_a_face_is_seen_whole_left_out_or_refused(shards: Path) -> None:
-    dataset = Dataset.of(make_config(shards).data)
+def test_a_clip_without_a_face_is_seen_whole_left_out_or_refused(face_shards: Path) -> None:
+    dataset = Dataset.of(make_config(face_shards).data)
     empty = key_of(dataset, clips.NO_FACE)
-    whole = seen(make_config(shards, "data.crop=whole"))
-    assert np.abs(seen(make_config(shards))[empty] - whole[empty]).max() <= 2
-    left = seen(make_config(shards, "data.face_missing=skip"))
+    whole = seen(make_config(face_shards, "data.crop=whole"))
+    assert np.abs(seen(make_config(face_shards))[empty] - whole[empty]).max() <= 2
+    left = seen(make_config(face_shards, "data.face_missing=skip"))
     assert left.keys() == whole.keys() - {empty}
     with pytest.raises(UserError, match=r"1 of 8 clips of all have no face .*faces_missing.csv"):
-        seen(make_config(shards, "data.face_missing=fail"))
+        seen(make_config(face_shards, "data.face_missing=fail"))
 
 
-def test_shards_without_faces_say_what_to_run(corpus: Path, tmp_path: Path) -> None:
-    bare = clips.build(corpus, tmp_path / "bare")
+def test_shards_without_faces_say_what_to_run(face_videos: Path, tmp_path: Path) -> None:
+    bare = clips.build(face_videos, tmp_path / "bare")
     with pytest.raises(UserError, match=r"no faces.arrow; find the faces first: livetrain shards faces DIR"):
         seen(make_config(bare))
 
 
-def test_training_draws_scale_and_shift_and_one_of_several_scales(shards: Path) -> None:
-    config = make_config(shards, "augment.enabled=true", "train.global_batch=4")
+def test_training_draws_scale_and_shift_and_one_of_several_scales(face_shards: Path) -> None:
+    config = make_config(face_shards, "augment.enabled=true", "train.global_batch=4")
     config.data.train_split = "all"
     dataset = Dataset.of(config.data)
 
@@ -189,8 +179,8 @@ def test_training_draws_scale_and_shift_and_one_of_several_scales(shards: Path) 
     assert batch.clips.shape == (4, 4, 3, SIZE, SIZE) and bool(batch.valid.all())
 
 
-def test_perturbations_keep_to_the_face(shards: Path) -> None:
-    config = make_config(shards)
+def test_perturbations_keep_to_the_face(face_shards: Path) -> None:
+    config = make_config(face_shards)
     dataset = Dataset.of(config.data)
     samples = plan.Samples.of(dataset, "all", config)
     item = plan.plan_evaluation(samples, config, 0, 0, 1)

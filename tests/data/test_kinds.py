@@ -101,7 +101,7 @@ def clips_of(shards: Path) -> dict[str, tuple[float, np.ndarray, plan.ClipPlan, 
     dataset = Dataset.open(shards)
     found = {}
     loader = eval_loader(dataset, config, "test", world=World(torch.device("cpu")), mean=(0,) * 3, std=(1,) * 3)
-    samples = plan.Samples.of(dataset, "test")
+    samples = plan.Samples.of(dataset, "test", config)
     with loader:
         for number, batch in enumerate(loader):
             assert not batch.failures

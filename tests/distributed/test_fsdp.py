@@ -89,7 +89,9 @@ def test_a_checkpoint_gives_whole_tensors(one: Path, two: Path) -> None:
     assert files == ["shard-00001", "shard-00002"], "each process wrote its own"
 
 
-@pytest.mark.parametrize(("processes", "replicas"), [(2, 1), (2, 0), (1, 0), (4, 2)])
+@pytest.mark.parametrize(
+    ("processes", "replicas"), [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow), (1, 0), (4, 2)]
+)
 def test_a_run_goes_on_with_shards_or_without(
     two: Path, demo_shards: Path, tmp_path: Path, processes: int, replicas: int
 ) -> None:

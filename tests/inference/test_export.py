@@ -63,8 +63,22 @@ def test_exported_files_score_real_clips_as_the_model_does(
             assert run(example).shape == (clips,) and np.abs(run(example) - own(example)).max() < 1e-5
 
 
-@pytest.mark.parametrize("pool", ["mean", "max", "attention", "transformer"])
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+SLOW = pytest.mark.slow  # each pool and each kind is in one of the others
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"),
+    [
+        ("onnx", "mean"),
+        ("torch", "max"),
+        ("torch", "attention"),
+        ("onnx", "transformer"),
+        pytest.param("torch", "mean", marks=SLOW),
+        pytest.param("onnx", "max", marks=SLOW),
+        pytest.param("onnx", "attention", marks=SLOW),
+        pytest.param("torch", "transformer", marks=SLOW),
+    ],
+)
 def test_every_pool_is_exported_for_any_number_of_clips_and_frames(pool: str, kind: str, tmp_path: Path) -> None:
     trained = untrained(pool=pool)
     out = tmp_path / ("m.onnx" if kind == "onnx" else "m.pt2")

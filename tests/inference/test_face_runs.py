@@ -18,7 +18,7 @@ from livetrain.report import page
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import clip_metadata, scores
 from shards import cli
-from shards.faces.detector import DlibFaceModel
+from shards.faces.blazeface import BlazeFace
 from shards.format import face_table
 from tests.runs import forget_accelerator, small_config, train_here
 from tests.shards.faces import clips
@@ -29,26 +29,14 @@ FACE = ("data.crop=face", "data.face_missing=skip", "train.max_steps=2", "eval.n
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.corpus(tmp_path_factory.mktemp("faces"))
-
-
-@pytest.fixture(scope="module")
-def shards(corpus: Path) -> Path:
-    folder = clips.build(corpus, corpus.parent / "shards")
-    assert cli.main(["faces", str(folder), "--num-frames", "5"]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(face_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("run") / "run"
-    train_here(small_config(shards, run_dir, *FACE))
+    train_here(small_config(face_shards, run_dir, *FACE))
     return run_dir
 
 
-def paths(corpus: Path, found: scores.Scores) -> list[Path]:
-    return [corpus / "videos" / name for name in found.video.tolist()]
+def paths(folder: Path, found: scores.Scores) -> list[Path]:
+    return [folder / "videos" / name for name in found.video.tolist()]
 
 
 def test_clips_without_a_face_are_failures_of_their_own_kind(run: Path) -> None:
@@ -70,9 +58,9 @@ def test_face_heights_are_in_the_metadata_and_the_slices(run: Path) -> None:
     assert all(height == pytest.approx(true[2] - true[0], rel=0.1) for height in heights.values())
 
 
-@pytest.mark.parametrize("overrides", [(), ("data.face_multi_scale=[1.0,1.6]",), ("data.face_missing=whole",)])
+@pytest.mark.parametrize("overrides", [(), ("data.face_multi_scale=[1.0,1.6]",)])
 def test_prediction_scores_what_evaluation_scores(
-    run: Path, corpus: Path, overrides: tuple[str, ...], tmp_path: Path
+    run: Path, face_videos: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     folder = run
     if overrides:
@@ -82,36 +70,39 @@ def test_prediction_scores_what_evaluation_scores(
     known = scores.read(folder / "scores" / "test.csv")
     packaged = package.write(package.load(run, overrides), tmp_path / "package")
     for model in (load_model(run, *overrides), load_model(packaged)):
-        found = model.predict(paths(corpus, known))
+        found = model.predict(paths(face_videos, known))
         assert [item.status for item in found] == known.status.tolist()
         scored = known.scored
         mine = np.array([item.p_live for item in found], dtype=float)
         assert np.abs(mine[scored] - known.p_live[scored]).max() <= 1e-6 and np.isnan(mine[~scored]).all()
     description = json.loads((packaged / package.DESCRIPTION).read_text())
-    assert description["faces"]["detector"].startswith("dlib") and description["faces"]["num_frames"] == 5
+    assert description["faces"]["detector"].startswith("blazeface") and description["faces"]["num_frames"] == 6
     assert "square around the face" in description["preprocessing"]["crop"]
 
 
 def test_another_detector_is_refused_everywhere(
-    run: Path, shards: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, face_shards: Path, face_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packaged = package.write(package.load(run), tmp_path / "package")
-    monkeypatch.setattr(DlibFaceModel, "name", "another 2.0")
-    with pytest.raises(UserError, match=r"package was trained on faces found by dlib .* here is another 2\.0"):
+    monkeypatch.setattr(BlazeFace, "name", "another 2.0")
+    with pytest.raises(
+        UserError,
+        match=r"package was trained on faces found by blazeface: BlazeFace .* here is blazeface: another 2\.0",
+    ):
         load_model(packaged)
-    other = Path(shutil.copytree(shards, tmp_path / "other"))
-    assert cli.main(["faces", str(other), "--num-frames", "5", "--overwrite", "--workers", "1"]) == 0
+    other = Path(shutil.copytree(face_shards, tmp_path / "other"))
+    assert cli.main(["faces", str(other), "--num-frames", "6", "--overwrite", "--workers", "1"]) == 0
     forget_accelerator()
     assert evaluate_verb.main([str(run), f"data.shards={other}", f"run_dir={tmp_path / 'e'}"]) == 2
 
 
 def test_a_run_goes_on_with_the_boxes_it_began_with_alone(
-    run: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, face_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    again = Path(shutil.copytree(shards, tmp_path / "shards"))
+    again = Path(shutil.copytree(face_shards, tmp_path / "shards"))
     assert cli.main(["faces", str(again), "--num-frames", "7", "--overwrite"]) == 0
-    with pytest.raises(UserError, match="was begun with faces found by dlib .* 5 frames a clip"):
+    with pytest.raises(UserError, match="was begun with faces found by blazeface.* 6 frames a clip"):
         train_here(small_config(again, folder, *FACE[:2], "train.max_steps=3", *FACE[3:]))
     (folder / "faces.json").write_text("{")
     with pytest.raises(UserError, match=r"faces\.json: cannot be read"):
@@ -127,11 +118,11 @@ def test_clips_that_are_seen_whole_are_told_in_the_verdict(run: Path, tmp_path: 
     assert "1 of 3 clips of test have no face: the whole frame is used" in RunDir(out).read_verdict()["notices"]
 
 
-def test_sources_whose_faces_were_found_differently_are_refused(shards: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(shards, tmp_path / "other"))
+def test_sources_whose_faces_were_found_differently_are_refused(face_shards: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(face_shards, tmp_path / "other"))
     assert cli.main(["faces", str(other), "--num-frames", "7", "--overwrite"]) == 0
-    both = f"data.sources=[{shards},{other}]"
-    with pytest.raises(UserError, match=r"other has dlib .* 7 frames a clip"):
+    both = f"data.sources=[{face_shards},{other}]"
+    with pytest.raises(UserError, match=r"other has blazeface.* 7 frames a clip"):
         train_here(small_config(Path(), tmp_path / "run", "data.shards=", both, *FACE, "data.allow_leak=true"))
     table, about = face_table.read(other / face_table.FILE_NAME)
     assert table.num_rows == 8 and about["num_frames"] == 7

@@ -150,7 +150,7 @@ def half_done(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return one, folder / "two"
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 def test_a_run_goes_on_with_another_number_of_processes(
     half_done: tuple[Path, Path], demo_shards: Path, tmp_path: Path, processes: int
 ) -> None:

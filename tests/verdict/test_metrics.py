@@ -148,7 +148,7 @@ def test_failures_to_acquire_are_counted_beside_the_rates() -> None:
     rows = [("live", 0.9), ("live", None), ("print", 0.1), ("print", None), ("print", None)]
     scores = make_scores(rows)
     assert metrics.failures(scores) == {
-        "num": 3, "rate": 0.6, "rate_live": 0.5, "rate_attack": pytest.approx(2 / 3),
+        "num": 3, "num_no_face": 0, "rate": 0.6, "rate_live": 0.5, "rate_attack": pytest.approx(2 / 3),
         "rate_by_type": {"print": pytest.approx(2 / 3)},
     }  # fmt: skip
     whole = make_scores([row for row in rows if row[1] is not None])

@@ -33,15 +33,18 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "hub": ""}
 def main(arguments: Sequence[str]) -> int:
     """The command line. Returns the exit code."""
     options, overrides = _parse(arguments)
+    from livetrain.evaluation.scoring import face_scales
     from livetrain.inference.export import write
     from livetrain.inference.package import load
 
     trained = load(options.source, overrides)
     settings = trained.config.eval
-    if (settings.aggregate, settings.tta) != ("model", "none"):
+    scales = face_scales(trained.config.data)
+    if (settings.aggregate, settings.tta) != ("model", "none") or scales:
+        also = f" and data.face_multi_scale={scales}" if scales else ""
         print(
-            f"warning: eval.aggregate={settings.aggregate} and eval.tta={settings.tta} are not exported: "
-            "it scores a clip by the model's own pooling",
+            f"warning: eval.aggregate={settings.aggregate}, eval.tta={settings.tta}{also} are not exported: "
+            "it scores one view of a clip by the model's own pooling",
             file=sys.stderr,
         )
         # Chosen on other scores than the file gives.
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     {"onnx": write.to_onnx, "torch": write.to_torch, "hub": write.to_hub}[options.format](
         trained, options.precision, out
     )
+    print(f"{write.write_reference(trained, out)} makes its input")
     print(out, flush=True)
     return _check(options, trained, out) if options.check else 0
 

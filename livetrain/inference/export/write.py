@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import pprint
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import atomic_write, save_tensors, write_text
+from livetrain.inference.export import preprocess_script
 from livetrain.inference.model_card import LABELS
 from livetrain.inference.package import TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
 from livetrain.model import LivenessModel, p_live
@@ -109,6 +111,17 @@ def onnx_session(file: Path, source: Path) -> Any:
         raise UserError(
             f"{source}: ONNX Runtime cannot load this model ({first_line(error)}); --format torch does without it"
         ) from error
+
+
+def write_reference(trained: Trained, out: Path) -> Path:
+    """Write the script that makes the input of an exported model: beside a file, in a folder. Returns its path."""
+    path = out / "preprocess.py" if out.is_dir() else out.with_name(f"{out.stem}_preprocess.py")
+    numbers = describe(trained, "")["preprocessing"]
+    text = Path(preprocess_script.__file__).read_text(encoding="utf-8")
+    empty = "PREPROCESSING: dict[str, Any] = {}\n"
+    assert empty in text
+    write_text(path, text.replace(empty, f"PREPROCESSING: dict[str, Any] = {pprint.pformat(numbers, width=110)}\n"))
+    return path
 
 
 def to_hub(trained: Trained, precision: str, out: Path) -> None:

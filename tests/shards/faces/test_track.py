@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shards.faces import track
-from shards.faces.detector import Detections, open_face_model
+from shards.faces.detector import DETECTORS, Detections, open_detector
 from tests.shards.faces.portrait import portrait
 
 
@@ -66,15 +66,16 @@ def test_boxes_stay_in_the_frame() -> None:
     np.testing.assert_allclose(found.boxes[0], [0, 0.8, 0.2, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", DETECTORS)
 @pytest.mark.parametrize("how", ["large", "small", "dark"])
-def test_large_small_and_dark_faces(how: str) -> None:
+def test_large_small_and_dark_faces(how: str, kind: str) -> None:
     pytest.importorskip("dlib")
     picture = {
         "large": np.repeat(np.repeat(portrait(), 2, 0), 2, 1),
         "small": portrait()[::5, ::5],
         "dark": (portrait()[::3, ::3] * 0.06).astype(np.uint8),
     }[how]
-    found = track.find_face(open_face_model(), [picture], np.array([4]))
+    found = track.find_face(open_detector(kind), [picture], np.array([4]))
     assert found is not None and found.frames.tolist() == [4]
     assert np.abs(found.boxes[0] - np.array([137, 161, 353, 377]) / [600, 512, 600, 512]).max() < 0.06
 
@@ -82,4 +83,4 @@ def test_large_small_and_dark_faces(how: str) -> None:
 def test_nothing_is_no_track() -> None:
     pytest.importorskip("dlib")
     grey = np.full((120, 160, 3), 90, np.uint8)
-    assert track.find_face(open_face_model(), [grey, grey], np.array([0, 1])) is None
+    assert track.find_face(open_detector(DETECTORS[0]), [grey, grey], np.array([0, 1])) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.faces import track
-from shards.faces.detector import open_face_model
+from shards.faces.detector import DETECTORS, open_detector
 from shards.faces.track import find_face
 from shards.format.colour import Colours, ToRgb
 from shards.format.face_table import Track
@@ -21,18 +21,25 @@ NO_FACE = "no face found"
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """`num_frames`: looked at in each clip, evenly spaced. `upsample`: see FaceModel.detect."""
+    """num_frames: looked at in each clip, evenly spaced. upsample: see FaceDetector.detect. kind: of DETECTORS."""
 
     num_frames: int = 8
     upsample: int = 0
+    kind: str = DETECTORS[0]
 
     def about(self) -> dict[str, Any]:
         """How faces are found with these options on this machine, as faces.arrow and packages state it.
 
         Raises UserError, naming the extra, where there is no detector.
         """
-        detector = f"{open_face_model().name}, track {track.VERSION}"
+        detector = f"{self.kind}: {open_detector(self.kind).name}, track {track.VERSION}"
         return {"detector": detector, "num_frames": self.num_frames, "upsample": self.upsample}
+
+    @staticmethod
+    def of(about: Mapping[str, Any]) -> FaceOptions:
+        """The options of `about`, of whatever version."""
+        kind = str(about["detector"]).partition(":")[0]
+        return FaceOptions(about["num_frames"], about["upsample"], kind if kind in DETECTORS else DETECTORS[0])
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def find_in_pictures(
     pictures: Sequence[NDArray[np.uint8]], frames: Sequence[int], options: FaceOptions
 ) -> Track | None:
     """The face in upright pictures, uint8 [height, width, 3] each, of the clip's `frames`."""
-    return find_face(open_face_model(), pictures, np.array(frames), options.upsample)
+    return find_face(open_detector(options.kind), pictures, np.array(frames), options.upsample)
 
 
 def find_in_video(data: bytes, num_frames: int, shown: Shown, options: FaceOptions) -> Track | None:
