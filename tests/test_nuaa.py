@@ -1,4 +1,4 @@
-"""Real faces, people apart: configs/nuaa.yaml as a user runs it, over three seeds (`make test-slow`)."""
+"""Real faces, people apart: configs/nuaa.yaml and nuaa_faces.yaml as a user runs them, over three seeds (slow)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def nuaa_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("nuaa") / "shards"
     arguments = ["build", "--videos", NUAA / "videos", "--labels", NUAA / "label.csv", "--out", out, "--workers", "2"]
     assert cli.main([str(a) for a in arguments]) == 0
+    assert cli.main(["faces", str(out)]) == 0
     return out
 
 
+@pytest.mark.parametrize("name", ["nuaa", "nuaa_faces"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_unseen_people_are_told_from_prints(nuaa_shards: Path, tmp_path: Path, seed: int) -> None:
+def test_unseen_people_are_told_from_prints(nuaa_shards: Path, tmp_path: Path, seed: int, name: str) -> None:
     config = ["--config_file", str(REPO / "launch" / "one_cpu.yaml")]
-    script = [str(REPO / "livetrain" / "train.py"), str(REPO / "configs" / "nuaa.yaml")]
+    script = [str(REPO / "livetrain" / "train.py"), str(REPO / "configs" / f"{name}.yaml")]
     options = [f"seed={seed}", f"data.shards={nuaa_shards}", f"model.weights={WEIGHTS}", f"run_dir={tmp_path}"]
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *config, *script, *options]
     started = time.monotonic()
@@ -46,7 +48,7 @@ def test_unseen_people_are_told_from_prints(nuaa_shards: Path, tmp_path: Path, s
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     test = verdict["test"]
     print(
-        f"NUAA, seed {seed}: test AUC {test['auc']:.4f}, EER {test['eer']:.4f}, HTER {test['hter']:.4f}, "
+        f"{name}, seed {seed}: test AUC {test['auc']:.4f}, EER {test['eer']:.4f}, HTER {test['hter']:.4f}, "
         f"APCER {test['apcer_max']:.4f}, BPCER {test['bpcer']:.4f}, {time.monotonic() - started:.0f} s"
     )
-    assert test["num_subjects"] == 2 and test["auc"] >= 0.95
+    assert test["num_subjects"] == 2 and test["auc"] >= 0.995

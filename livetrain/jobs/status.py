@@ -118,8 +118,9 @@ def cancel(arguments: Sequence[str]) -> int:
             continue
         for run in {str(folder), *(run for job in found for run in job.runs)}:
             ledger.cancel(Path(run))
-        # The batch script hears it too: it passes the stop on, and a run saves.
-        _lines(["scancel", "--full", "--signal=TERM", *wanted])
+        # The batch script hears it too: it passes the stop on, and a run saves. SLURM refuses signals to waiting jobs,
+        # and any request about a job that is cancelled: in this order.
+        _lines(["scancel", "--state=RUNNING", "--full", "--signal=TERM", *wanted])
         _lines(["scancel", "--state=PENDING", *wanted])
         print(f"{folder}: cancelled {', '.join(wanted)}; what runs saves first")
     return 0

@@ -26,7 +26,7 @@ from livetrain.core.world import World
 from livetrain.tracking.run_dir import RunDir
 
 FRAMES_SHOWN = 4  # of a clip
-NOT_SHOWN = ("box", "angle")  # shown as the crop
+NOT_SHOWN = ("box", "window", "angle")  # shown as the crop
 MAX_VALUES = 6  # of a parameter; a kernel has more
 
 
@@ -125,6 +125,9 @@ def _facts(planned: Any, index: int) -> list[tuple[str, str]]:
     values = {name: np.asarray(array[index]) for name, array in planned.params.items()}
     top, left, bottom, right = values["box"].tolist()
     message = [("crop", f"{left:.0%} to {right:.0%} across, {top:.0%} to {bottom:.0%} down, as stored")]
+    if "window" in values:
+        height, width = values["window"][0, 2:].tolist()
+        message = [("crop", f"{width} x {height} pixels around the face, frame by frame, as stored")]
     if values["angle"]:
         message.append(("turned", f"{-values['angle']:g} degrees clockwise"))
     owner = ""

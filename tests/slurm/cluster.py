@@ -29,7 +29,7 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MpiDefault=none
@@ -45,8 +45,8 @@ SlurmdLogFile={folder}/slurmd-%n.log
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
-NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000
+NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=4000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=4000
 PartitionName=main Nodes=n0,n1 Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -97,7 +97,9 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
     (folder / "state").mkdir()
     for node in ("n0", "n1"):
         (folder / f"spool-{node}").mkdir()
-    (folder / "slurm.conf").write_text(CONF.format(host=socket.gethostname(), folder=folder, ports=_free_ports(3)))
+    # All of the machine's cores on both nodes: a step that is not given its cores by name gets one.
+    conf = CONF.format(host=socket.gethostname(), folder=folder, ports=_free_ports(3), cpus=os.cpu_count())
+    (folder / "slurm.conf").write_text(conf)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)

@@ -36,6 +36,7 @@ RUN = ("train.save_every_steps=20", "train.eval_every_epochs=30", "train.ema_dec
 SITE = """
 setup: [export ACCELERATE_USE_CPU=1, export OMP_NUM_THREADS=1]
 processes_per_node: 1
+cpus_per_task: 2
 stop_seconds_before_limit: 50
 """
 
@@ -115,6 +116,11 @@ def test_a_run_survives_what_happens_to_jobs(
 
     before = job.steps()
     job.wait(lambda: job.steps() >= before + 10, "it continues after the fault")
+    _another_run_waits_and_is_cancelled(nodes, demo_shards, tmp_path, capsys)
+    assert cli.main(["jobs", str(run)]) == 0
+    header, shown = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["run", "job", "what", "state"]
+    assert shown.split()[:4] == [str(run), job.number, "train", "RUNNING"]
     nodes.call("scontrol", "requeue", job.number)
     before = job.steps()
     job.wait(lambda: job.steps() >= before + 10, "it continues after it was requeued")
@@ -127,13 +133,33 @@ def test_a_run_survives_what_happens_to_jobs(
         nodes.call("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
     job.wait(lambda: nodes.state(job.number) == "COMPLETED", "it finishes", 600)
     assert job.attempts()[-1]["exit_code"] == 0 and "on n[0-1]" in job.log()
-    assert json.loads((run / "environment.json").read_text())["num_processes"] == 2
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["num_processes"] == 2
+    assert environment["cpu_count"] == min(2, os.cpu_count() or 1), "srun is told what the job asked for"
 
     whole = ranks.train(demo_shards, tmp_path / "whole", *options)
     assert [record["loss"] for record in records(run)] == [record["loss"] for record in records(whole)]
     for field in ("model", "ema"):
         assert same_weights(weights(run, field), weights(whole, field))
     assert (run / "verdict.json").read_text() == (whole / "verdict.json").read_text()
+
+
+def _another_run_waits_and_is_cancelled(
+    nodes: Cluster, shards: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder / "other"
+    asked = [*SMALL, f"data.shards={shards}", f"run_dir={run}", "train.max_steps=9"]
+    assert cli.main(["submit", *asked, "--nodes", "2", "--time", "60", "--cluster", str(folder / "site.yaml")]) == 0
+    number = capsys.readouterr().out.split()[1].rstrip(":")
+    assert cli.main(["jobs", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1:4] == [number, "train", "PENDING"]
+    assert cli.main(["cancel", str(run)]) == 0
+    assert f"cancelled {number}" in capsys.readouterr().out
+    deadline = time.monotonic() + 20
+    while nodes.state(number) != "CANCELLED":
+        assert time.monotonic() < deadline, nodes.state(number)
+        time.sleep(0.5)
+    assert not (run / "metrics.jsonl").exists()
 
 
 @pytest.mark.slow

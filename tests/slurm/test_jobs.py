@@ -67,7 +67,7 @@ def test_a_cancelled_run_saves_and_does_not_start_again(
     assert cli.main(["cancel", str(run)]) == 0
     assert "cancelled 8; what runs saves first" in capsys.readouterr().out
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["--full --signal=TERM 8", "--state=PENDING 8"]
+    assert calls == ["--state=RUNNING --full --signal=TERM 8", "--state=PENDING 8"]
     config = load_config([], [f"run_dir={run / 'task-1'}", "data.shards=x"], warn=print)
     (run / "config.yaml").write_text(to_yaml(config))
     assert requeue.main(["75", str(run / "config.yaml")]) == 1
