@@ -164,7 +164,7 @@ def _write(options: argparse.Namespace, model: Predictor, labels: list[str], row
     if len(failed) > MAX_REPORTED:
         reason, count = Counter(reason for _, reason in failed).most_common(1)[0]
         print(f"warning: and {len(failed) - MAX_REPORTED} more; most often ({count} times): {reason}", file=sys.stderr)
-    print(f"{options.out}: {len(rows)} videos, {len(failed)} of them could not be decoded", flush=True)
+    print(f"{options.out}: {len(rows)} videos, {len(failed)} of them got no score", flush=True)
 
 
 def as_json(row: dict[str, Any], model: Predictor) -> dict[str, Any]:

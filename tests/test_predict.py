@@ -131,7 +131,7 @@ def test_every_file_has_a_row_broken_ones_too(
     broken = ["a_cut.mp4", "m_empty.mp4", "z_text.mp4"]
     assert list(rows) == sorted(path.name for path in folder.glob("*.mp4"))
     assert {name: rows[name] for name in broken} == dict.fromkeys(broken, 0.125)
-    assert "12 videos, 3 of them could not be decoded" in printed.out
+    assert "12 videos, 3 of them got no score" in printed.out
     assert "m_empty.mp4 got 0.125: empty file (0 bytes)" in printed.err and "a_cut.mp4 got 0.125: trunc" in printed.err
     times = dict(table(out.with_name("time_submission.csv")))
     assert list(times) == list(rows) and all(value > 0 for value in times.values())
