@@ -226,6 +226,7 @@ NOT_DECLARED = {
     "botocore",
     "requests",
     "PyNvVideoCodec",
+    "facenet_pytorch",
     "pyeer",
     "bob",
     "bounds",

@@ -335,7 +335,7 @@ def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_sha
     message = [row["key"] for row in read_csv(run / "lost.csv")]
     assert sorted(message) == sorted(keys - {dataset.text("key", repaired)})
     notices = json.loads((run / "verdict.json").read_text())["notices"]
-    assert notices == ["LOST: 2 training clips never arrived, or not when they were last wanted: lost.csv"]
+    assert notices == ["LOST: 2 training clips failed to load the last time they were requested: lost.csv"]
 
 
 def test_clips_that_the_gpus_decoder_refuses_are_counted(

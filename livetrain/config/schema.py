@@ -74,7 +74,7 @@ class DataConfig:
     on_error: str = choice("skip", "stop")
     """A clip that cannot be read or decoded: continue without it and count it, or end the run."""
     max_lost_percent: float = number(1.0, 0.0, 100.0)
-    """A run fails at its end when more of its training clips than this did not arrive when they were last wanted."""
+    """A run fails when more of its training clips than this failed to load the last time they were requested."""
     prefetch: int = number(2, 1)
     """Micro-batches prepared ahead."""
     threads: int = number(0, 0)

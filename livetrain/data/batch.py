@@ -36,7 +36,7 @@ class Clips(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip that did not arrive: the tar's name, the sample's key, the reason, the row of the index."""
+    """A clip that failed to load: the tar's name, the sample's key, the reason, the row of the index."""
 
     shard: str
     key: str

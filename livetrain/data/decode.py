@@ -172,7 +172,7 @@ def _by_counting(container: Any, indices: NDArray[np.integer], pictures: _Pictur
             if slot == len(indices):
                 assert pictures.pixels is not None
                 return pictures.pixels
-    raise DecodeError(f"the video gave {number + 1} frames, frame {indices[slot]} was wanted")
+    raise DecodeError(f"the video gave {number + 1} frames, frame {indices[slot]} was requested")
 
 
 class _Pictures:

@@ -15,8 +15,8 @@ Decoder = Literal["cpu", "nvdec", "image"]
 # MPEG-4 was up to 5 away (another inverse transform). Of VP8 and VP9 it counts the hidden frames (libvpx's default) and
 # hands out wrong ones silently; 10 bits and 4:2:2 depend on the chip. Codec → smallest width and height.
 NVDEC_SMALLEST = {"h264": (48, 16), "hevc": (144, 144)}
-# Largest width and height that every chip since Volta takes (NVDEC application note of the Video Codec SDK 13.0, table of
-# capabilities; Blackwell takes H.264 of 8192 too). One size for all chips: the same clips take the same decoder.
+# Largest width and height that every chip since Volta takes (NVDEC application note, Video Codec SDK 13.0; Blackwell
+# takes H.264 of 8192 too). One size for all chips: the same clips take the same decoder.
 NVDEC_LARGEST = {"h264": (4096, 4096), "hevc": (8192, 8192)}
 NVDEC_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 

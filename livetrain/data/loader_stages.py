@@ -1,4 +1,4 @@
-"""Where a loader's time goes: what each stage took, and how many batches were ready when one was wanted."""
+"""Where a loader's time goes: what each stage took, and how many batches were ready when one was requested."""
 
 from __future__ import annotations
 

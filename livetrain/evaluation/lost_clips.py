@@ -1,6 +1,6 @@
-"""Training clips that never arrived: which they are, in a table of the run, and when they are too many.
+"""Training clips that failed to load: a table of the run, and an error when there are too many.
 
-A clip that fails once may arrive the next time. Lost is what failed when it was last wanted, by whichever process.
+A clip that fails once may load the next time. Lost is what failed the last time it was requested, by any process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEVER = -1
 
 
 class LostClips:
-    """What failed and what arrived, of this process until `agree` joins all of them."""
+    """What failed and what loaded, of this process until `agree` joins all of them."""
 
     def __init__(self, num_rows: int, before: Mapping[str, tuple[int, str]]) -> None:
         """num_rows: of the index. before: what `state` gave, of the attempts before this one."""
@@ -62,10 +62,10 @@ class LostClips:
         if percent > config.data.max_lost_percent:
             row, (_, reason) = min(self.failed.items())
             raise UserError(
-                f"{len(self.failed):,} of {num_wanted:,} training clips ({percent:.3g} %) did not arrive when they "
-                f"were last wanted (such as {dataset.text('key', row)} in {dataset.shard_path(row)}: {reason}), more "
-                f"than data.max_lost_percent={config.data.max_lost_percent:g}; all are in "
-                f"{Path(config.run_dir) / FILE_NAME}. Repair the shards (python -m shards verify), or allow more"
+                f"{len(self.failed):,} of {num_wanted:,} training clips ({percent:.3g} %) failed to load the last time "
+                f"they were requested (such as {dataset.text('key', row)} in {dataset.shard_path(row)}: {reason}), "
+                f"more than data.max_lost_percent={config.data.max_lost_percent:g}; all are in "
+                f"{Path(config.run_dir) / FILE_NAME}. Repair the shards (livetrain shards verify), or allow more"
             )
 
     def write(self, run_dir: Path, dataset: Dataset) -> None:
@@ -92,4 +92,4 @@ def notices(run_dir: Path) -> list[str]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         num = sum(1 for _ in csv.DictReader(file))
-    return [f"LOST: {num:,} training clips never arrived, or not when they were last wanted: {FILE_NAME}"]
+    return [f"LOST: {num:,} training clips failed to load the last time they were requested: {FILE_NAME}"]

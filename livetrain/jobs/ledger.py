@@ -32,7 +32,7 @@ class Submitted:
 
 
 def note(run_dir: Path, job: Submitted) -> None:
-    """Add a job; a run that was cancelled is wanted again."""
+    """Add a job; this revokes an earlier cancellation of the run."""
     for folder in (run_dir, *map(Path, job.runs)):
         (folder / CANCELLED).unlink(missing_ok=True)
     with (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
@@ -57,5 +57,5 @@ def cancel(folder: Path) -> None:
 
 
 def is_cancelled(folder: Path) -> bool:
-    """Whether the run is not wanted any more."""
+    """Whether the run was cancelled."""
     return (folder / CANCELLED).exists()

@@ -83,7 +83,7 @@ def notices(verdict: Mapping[str, Any], test: Scores) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{failed['num']} of {verdict['test']['num_clips']} videos of the test split gave no score.",
-                "They are outside of the rates, as ISO/IEC 30107-3 has it; whoever is behind them is not let in.",
+                "They are excluded from the rates, as ISO/IEC 30107-3 requires; a system rejects such presentations.",
             )
         )
     return found

@@ -76,7 +76,7 @@ class RunLog:
         self._loader = loader
 
     def step_done(self, step: int, batches: Iterable[Batch]) -> None:
-        """Note which clips of a step arrived and how long it waited for them; warn about those that failed."""
+        """Note which clips of a step were loaded and how long it waited for them; warn about those that failed."""
         self._lost.add(step, batches)
         loader = self._loader
         assert loader is not None, "call watch first"
@@ -149,7 +149,7 @@ class RunLog:
         return epoch_of_step(step, self._objects.num_samples, self._config)
 
     def check_lost(self) -> None:
-        """Raises UserError where too many of the clips that this run wanted failed to load."""
+        """Raises UserError where too many of the clips of this run failed to load."""
         wanted = self._objects.num_steps * self._config.train.global_batch
         self._lost.check(self._config, self._dataset, min(wanted, self._objects.num_samples))
 

@@ -197,7 +197,7 @@ def choose(
     if not own:
         why = "the checkpoint has no threshold" if stored is None else f"its threshold is frozen ({stored.describe()})"
         why += f" and belongs to scores made with {other}" if other else ""
-        wanted = "the same settings" if other else "the wanted verdict.criterion"
+        wanted = "the same settings" if other else "that verdict.criterion"
         raise UserError(
             f"{why}, and this dev split is not the one that it was trained with; run `livetrain evaluate RUN` with its "
             f"own shards and {wanted} first"

@@ -81,4 +81,4 @@ def _pictures(data: bytes, frames: Sequence[int], shown: Shown) -> Iterator[NDAr
                 yield np.ascontiguousarray(np.rot90(picture, -shown.rotation // 90))  # counter-clockwise
             if number == frames[-1]:
                 return
-    raise RejectedVideo(f"it has fewer frames than the index says ({frames[-1] + 1} were wanted)")
+    raise RejectedVideo(f"it has fewer frames than the index says ({frames[-1] + 1} were requested)")

@@ -1,4 +1,4 @@
-"""Training clips that never arrived: joined over processes, kept over attempts."""
+"""Training clips that failed to load: joined over processes, kept over attempts."""
 
 from __future__ import annotations
 
