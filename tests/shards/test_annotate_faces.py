@@ -20,26 +20,14 @@ pytest.importorskip("dlib")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.corpus(tmp_path_factory.mktemp("faces"))
-
-
-@pytest.fixture(scope="module")
-def built(corpus: Path) -> Path:
-    return clips.build(corpus, corpus / "shards")
-
-
-@pytest.fixture(scope="module")
-def pristine(built: Path) -> Path:
-    """Built, with faces."""
-    out = Path(shutil.copytree(built, built.parent / "with-faces"))
-    assert cli.main(["faces", str(out), "--num-frames", "6", "--workers", "1"]) == 0
-    return out
+def built(face_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without faces."""
+    return clips.build(face_videos, tmp_path_factory.mktemp("built") / "shards")
 
 
 @pytest.fixture
-def shards(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "s"))
+def shards(face_shards: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(face_shards, tmp_path / "shards"))
 
 
 def tracks(folder: Path) -> dict[str, dict[str, Any]]:
@@ -50,8 +38,8 @@ def tracks(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("video", ["train-live.mp4", "dev-print.mp4", clips.TURNED])
-def test_the_track_follows_the_face_in_the_upright_frame(pristine: Path, video: str) -> None:
-    track = tracks(pristine)[video]
+def test_the_track_follows_the_face_in_the_upright_frame(face_shards: Path, video: str) -> None:
+    track = tracks(face_shards)[video]
     assert track["frames"] == [1, 3, 5, 7, 9, 11] and len(track["scores"]) == 6 and track["reason"] == ""
     boxes = np.array(track["boxes"]).reshape(-1, 4)
     wanted = np.array([clips.true_box(frame) for frame in track["frames"]])
@@ -84,7 +72,7 @@ def test_verify_knows_the_file(shards: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_workers_and_a_stop_change_no_byte(
-    built: Path, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, face_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many, stopped = (Path(shutil.copytree(built, tmp_path / name)) for name in ("many", "stopped"))
     assert cli.main(["faces", str(many), "--num-frames", "6", "--workers", "2"]) == 0
@@ -107,7 +95,7 @@ def test_workers_and_a_stop_change_no_byte(
     assert cli.main(["faces", str(stopped), "--num-frames", "6", "--workers", "1"]) == 0
     assert not set(looked) & set(again) and len(looked) + len(again) == 8
     names = (face_table.FILE_NAME, manifest.FILE_NAME, annotate.MISSING)
-    assert all((pristine / n).read_bytes() == (many / n).read_bytes() == (stopped / n).read_bytes() for n in names)
+    assert all((face_shards / n).read_bytes() == (many / n).read_bytes() == (stopped / n).read_bytes() for n in names)
 
 
 def test_other_options_are_refused_unless_told(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,16 +104,22 @@ def test_other_options_are_refused_unless_told(shards: Path, capsys: pytest.Capt
     assert cli.main(["faces", str(shards), "--num-frames", "3", "--overwrite", "--workers", "1"]) == 0
     assert len(tracks(shards)["train-live.mp4"]["frames"]) == 3
     assert cli.main(["verify", str(shards)]) == 0
+    by_dlib = ["faces", str(shards), "--num-frames", "3", "--detector", "dlib", "--upsample", "1", "--workers", "1"]
+    assert cli.main(by_dlib) == 2
+    assert "detector: blazeface" in capsys.readouterr().err
+    assert cli.main([*by_dlib, "--overwrite"]) == 0
+    about = face_table.read(shards / face_table.FILE_NAME)[1]
+    assert about["detector"].startswith("dlib: dlib") and about["upsample"] == 1
 
 
-def test_a_build_anew_takes_the_faces_away(corpus: Path, shards: Path) -> None:
-    clips.build(corpus, shards, "--overwrite", "--seed", "3")
+def test_a_build_anew_takes_the_faces_away(face_videos: Path, shards: Path) -> None:
+    clips.build(face_videos, shards, "--overwrite", "--seed", "3")
     assert not (shards / face_table.FILE_NAME).exists() and not (shards / annotate.MISSING).exists()
     assert cli.main(["verify", str(shards)]) == 0
 
 
-def test_jpeg_shards_have_boxes_of_their_frames(corpus: Path, tmp_path: Path) -> None:
-    out = clips.build(corpus, tmp_path / "jpeg", "--store", "frames", "--num-frames", "4")
+def test_jpeg_shards_have_boxes_of_their_frames(face_videos: Path, tmp_path: Path) -> None:
+    out = clips.build(face_videos, tmp_path / "jpeg", "--store", "frames", "--num-frames", "4")
     assert cli.main(["faces", str(out), "--num-frames", "2", "--workers", "1"]) == 0
     track = tracks(out)[clips.TURNED]
     assert track["frames"] == [1, 3]  # of the four stored, which are 1, 4, 7 and 10 of the video
