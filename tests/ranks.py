@@ -136,6 +136,7 @@ def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], l
     os.dup2(file, 1)
     os.dup2(file, 2)
     faulthandler.register(signal.SIGUSR2, file=2)
+    faulthandler.enable(file=2)  # a crash within torch or DALI leaves its place in the log
     # Ended with the tests, whatever happens; but it must be able to start workers of its own, as a real rank is.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     import torch

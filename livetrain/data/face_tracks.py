@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,20 @@ class Faces:
     def track(self, row: int) -> Track | None:
         """The face of a sample; None where none was found."""
         number = bisect.bisect_right(self.first_rows, row) - 1
-        table, place = self.tables[number], row - self.first_rows[number]
-        frames, boxes, scores = (table[name][place].values.to_numpy() for name in ("frames", "boxes", "scores"))
-        return Track(frames, boxes.reshape(-1, 4), scores) if len(frames) else None
+        place = row - self.first_rows[number]
+        ends, frames, boxes, scores = self._columns[number]
+        first, last = int(ends[place]), int(ends[place + 1])
+        return Track(frames[first:last], boxes[first:last], scores[first:last]) if last > first else None
+
+    @functools.cached_property
+    def _columns(self) -> list[tuple[NDArray[Any], ...]]:
+        """Of each table, as views of the mapped file: where each row's entries begin, frames, boxes [n, 4], scores."""
+        found: list[tuple[NDArray[Any], ...]] = []
+        for table in self.tables:
+            frames, boxes, scores = (table[name].chunk(0) for name in ("frames", "boxes", "scores"))
+            values = boxes.values.to_numpy().reshape(-1, 4)
+            found.append((frames.offsets.to_numpy(), frames.values.to_numpy(), values, scores.values.to_numpy()))
+        return found
 
     def known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of the samples `rows` have a face: bool [n]."""

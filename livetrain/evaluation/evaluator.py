@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from livetrain.config import Config
+from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from livetrain.core.world import World
 from livetrain.data import Batch, Dataset, Failure, eval_loader
+from livetrain.data.face_tracks import Faces
 from livetrain.data.perturb import Perturbation
 from livetrain.distributed.fsdp import is_sharded
 from livetrain.distributed.oom import advice_for_evaluation, oom_advice
@@ -197,8 +199,10 @@ def _joined(
     rejected = dataset.rejected(split)
     details = {}
     if with_details:
+        faces = _faces_for_metadata(dataset)
         details = {
-            key: _details(dataset, row, seen_of.get(row, {})) for key, row in zip(keys, rows.tolist(), strict=True)
+            key: _details(dataset, row, seen_of.get(row, {}), faces)
+            for key, row in zip(keys, rows.tolist(), strict=True)
         }
         details |= {item["video"]: _rejected_details(item) for item in rejected}
     known = losses[~np.isnan(losses)]
@@ -240,7 +244,7 @@ def _seen(
     ]
 
 
-def _details(dataset: Dataset, row: int, seen: dict[str, Any]) -> Details:
+def _details(dataset: Dataset, row: int, seen: dict[str, Any], faces: Faces | None) -> Details:
     width, height, num_frames = (int(dataset.column(name)[row]) for name in ("width", "height", "num_frames"))
     if int(dataset.column("rotation")[row]) % 180:
         width, height = height, width
@@ -254,14 +258,23 @@ def _details(dataset: Dataset, row: int, seen: dict[str, Any]) -> Details:
         height=height,
         video_seconds=seconds if known else None,
         frames_per_second=num_frames / seconds if known else None,
-        face_height=_face_height(dataset, row),
+        face_height=_face_height(faces, row),
         **seen,
     )
 
 
-def _face_height(dataset: Dataset, row: int) -> float | None:
+def _faces_for_metadata(dataset: Dataset) -> Faces | None:
+    """The faces, where there are any; what is wrong with them is no reason to end a run that does not crop to them."""
+    try:
+        return dataset.found_faces
+    except UserError as error:
+        print(f"warning: no face heights in the clip metadata: {error}", file=sys.stderr)
+        return None
+
+
+def _face_height(faces: Faces | None, row: int) -> float | None:
     """Of the face over the picture's, the median over the frames that were looked at; None where none is known."""
-    track = dataset.found_faces.track(row) if dataset.found_faces else None
+    track = faces.track(row) if faces else None
     return None if track is None else float(np.median(track.boxes[:, 2] - track.boxes[:, 0]))
 
 

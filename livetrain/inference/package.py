@@ -326,7 +326,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     load_weights(model, _without_second_head(weights), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
     if run.faces.exists():
-        facts["faces"] = run.read_faces()
+        facts["faces"] = {name: value for name, value in run.read_faces().items() if name in face_tracks.KEYS}
     own, scoring = stored_threshold.scoring_of(trained), stored_threshold.scoring_of(config)
     stored = stored_threshold.find(run_dir, folder, scoring, trained=own)
     threshold = None

@@ -34,6 +34,8 @@ def _frames(config: Config) -> str:
         return "all of them"
     if config.data.sampling == "segments":
         return "one from the middle of each of num_frames equal parts"
+    if config.data.sampling == "stride":
+        return f"every {config.data.frame_stride}th frame, in the middle of the video"
     return f"{config.data.frame_interval_seconds:g} s apart, in the middle of the video"
 
 

@@ -103,10 +103,13 @@ class RunDir:
         return self.path / "faces.json"
 
     def read_faces(self) -> dict[str, Any]:
-        """detector, num_frames and upsample of `faces`. Raises UserError where it is damaged."""
+        """detector, num_frames, upsample and sha256 (of faces.arrow, a folder each) in `faces`.
+
+        Raises UserError where it is damaged.
+        """
         try:
             content = json.loads(self.faces.read_text(encoding="utf-8"))
-            return {name: content[name] for name in ("detector", "num_frames", "upsample")}
+            return {name: content[name] for name in ("detector", "num_frames", "upsample", "sha256")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.faces}: cannot be read ({type(error).__name__}: {error})") from None
 

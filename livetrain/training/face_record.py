@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
@@ -22,7 +20,7 @@ def keep(run: RunDir, config: Config, dataset: Dataset) -> None:
     if not run.faces.exists():
         write_json(run.faces, record)
         return
-    before = json.loads(run.faces.read_text(encoding="utf-8"))
+    before = run.read_faces()
     if before != record:
         raise UserError(
             f"{run.path} was begun with faces found by {face_tracks.describe(before)}, and faces.arrow has changed "

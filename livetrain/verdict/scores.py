@@ -113,7 +113,8 @@ def read(path: Path) -> Scores:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            reader.fieldnames = [RENAMED.get(name, name) for name in reader.fieldnames or []]
+            names = list(reader.fieldnames or [])
+            reader.fieldnames = [name if RENAMED.get(name) in names else RENAMED.get(name, name) for name in names]
             missing = [name for name in COLUMNS if name not in reader.fieldnames]
             if missing:
                 raise UserError(

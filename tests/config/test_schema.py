@@ -63,6 +63,9 @@ def test_keys_of_older_versions_load_and_are_named_where_they_had_an_effect(tmp_
         ("optim.lr=nan", r"optim\.lr=nan is out of range"),
         ("data=3", r"data is a section; set its keys, for example data\.shards"),
         ("ddp.static_graph=true train.accumulation=2", r"static_graph=true needs train\.accumulation=1"),
+        ("augment.face_scale_max=0.6", r"face_scale_min=1\.0 is above augment\.face_scale_max=0\.6"),
+        ("data.face_multi_scale=[1.0,0.2]", r"data\.face_multi_scale=\[1\.0, 0\.2\] has scales outside of 0\.5 to 10"),
+        ("data.face_multi_scale=[1.0] eval.tta=five_crop", r"data\.face_multi_scale and eval\.tta=five_crop both cut"),
         ("augment.crop_scale_max=0.1", r"crop_scale_min=0\.6 is above augment\.crop_scale_max=0\.1"),
         ("resume", r"not key=value"),
         ("--lr=3", r"not key=value"),
@@ -115,6 +118,10 @@ def test_mistakes_in_files_name_the_file(content: str, message: str, tmp_path: P
         (["eval.aggregate=topk", "eval.trim=0.1"], "eval.trim"),
         (["eval.num_frames=0", "eval.batch_size=4"], "eval.batch_size"),
         (["tracking.wandb=disabled", "tracking.project=x"], "tracking.project"),
+        (["data.face_scale=1.5"], "data.face_scale"),
+        (["augment.face_shift=0.2"], "augment.face_shift"),
+        (["data.crop=face", "data.face_multi_scale=[1.0,2.0]", "data.face_scale=1.5"], "data.face_scale"),
+        (["data.crop=face", "data.face_missing=skip", "data.fit=center"], "data.fit"),
     ],
 )
 def test_keys_without_effect_are_warned_about(overrides: list[str], key: str) -> None:

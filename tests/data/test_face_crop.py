@@ -23,6 +23,7 @@ from livetrain.data.perturb import PERTURBATIONS, perturb
 from shards import cli
 from shards.format.colour import Colours, ToRgb
 from shards.format.face_table import Track
+from tests import servers
 from tests.shards.faces import clips
 from tests.videos import write_video
 
@@ -142,6 +143,14 @@ def test_a_clip_without_a_face_is_seen_whole_left_out_or_refused(face_shards: Pa
         seen(make_config(face_shards, "data.face_missing=fail"))
 
 
+def test_faces_of_remote_shards_come_with_them(face_shards: Path, tmp_path: Path) -> None:
+    with servers.serve(face_shards) as server:
+        config = make_config(face_shards, f"data.cache_dir={tmp_path / 'cache'}")
+        config.data.shards = server.url
+        remote, local = seen(config), seen(make_config(face_shards))
+    assert remote.keys() == local.keys() and all((remote[key] == local[key]).all() for key in local)
+
+
 def test_shards_without_faces_say_what_to_run(face_videos: Path, tmp_path: Path) -> None:
     bare = clips.build(face_videos, tmp_path / "bare")
     with pytest.raises(UserError, match=r"no faces.arrow; find the faces first: livetrain shards faces DIR"):
@@ -167,6 +176,25 @@ def test_training_draws_scale_and_shift_and_one_of_several_scales(face_shards: P
                     assert (window[:, 2:] == window[0, 2:]).all()
         return found
 
+    def shifts(config: Config) -> np.ndarray:
+        """How far the crop's middle is from that of evaluation, of its side, in both directions: float [n, 2]."""
+        samples, found = plan.Samples.of_training(dataset, config), []
+        for step in range(30):
+            item = plan.plan_train(samples, config, step, 0, 0, 1)
+            centred = region.fixed_region(item.frames, samples.facts(np.searchsorted(samples.rows, item.rows)), config)
+            for place, row in enumerate(item.rows.tolist()):
+                if dataset.faces.track(row) is not None and dataset.text("video", row) != clips.TURNED:
+                    middles = []
+                    for params in (item.params, centred):
+                        corner = params["box"][place, :2] * SIDES[:2] + params["window"][place, 0, :2]
+                        middles.append(corner + params["window"][place, 0, 2:] / 2)
+                    found.append((middles[0] - middles[1]) / item.params["window"][place, 0, 2])
+        return np.array(found)
+
+    far = shifts(dataclasses.replace(config, augment=dataclasses.replace(config.augment, face_shift=0.2)))
+    assert 0.15 < np.abs(far).max() < 0.22 and np.all(far.std(axis=0) > 0.06)
+    still = shifts(dataclasses.replace(config, augment=dataclasses.replace(config.augment, face_shift=0.0)))
+    assert np.abs(still).max() < 0.02, "whole pixels"
     drawn = sides(config)
     assert 0.95 < min(drawn) < 1.1 and 1.4 < max(drawn) < 1.55
     several = sides(dataclasses.replace(config, data=dataclasses.replace(config.data, face_multi_scale=[1.0, 2.0])))

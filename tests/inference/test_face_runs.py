@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from livetrain import evaluate as evaluate_verb
 from livetrain import load_model
 from livetrain.core.errors import UserError
+from livetrain.data import Dataset
 from livetrain.inference import package
+from livetrain.inference.ensemble import combine
+from livetrain.inference.predictor import Member, face_options
 from livetrain.report import page
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import clip_metadata, scores
@@ -106,7 +110,32 @@ def test_a_run_goes_on_with_the_boxes_it_began_with_alone(
         train_here(small_config(again, folder, *FACE[:2], "train.max_steps=3", *FACE[3:]))
     (folder / "faces.json").write_text("{")
     with pytest.raises(UserError, match=r"faces\.json: cannot be read"):
-        RunDir(folder).read_faces()
+        train_here(small_config(face_shards, folder, *FACE[:2], "train.max_steps=3", *FACE[3:]))
+
+
+def test_models_of_one_ensemble_find_faces_in_one_way_and_data_sets_as_the_model(run: Path, face_shards: Path) -> None:
+    trained = package.load(run)
+    dataset = Dataset.open(face_shards)
+    package.check_faces(trained, dataset)
+    other = dataclasses.replace(trained, facts=trained.facts | {"faces": trained.facts["faces"] | {"num_frames": 9}})
+    with pytest.raises(UserError, match="9 frames a clip, .* has .* 6 frames a clip"):
+        package.check_faces(other, dataset)
+    with pytest.raises(UserError, match="another model of the ensemble has"):
+        face_options([Member(trained, 0.5), Member(other, 0.5)])
+    unknown = dataclasses.replace(trained, facts={})
+    with pytest.raises(UserError, match="does not say how they were found"):
+        face_options([Member(unknown, 1.0)])
+    one, two = (scores.read(run / "scores" / "test.csv") for _ in range(2))
+    assert combine([one, two], np.array([0.5, 0.5])).status.tolist() == one.status.tolist()
+
+
+def test_damaged_faces_end_no_run_that_does_not_use_them(
+    face_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Path(shutil.copytree(face_shards, tmp_path / "broken"))
+    (broken / face_table.FILE_NAME).write_bytes(b"no faces")
+    train_here(small_config(broken, tmp_path / "run", "train.max_steps=1", "train.global_batch=2"))
+    assert "warning: no face heights in the clip metadata" in capsys.readouterr().err
 
 
 def test_clips_that_are_seen_whole_are_told_in_the_verdict(run: Path, tmp_path: Path) -> None:

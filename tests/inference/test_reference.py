@@ -19,9 +19,11 @@ from tests.shards.faces import clips
 pytest.importorskip("dlib")
 
 
-@pytest.mark.parametrize("crop", ["face", "whole"])
+@pytest.mark.parametrize("crop", ["face", "whole", "whole data.fit=center"])
 def test_its_input_is_the_loaders(crop: str, face_shards: Path, tmp_path: Path) -> None:
-    config = small_config(face_shards, tmp_path / "run", f"data.crop={crop}", "train.max_steps=1", "eval.num_frames=4")
+    config = small_config(
+        face_shards, tmp_path / "run", *f"data.crop={crop}".split(), "train.max_steps=1", "eval.num_frames=4"
+    )
     train_here(config)
     trained = package.load(tmp_path / "run")
     script = runpy.run_path(str(write.write_reference(trained, tmp_path / "model.onnx")))

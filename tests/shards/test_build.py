@@ -476,6 +476,7 @@ def test_a_video_that_changes_during_the_build(
         (("--store", "remux", "--quality", 5), "--quality has no effect with --store remux"),
         (("--store", "transcode", "--quality", 60), "--quality 60: give 1 to 51"),
         (("--store", "frames", "--num-frames", 4, "--frames-per-second", 2), "give one of them"),
+        (("--columns", "group=who"), "warning: --columns group=… is now --columns subject=…"),
         (("--columns", "labl=x"), "--columns labl=…: there are name, label"),
         (("--check", "full"), "invalid choice"),
         (("--shard-mb", 0), "--shard-mb 0: give a size above 0"),

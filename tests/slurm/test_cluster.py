@@ -135,7 +135,7 @@ def test_a_run_survives_what_happens_to_jobs(
     assert job.attempts()[-1]["exit_code"] == 0 and "on n[0-1]" in job.log()
     environment = json.loads((run / "environment.json").read_text())
     assert environment["num_processes"] == 2
-    assert environment["cpu_count"] == min(2, os.cpu_count() or 1), "srun is told what the job asked for"
+    assert environment["cpu_count"] == min(2, os.cpu_count() or 1), "srun passes on what the job requested"
 
     whole = ranks.train(demo_shards, tmp_path / "whole", *options)
     assert [record["loss"] for record in records(run)] == [record["loss"] for record in records(whole)]

@@ -84,3 +84,7 @@ def test_a_file_of_version_0_1_calls_subjects_groups(tmp_path: Path) -> None:
     scores.write(path, make_scores([("live", 0.9), ("print", 0.25)], ["ann", "bob"]))
     path.write_text(path.read_text().replace("subject", "group", 1))
     assert scores.read(path).subject.tolist() == ["ann", "bob"]
+    scores.write(path, make_scores([("live", 0.9)], ["ann"]))
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header},group\n{row},a column of someone else\n")
+    assert scores.read(path).subject.tolist() == ["ann"]

@@ -5,8 +5,8 @@
     (p_live,) = session.run(["p_live"], {"clips": clips})
 
 frames: upright RGB pictures of one video, F times uint8 [height, width, 3]; which ones, `PREPROCESSING["frames"]` says.
-boxes: the face in each of them, [F, 4]: top, left, bottom, right in pixels; None: the whole frame is used. How faces
-are found, `PREPROCESSING["crop"]` says.
+boxes: the face in each of them, [F, 4]: top, left, bottom, right in pixels; None: the whole frame is used, or its
+centre. Pixels are square. How faces are found, `PREPROCESSING["crop"]` says.
 
 `livetrain export` writes this file beside the model, with the model's numbers in it.
 """
@@ -29,7 +29,7 @@ def preprocess(
     scale: float | None = None,
 ) -> np.ndarray:
     """The model's input, float32 [1, F, 3, S, S]. scale: of the face crop, where the model averages several."""
-    windows = [(0, 0, *frame.shape[:2]) for frame in frames] if boxes is None else face_windows(boxes, how, scale)
+    windows = [whole(frame, how) for frame in frames] if boxes is None else face_windows(boxes, how, scale)
     size = tuple(how["size"])[::-1]
     small = [
         Image.fromarray(cut(frame, *window)).resize(size, Image.Resampling.BILINEAR)
@@ -38,6 +38,15 @@ def preprocess(
     pixels = np.stack([np.asarray(picture) for picture in small]).astype(np.float32) / 255
     normal = (pixels - np.array(how["mean"], np.float32)) / np.array(how["std"], np.float32)
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2)[None])
+
+
+def whole(frame: np.ndarray, how: dict[str, Any]) -> tuple[int, ...]:
+    """(top, left, height, width) of the frame, or of the square in its middle where the model sees that."""
+    height, width = frame.shape[:2]
+    if how["fit"] != "center":
+        return 0, 0, height, width
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
 
 
 def face_windows(boxes: np.ndarray, how: dict[str, Any], scale: float | None = None) -> list[tuple[int, ...]]:
