@@ -8,7 +8,6 @@ does not depend on the number of processes.
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import shutil
 from collections import Counter
@@ -25,12 +24,11 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import progress
-from shards.faces.find import NO_FACE, FaceOptions, Shown, find_in_pictures, find_in_video
+from shards.faces.find import NO_FACE, FaceOptions, find_in_pictures
 from shards.format import face_table, index_table, manifest, rejected
-from shards.format.colour import Colours
 from shards.format.face_table import Track
 from shards.format.probe import RejectedVideo, evenly_spaced
-from shards.verify import payload_offsets
+from shards.format.stored_clip import INDEX_COLUMNS, StoredClip
 
 STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
 MISSING = "faces_missing.csv"
@@ -38,13 +36,9 @@ MISSING = "faces_missing.csv"
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One clip to find the face in: its tar, (offset, size) of its media there, its store, its frames."""
+    """One clip to find the face in, and how."""
 
-    tar: Path
-    media: tuple[tuple[int, int], ...]
-    store: str
-    num_frames: int
-    shown: Shown
+    clip: StoredClip
     options: FaceOptions
 
 
@@ -86,30 +80,12 @@ def find_faces(folder: Path, options: FaceOptions, *, num_workers: int = 1, over
 
 def find_in_clip(task: ClipTask) -> Found:
     """Decode a few frames of one clip and look for its face: the task of a worker process."""
+    frames = evenly_spaced(task.clip.num_frames, task.options.num_frames)
     try:
-        track = _find_in_jpegs(task) if task.store == "frames" else _find_in_file(task)
+        track = find_in_pictures(list(task.clip.pictures(frames)), frames, task.options)
     except (RejectedVideo, OSError, SyntaxError) as error:
         return Found(None, f"cannot be decoded: {error}")
     return Found(track, "" if track else NO_FACE)
-
-
-def _find_in_file(task: ClipTask) -> Track | None:
-    with task.tar.open("rb") as file:
-        file.seek(task.media[0][0])
-        data = file.read(task.media[0][1])
-    return find_in_video(data, task.num_frames, task.shown, task.options)
-
-
-def _find_in_jpegs(task: ClipTask) -> Track | None:
-    from PIL import Image
-
-    pictures, frames = [], evenly_spaced(task.num_frames, task.options.num_frames)
-    with task.tar.open("rb") as file:
-        for index in frames:
-            file.seek(task.media[index][0])
-            with Image.open(io.BytesIO(file.read(task.media[index][1])), formats=["JPEG"]) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
-    return find_in_pictures(pictures, frames, task.options)
 
 
 def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
@@ -183,23 +159,8 @@ def _look(
 
 
 def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: FaceOptions) -> list[ClipTask]:
-    names = ("shard", "offset", "size", "frame_sizes", "store", "num_frames", "width", "height", "rotation",
-             "matrix", "is_full_range", "transfer")  # fmt: skip
-    return [
-        ClipTask(
-            folder / content["shards"][row["shard"]]["name"],
-            tuple(payload_offsets(row)),
-            row["store"],
-            row["num_frames"],
-            Shown(
-                (row["height"], row["width"]),
-                row["rotation"],
-                Colours(row["matrix"], bool(row["is_full_range"]), row["transfer"]),
-            ),
-            options,
-        )
-        for row in index.select(list(names)).to_pylist()
-    ]
+    rows = index.select(list(INDEX_COLUMNS)).to_pylist()
+    return [ClipTask(StoredClip.of(folder, content, row), options) for row in rows]
 
 
 def _log_line(key: str, found: Found) -> str:

@@ -83,6 +83,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
         samples, rejected = build.sort(new, splits, sizes, probed, keys)
         build_checks.warn_about_duplicates(samples)
+        build_checks.suggest_audit(samples, labels, out)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]

@@ -138,6 +138,7 @@ def build(
         build_checks.refuse_useless(samples, rejected, out)
         build_checks.warn_about_splits(samples, splits)
         build_checks.warn_about_duplicates(samples)
+        build_checks.suggest_audit(samples, labels, out)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]

@@ -7,9 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 from livetrain.core.errors import UserError
 from shards import shard_plan, split
 from shards.labels import Label, Labels
+
+TELLING = 0.8  # AUC
+MIN_OF_CLASS = 10  # clips
 
 
 def refuse_useless(samples: Sequence[shard_plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
@@ -43,6 +49,39 @@ def warn_about_splits(samples: Sequence[shard_plan.Sample], names: Sequence[str]
         if len(classes) < 2:
             lacking = "no clip" if not classes else "no attack" if True in classes else "no live clip"
             warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
+
+
+def suggest_audit(samples: Sequence[shard_plan.Sample], labels: Labels, out: Path) -> None:
+    """One line when what is known without looking at a picture says that an audit would find something."""
+    copies = len(samples) - len({sample.sha256 for sample in samples})
+    signs = [f"{copies:,} video{'s are' if copies > 1 else ' is'} there a second time"] if copies else []
+    signs += [f"{name} tells live from attack (AUC {auc:.2f})" for name, auc in _telling(samples)]
+    if signs and not labels.subject_column:
+        signs.append("nobody is named")
+    if signs:
+        print(f"{'; '.join(signs)}: python -m shards audit {out} --out audit.html shows more", file=sys.stderr)
+
+
+def _telling(samples: Sequence[shard_plan.Sample]) -> list[tuple[str, float]]:
+    """Facts of the files that alone tell the classes apart: (name, AUC in either direction)."""
+    live = np.array([sample.label.is_live for sample in samples])
+    if min(live.sum(), (~live).sum()) < MIN_OF_CLASS:
+        return []
+    codecs = [f"{sample.facts.codec} {sample.facts.pixel_format}" for sample in samples]
+    share = {name: float(live[[codec == name for codec in codecs]].mean()) for name in set(codecs)}
+    values = {
+        "file size": [sample.num_bytes for sample in samples],
+        "length": [sample.facts.num_frames for sample in samples],
+        "frame rate": [round(sample.facts.fps, 1) for sample in samples],
+        "resolution": [sample.facts.width * sample.facts.height for sample in samples],
+        "codec": [share[codec] for codec in codecs],
+    }
+    found = []
+    for name, numbers in values.items():
+        ranks = stats.rankdata(numbers)
+        auc = (ranks[live].sum() / live.sum() - (live.sum() + 1) / 2) / (~live).sum()
+        found += [(name, float(max(auc, 1 - auc)))] if max(auc, 1 - auc) > TELLING else []
+    return found
 
 
 def warn_about_duplicates(samples: Sequence[shard_plan.Sample]) -> None:

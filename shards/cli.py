@@ -4,6 +4,7 @@
     python -m shards import LAYOUT ROOT --out label.csv                 a known data set -> its label.csv
     python -m shards split DIR --protocol NAME                          other splits for a shard folder, in place
     python -m shards faces DIR                                          find the face of each clip, into faces.arrow
+    python -m shards audit DIR --out audit.html                         copies, one person twice, shortcuts, outliers
     python -m shards verify DIR                                         read all of it again, name what is damaged
     python -m shards demo DIR                                           generate a small labelled corpus to try it on
 
@@ -24,6 +25,7 @@ from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_USER_ERROR, UserError
 from livetrain.core.files import is_url
 from livetrain.core.machine import num_cores
+from shards.cli_audit import add_audit
 from shards.cli_stores import media_of
 from shards.stores import STORES
 
@@ -146,6 +148,8 @@ def parser() -> Parser:
     faces.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
     faces.add_argument("--overwrite", action="store_true", help="replace faces found with other options")
 
+    add_audit(verbs, _local)
+
     verify = verbs.add_parser("verify", help="read a shard folder again and name what is damaged")
     verify.set_defaults(verb=_verify)
     verify.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
@@ -254,7 +258,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.keep and arguments.reassign:
         raise UserError("--keep and --reassign: give one of them")
     start = time.monotonic()
-    workers = _workers(arguments.workers)
+    workers = num_workers(arguments.workers)
     if arguments.append:
         from shards.append import append
 
@@ -271,7 +275,8 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _workers(number: int | None) -> int:
+def num_workers(number: int | None) -> int:
+    """How many processes: `number`, or one a core. Raises UserError below 1."""
     if number is not None and number < 1:
         raise UserError(f"--workers {number}: give 1 or more")
     # Two at least: a worker process can crash and hang without the build.
@@ -350,7 +355,7 @@ def _faces(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.upsample <= 3:
         raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
     options = FaceOptions(arguments.num_frames, arguments.upsample, arguments.detector)
-    workers = _workers(arguments.workers)
+    workers = num_workers(arguments.workers)
     print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
     if (arguments.folder / MISSING).exists():
         print(f"clips without a face: {arguments.folder / MISSING}")
@@ -361,7 +366,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from shards.format import manifest
     from shards.verify import verify
 
-    damage = verify(arguments.folder, num_workers=_workers(arguments.workers), thorough=arguments.thorough)
+    damage = verify(arguments.folder, num_workers=num_workers(arguments.workers), thorough=arguments.thorough)
     for line in damage:
         print(line)
     again = manifest.read(arguments.folder).get("resplit") if not damage else None

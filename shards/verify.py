@@ -21,7 +21,7 @@ from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
 from shards.format import index_table, manifest
 from shards.format.probe import RejectedVideo, probe
-from shards.format.tar import BLOCK, Member, index_text, padded, payload_sha256, read_members
+from shards.format.tar import Member, index_text, payload_offsets, payload_sha256, read_members
 
 Row = Mapping[str, Any]
 # Not the split: `shards split` changes it in the index, and leaves the tars as they are.
@@ -157,17 +157,6 @@ def _check_sample(row: Row, members: Sequence[Member], file: io.BufferedReader) 
 def _read(file: io.BufferedReader, offset: int, size: int) -> bytes:
     file.seek(offset)
     return file.read(size)
-
-
-def payload_offsets(row: Row) -> list[tuple[int, int]]:
-    """(offset, size) in the tar of each media member of a row."""
-    if row["store"] != "frames":
-        return [(row["offset"], row["size"])]
-    result, offset = [], row["offset"]
-    for size in row["frame_sizes"]:
-        result.append((offset, size))
-        offset += padded(size) + BLOCK
-    return result
 
 
 def _check_decoding(row: Row, payloads: Sequence[bytes]) -> str | None:

@@ -23,7 +23,7 @@ def room(module: str) -> str:
     """The room of a dotted module name."""
     package, *parts = module.split(".")
     if package == "shards":
-        return f"shards.{parts[0]}" if parts[:1] in (["format"], ["faces"]) else "shards"
+        return f"shards.{parts[0]}" if parts[:1] in (["audit"], ["format"], ["faces"]) else "shards"
     return package if not parts or parts[0] in TOP or not (REPO / package / parts[0]).is_dir() else parts[0]
 
 

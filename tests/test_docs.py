@@ -212,6 +212,7 @@ MODULES = {
     "nvidia-ml-py": "pynvml",
     "dlib-bin": "dlib",
     "ai-edge-litert": "ai_edge_litert",
+    "faiss-cpu": "faiss",
 }
 MODULES |= {"opencv-python-headless": "cv2", "imageio-ffmpeg": "imageio_ffmpeg", "wandb-workspaces": "wandb_workspaces"}
 

@@ -19,10 +19,11 @@ from livetrain.core.files import patiently
 from livetrain.core.worker_pool import Limits, Pool, WorkerDied
 from livetrain.data.crop import Cut
 from livetrain.data.decode import DecodeError, decode_video
-from shards.faces.find import FaceOptions, Shown, find_in_video
+from shards.faces.find import FaceOptions, find_in_video
 from shards.format.colour import Colours
 from shards.format.face_table import Track
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
+from shards.format.stored_clip import Shown
 
 PRELOAD = ("livetrain.data.isolated_decode",)
 LIMIT_SECONDS = 2 * MAX_SECONDS + 60  # of a task, which decodes a file at most twice; each ends by itself, if it can

@@ -103,6 +103,10 @@ class DlibFaceModel:
         shape = landmarks(picture, self._dlib.rectangle(left, top, right - 1, bottom - 1))
         return np.asarray(network.compute_face_descriptor(picture, shape), np.float32)
 
+    def load(self) -> None:
+        """Read the networks that tell faces apart. Raises UserError, naming the package, when they are missing."""
+        _ = self._recognition
+
     @functools.cached_property
     def _recognition(self) -> tuple[Any, Any]:
         # Found, not imported: the package imports pkg_resources, which setuptools no longer has.

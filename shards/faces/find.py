@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from shards.faces import track
 from shards.faces.detector import DETECTORS, open_detector
 from shards.faces.track import find_face
-from shards.format.colour import Colours, ToRgb
 from shards.format.face_table import Track
-from shards.format.probe import Probe, RejectedVideo, decode, evenly_spaced, open_video
+from shards.format.probe import evenly_spaced
+from shards.format.stored_clip import Shown, pictures_of_video
 
 NO_FACE = "no face found"
 
@@ -42,23 +42,6 @@ class FaceOptions:
         return FaceOptions(about["num_frames"], about["upsample"], kind if kind in DETECTORS else DETECTORS[0])
 
 
-@dataclass(frozen=True)
-class Shown:
-    """How the frames of a video become upright pictures.
-
-    size: (height, width) of the picture at the upper left of a decoded frame. rotation: clockwise degrees.
-    """
-
-    size: tuple[int, int]
-    rotation: int
-    colours: Colours
-
-    @staticmethod
-    def of(facts: Probe) -> Shown:
-        """Of a video that was probed."""
-        return Shown((facts.height, facts.width), facts.rotation, facts.colours)
-
-
 def find_in_pictures(
     pictures: Sequence[NDArray[np.uint8]], frames: Sequence[int], options: FaceOptions
 ) -> Track | None:
@@ -69,16 +52,4 @@ def find_in_pictures(
 def find_in_video(data: bytes, num_frames: int, shown: Shown, options: FaceOptions) -> Track | None:
     """The face in a video file of `num_frames` frames. Raises RejectedVideo, OSError."""
     frames = evenly_spaced(num_frames, options.num_frames)
-    return find_in_pictures(list(_pictures(data, frames, shown)), frames, options)
-
-
-def _pictures(data: bytes, frames: Sequence[int], shown: Shown) -> Iterator[NDArray[np.uint8]]:
-    with open_video(data) as container:
-        wanted, to_rgb = set(frames), ToRgb(shown.colours)
-        for number, frame in enumerate(decode(container, container.streams.best("video"))):
-            if number in wanted:
-                picture = to_rgb(frame, (frame.height, frame.width))[: shown.size[0], : shown.size[1]]
-                yield np.ascontiguousarray(np.rot90(picture, -shown.rotation // 90))  # counter-clockwise
-            if number == frames[-1]:
-                return
-    raise RejectedVideo(f"it has fewer frames than the index says ({frames[-1] + 1} were requested)")
+    return find_in_pictures(list(pictures_of_video(data, frames, shown)), frames, options)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 BLOCK = 512
 INDEX_VERSION = "v1.2"
@@ -85,6 +85,17 @@ def index_text(members: Sequence[Member]) -> str:
         samples[-1].append(member)
     lines = (" ".join(f"{m.extension} {m.offset} {m.size} {m.name}" for m in sample) for sample in samples)
     return "\n".join([f"{INDEX_VERSION} {len(samples)}", *lines]) + "\n"
+
+
+def payload_offsets(row: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """(offset, size) in the tar of each media member of a row."""
+    if row["store"] != "frames":
+        return [(row["offset"], row["size"])]
+    result, offset = [], row["offset"]
+    for size in row["frame_sizes"]:
+        result.append((offset, size))
+        offset += padded(size) + BLOCK
+    return result
 
 
 def shard_name(number: int) -> str:
