@@ -115,7 +115,7 @@ def _codes(
 ) -> NDArray[np.int64]:
     """Candidate pairs as first * num + second: int64 [k], 8 bytes a pair."""
     parts = [np.zeros(0, np.int64)]
-    for clip, others, _ in neighbours.nearest(rows, owners, asked, askers, CANDIDATES):
+    for clip, others, _ in neighbours.nearest(neighbours.index_of(rows), owners, asked, askers, CANDIDATES):
         parts.append(np.minimum(clip, others) * num + np.maximum(clip, others))
     return np.concatenate(parts)
 

@@ -32,23 +32,43 @@ def library() -> Any:
     return faiss
 
 
+def index_of(rows: NDArray[Any]) -> Any:
+    """The index of rows [n, bytes] uint8 or [n, d] float32. Raises UserError where faiss is missing."""
+    faiss = library()
+    rows = np.ascontiguousarray(rows)
+    is_binary = rows.dtype == np.uint8
+    size = rows.shape[1] * 8 if is_binary else rows.shape[1]
+    flat = faiss.IndexBinaryFlat(size) if is_binary else faiss.IndexFlatL2(size)
+    if len(rows) < EXACT:
+        flat.add(rows)
+        return flat
+    cells = int(4 * np.sqrt(len(rows)))
+    index = (faiss.IndexBinaryIVF if is_binary else faiss.IndexIVFFlat)(flat, size, cells)
+    chosen = np.random.default_rng(0).permutation(len(rows))[: cells * TRAINED_PER_CELL]
+    index.cp.min_points_per_centroid = 1
+    index.train(rows[np.sort(chosen)])
+    index.nprobe = PROBES
+    for start in range(0, len(rows), EXACT):
+        index.add(rows[start : start + EXACT])
+    return index
+
+
 def nearest(
-    rows: NDArray[Any], owners: NDArray[np.int64], asked: NDArray[Any], askers: NDArray[np.int64], count: int
+    index: Any, owners: NDArray[np.int64], asked: NDArray[Any], askers: NDArray[np.int64], count: int
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
     """Of each clip that asks, the `count` clips nearest to it: (clip, clips int64 [n], distances float32 [n]).
 
-    rows: [n, bytes] uint8, compared by Hamming distance, or [n, d] float32, by squared Euclidean distance. owners:
-    [n], the clip of each. asked, askers: queries of the same kind and their clips, ascending. A clip's distance to
+    index: of n rows; bits are compared by Hamming distance, numbers by squared Euclidean distance. owners: [n], the
+    clip of each row. asked, askers: queries of the same kind and their clips, ascending. A clip's distance to
     another is the least of any of its queries to any of the other's rows. The nearest come first; a clip is not near
     itself.
     """
-    if not len(rows) or not len(asked):
+    if not len(owners) or not len(asked):
         return
-    index = _index(rows)
     ends = np.flatnonzero(np.diff(askers, append=-1)) + 1  # behind the last query of each clip
     starts = np.concatenate([[0], ends[:-1]])
     # A clip's own rows are among the nearest, and other clips take several places each.
-    wanted = min(len(rows), (count + 1) * int(np.bincount(owners).max()))
+    wanted = min(len(owners), (count + 1) * int(np.bincount(owners).max()))
     with progress("neighbours", len(ends), "clips") as advance:
         for first in range(0, len(ends), BATCH):
             some = slice(first, min(first + BATCH, len(ends)))
@@ -74,23 +94,3 @@ def _closest(
     _, first = np.unique(of, return_index=True)
     kept = np.sort(first)[:count]
     return of[kept], distances[kept]
-
-
-def _index(rows: NDArray[Any]) -> Any:
-    faiss = library()
-    rows = np.ascontiguousarray(rows)
-    is_binary = rows.dtype == np.uint8
-    size = rows.shape[1] * 8 if is_binary else rows.shape[1]
-    flat = faiss.IndexBinaryFlat(size) if is_binary else faiss.IndexFlatL2(size)
-    if len(rows) < EXACT:
-        flat.add(rows)
-        return flat
-    cells = int(4 * np.sqrt(len(rows)))
-    index = (faiss.IndexBinaryIVF if is_binary else faiss.IndexIVFFlat)(flat, size, cells)
-    chosen = np.random.default_rng(0).permutation(len(rows))[: cells * TRAINED_PER_CELL]
-    index.cp.min_points_per_centroid = 1
-    index.train(rows[np.sort(chosen)])
-    index.nprobe = PROBES
-    for start in range(0, len(rows), EXACT):
-        index.add(rows[start : start + EXACT])
-    return index

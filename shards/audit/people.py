@@ -72,7 +72,7 @@ def alike(clips: Clips, identities: NDArray[np.floating]) -> Alike:
         rows_of[code].append(row)
     own = np.arange(len(units))
     found: dict[tuple[int, int], tuple[float, float]] = {}
-    for unit, others, squares in neighbours.nearest(means, own, means, own, COUNT):
+    for unit, others, squares in neighbours.nearest(neighbours.index_of(means), own, means, own, COUNT):
         for other, square in zip(others.tolist(), squares.tolist(), strict=True):
             distance = float(np.sqrt(max(square, 0.0)))
             likely = likelihood(distance, int(min(sizes[unit], sizes[other])))

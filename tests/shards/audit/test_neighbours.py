@@ -23,7 +23,7 @@ def test_the_nearest_clips_are_those_of_all_comparisons() -> None:
     rows, owners = bits(random, 300), np.repeat(np.arange(100), 3)
     asked, askers = bits(random, 20), np.repeat(np.arange(200, 210), 2)
     counted = np.bitwise_count(asked[:, None] ^ rows[None]).sum(-1)
-    for clip, found, distances in neighbours.nearest(rows, owners, asked, askers, 5):
+    for clip, found, distances in neighbours.nearest(neighbours.index_of(rows), owners, asked, askers, 5):
         own = counted[askers == clip].min(0)  # of any query
         least = np.array([own[owners == owner].min() for owner in range(100)])
         assert distances.tolist() == sorted(least)[:5]
@@ -33,7 +33,7 @@ def test_the_nearest_clips_are_those_of_all_comparisons() -> None:
 def test_a_clip_is_not_near_itself() -> None:
     rows = bits(np.random.default_rng(1), 30)
     owners = np.repeat(np.arange(10), 3)
-    for clip, found, _ in neighbours.nearest(rows, owners, rows, owners, 20):
+    for clip, found, _ in neighbours.nearest(neighbours.index_of(rows), owners, rows, owners, 20):
         assert sorted(found.tolist()) == [other for other in range(10) if other != clip]
 
 
@@ -48,7 +48,10 @@ def test_an_inverted_file_finds_nearly_all(monkeypatch: pytest.MonkeyPatch, kind
         rows = random.normal(size=(4000, 16)).astype(np.float32)
         copies = rows + random.normal(scale=0.05, size=rows.shape).astype(np.float32)
     own = np.arange(4000)
-    right = [clip - 4000 in found for clip, found, _ in neighbours.nearest(rows, own, copies, own + 4000, 3)]
+    right = [
+        clip - 4000 in found
+        for clip, found, _ in neighbours.nearest(neighbours.index_of(rows), own, copies, own + 4000, 3)
+    ]
     assert len(right) == 4000 and np.mean(right) > 0.97
 
 
