@@ -64,7 +64,7 @@ def suggest_audit(samples: Sequence[shard_plan.Sample], labels: Labels, out: Pat
 
 def _telling(samples: Sequence[shard_plan.Sample]) -> list[tuple[str, float]]:
     """Facts of the files that alone tell the classes apart: (name, AUC in either direction)."""
-    live = np.array([sample.label.is_live for sample in samples])
+    live = np.array([sample.label.is_live for sample in samples], dtype=bool)
     if min(live.sum(), (~live).sum()) < MIN_OF_CLASS:
         return []
     codecs = [f"{sample.facts.codec} {sample.facts.pixel_format}" for sample in samples]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from livetrain.config.fields import choice, number, probability
+
+RECAPTURES = ("inks", "halftone", "screen", "warp", "edge", "reflection", "moire")
 
 
 @dataclass
@@ -88,6 +90,14 @@ class AugmentConfig:
     """Probability of greying out a rectangle."""
     erase_scale_max: float = number(0.2, 0.02, 1.0)
     """Largest area of the rectangle."""
+    recapture: float = probability(0.0)
+    """Probability of making an attack of a live clip, labelled so: a print or a screen before a second camera."""
+    recapture_operators: list[str] = field(default_factory=lambda: list(RECAPTURES))
+    """What such a clip goes through, one drawn for each, which names its attack type (synthetic:moire)."""
+    recapture_edge: float = probability(0.6)
+    """Probability that it is also a sheet or screen with its border, before a live scene."""
+    recapture_rephotograph: float = probability(0.6)
+    """Probability that it also has the second camera's curve and softness."""
     mixup: float = probability(0.0)
     """Probability of blending two neighbouring clips of a batch, and their labels."""
     mixup_alpha: float = number(0.2, 0.01, 100.0)

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 
-from livetrain.config.augment import AugmentConfig
+from livetrain.config.augment import RECAPTURES, AugmentConfig
 from livetrain.config.schema import Config, DdpConfig, default_of, known_keys, value_of
 from livetrain.config.split_spec import Selection
 from livetrain.core.errors import UserError
@@ -59,6 +59,11 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
         raise UserError(
             f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
             "draw, and add up to more than 1; lower one"
+        )
+    wanted = config.augment.recapture_operators
+    if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(RECAPTURES):
+        raise UserError(
+            f"augment.recapture_operators={list(wanted)} must name some of {', '.join(RECAPTURES)}, each once"
         )
     for one, other in itertools.combinations(("train_split", "dev_split", "test_split"), 2):
         first, second = getattr(config.data, one), getattr(config.data, other)
@@ -108,6 +113,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             ("temperature", "temperature_max"),
             ("motion_blur", "motion_blur_length_max"),
             ("noise", "noise_sigma_max"),
+            *(("recapture", f"recapture_{name}") for name in ("operators", "edge", "rephotograph")),
             *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
         ]:
             yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"

@@ -32,9 +32,10 @@ def apply_leave_out(data: DataConfig) -> None:
     if not data.leave_out:
         return
     for name, sign in (("train_split", "-"), ("dev_split", "-"), ("test_split", "")):
-        split, at, domains = getattr(data, name).partition("@")
+        places, colon, kinds = getattr(data, name).partition(":")
+        split, at, domains = places.partition("@")
         if at and domains != f"{sign}{data.leave_out}":
             raise UserError(
                 f"data.leave_out={data.leave_out} does not go with data.{name}={split}@{domains}; leave one out"
             )
-        setattr(data, name, f"{split}@{sign}{data.leave_out}")
+        setattr(data, name, f"{split}@{sign}{data.leave_out}{colon}{kinds}")

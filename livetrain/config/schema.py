@@ -48,7 +48,8 @@ class DataConfig:
     image_size: int = number(224, 16)
     """Side of the square picture the model sees, pixels."""
     train_split: str = "train"
-    """Split that is learned from; fold1+fold2: two; train@zalo+nuaa: of these domains; train@-zalo: of all others."""
+    """Split that is learned from; fold1+fold2: two; train@zalo+nuaa: of these domains; train@-zalo: of all others;
+    train:live+print: of these kinds; train:-replay: of all others."""
     dev_split: str = "dev"
     """Split that chooses the checkpoint and the threshold."""
     test_split: str = "test"

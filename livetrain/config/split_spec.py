@@ -1,8 +1,9 @@
-"""Which samples a split of the configuration means: `train`, `fold1+fold2`, `train+test@-msu_mfsd`, `all@msu_mfsd`.
+"""Which samples a split of the configuration means: `train`, `fold1+fold2`, `train+test@-msu_mfsd`, `train:live+print`.
 
-    SPLIT[+SPLIT …][@DOMAIN+DOMAIN … | @-DOMAIN+DOMAIN …]     splits, of these domains alone or of all but these
+    SPLIT[+SPLIT …][@DOMAIN+DOMAIN …][:KIND+KIND …]     splits, of these domains and of these kinds of clips alone
+    SPLIT[+SPLIT …][@-DOMAIN+DOMAIN …][:-KIND+KIND …]   or of all but these
 
-`all` is every split but `unused`, which a protocol left out.
+`all` is every split but `unused`, which a protocol left out. A kind is `live` or an attack type.
 """
 
 from __future__ import annotations
@@ -18,41 +19,65 @@ ALL, UNUSED = "all", "unused"
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Splits by name, and the domains taken (or, with `but`, left out); no domains: all of them."""
+class Some:
+    """The names taken, or with `but` those left out; no names: all are taken."""
 
-    splits: frozenset[str]
-    domains: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
     but: bool = False
 
     @staticmethod
+    def parse(text: str) -> Some:
+        """Read `A+B` or `-A+B`."""
+        but = text.startswith("-")
+        return Some(frozenset(text[but:].split("+")), but)
+
+    def takes(self, name: str) -> bool:
+        """Whether this name is taken."""
+        return not self.names or (name in self.names) != self.but
+
+    def overlaps(self, other: Some) -> bool:
+        """Whether some name could be taken by both."""
+        if not self.names or not other.names or (self.but and other.but):
+            return True
+        if self.but or other.but:
+            out, taken = (self.names, other.names) if self.but else (other.names, self.names)
+            return not taken <= out
+        return bool(self.names & other.names)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Splits by name, and the domains and kinds of clips taken of them."""
+
+    splits: frozenset[str]
+    domains: Some = Some()
+    kinds: Some = Some()
+
+    @staticmethod
     def parse(text: str) -> Selection:
-        """Read `SPLIT+SPLIT@DOMAIN+DOMAIN`. Raises UserError when a name is empty."""
-        splits, at, domains = text.partition("@")
-        but = domains.startswith("-")
-        found = Selection(frozenset(splits.split("+")), frozenset(domains[but:].split("+")) if at else frozenset(), but)
-        if "" in found.splits or "" in found.domains:
-            raise UserError(f"split {text!r}: a name is empty; write SPLIT+SPLIT or SPLIT@DOMAIN+DOMAIN")
+        """Read `SPLIT+SPLIT@DOMAIN+DOMAIN:KIND+KIND`. Raises UserError when a name is empty."""
+        places, colon, kinds = text.partition(":")
+        splits, at, domains = places.partition("@")
+        found = Selection(
+            frozenset(splits.split("+")), Some.parse(domains) if at else Some(), Some.parse(kinds) if colon else Some()
+        )
+        if "" in found.splits | found.domains.names | found.kinds.names:
+            raise UserError(
+                f"split {text!r}: a name is empty; write SPLIT+SPLIT, SPLIT@DOMAIN+DOMAIN or SPLIT:KIND+KIND"
+            )
         return found
 
     def takes_split(self, name: str) -> bool:
+        """Whether a split of this name is taken."""
         return name in self.splits or (ALL in self.splits and name != UNUSED)
 
-    def takes_domain(self, name: str) -> bool:
-        return not self.domains or (name in self.domains) != self.but
-
     def which(self, names: NDArray[np.object_], what: str) -> NDArray[np.bool_]:
-        """Of words `names`, those taken; `what`: split or domain."""
-        takes = self.takes_split if what == "split" else self.takes_domain
+        """Of words `names`, those taken; `what`: split, domain or kind."""
+        takes = {"split": self.takes_split, "domain": self.domains.takes, "kind": self.kinds.takes}[what]
         return np.array([takes(str(name)) for name in names], dtype=bool)
 
     def shares_samples(self, other: Selection) -> bool:
-        """Whether some split of some domain could be in both."""
+        """Whether some clip could be in both."""
         if not (ALL in self.splits or ALL in other.splits or self.splits & other.splits):
             return False
-        if not self.domains or not other.domains or (self.but and other.but):
-            return True
-        if self.but or other.but:
-            out, taken = (self.domains, other.domains) if self.but else (other.domains, self.domains)
-            return not taken <= out
-        return bool(self.domains & other.domains)
+        return self.domains.overlaps(other.domains) and self.kinds.overlaps(other.kinds)

@@ -1,26 +1,45 @@
-"""Which kind each clip is, live or one of loss.attack_types: what the second head learns to name."""
+"""What training is told of each clip: its label, and which kind it is, live or one of loss.attack_types."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.core.errors import UserError
+from livetrain.data import recapture
 from livetrain.data.dataset import Dataset
+from livetrain.data.plan import PADDING, ClipPlan
+
+
+class Labelled(Protocol):
+    """What has labels: see livetrain.data.batch.Clips."""
+
+    def column(self, name: str) -> NDArray[Any]: ...
+    def text(self, name: str, row: int) -> str: ...
+
 
 LIVE = "live"  # as the index has it
+LIVE_THRESHOLD = 0.5  # labels from here on are live
 
 
 def check(dataset: Dataset, config: Config) -> None:
-    """Raises UserError for an attack type that no clip of the training split has."""
+    """Raises UserError for a training split of one class, or an attack type that no clip of it has."""
+    rows = dataset.rows(config.data.train_split)
+    live = dataset.column("label")[rows] >= LIVE_THRESHOLD
+    if live.all() and not recapture.is_active(config.augment) or not live.any():
+        only, other = ("live clips", "attacks") if live.all() else ("attacks", "live clips")
+        advice = "; augment.recapture makes some of live clips" if live.all() else ""
+        raise UserError(f"split {config.data.train_split!r} has {only} alone, and no {other} to learn from{advice}")
     if not config.loss.attack_types:
         return
     codes, words = dataset.codes("attack_type")
-    present = np.bincount(codes[dataset.rows(config.data.train_split)], minlength=len(words)) > 0
+    present = np.bincount(codes[rows], minlength=len(words)) > 0
     known = sorted(set(words[present]) - {LIVE})
+    known += recapture.attack_types(config.augment)
     for name in config.loss.attack_types:
         if name not in known:
             raise UserError(
@@ -42,3 +61,18 @@ def one_hot(kinds: Sequence[str], attack_types: Sequence[str]) -> NDArray[np.flo
         if kind in place:
             targets[row, place[kind]] = 1
     return targets
+
+
+def targets(clips: Labelled, plan: ClipPlan, valid: NDArray[np.bool_], config: Config) -> NDArray[np.float32]:
+    """Labels and kinds of a plan's clips, before any blend: float32 [n, 1 + K], K as in `one_hot`.
+
+    A live clip that is made an attack (livetrain.data.recapture) has that label and that kind. valid: bool [n].
+    """
+    # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
+    labels = np.where(valid, clips.column("label")[plan.rows], 0).astype(np.float32)
+    labels[plan.recaptured > 0] = 0
+    wanted = config.loss.attack_types
+    named = [clips.text("attack_type", row) if wanted and row != PADDING else "" for row in plan.rows.tolist()]
+    for position in np.flatnonzero(plan.recaptured).tolist():
+        named[position] = recapture.attack_type(config.augment, int(plan.recaptured[position]))
+    return np.concatenate([labels[:, None], one_hot(named, wanted)], axis=1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,13 @@ class Augmentation:
     active: Callable[[AugmentConfig], bool]
     draw: Callable[[Uniforms, AugmentConfig, int], Parameters]
     apply: Callable[[Node, dict[str, Node], int], Node]
+
+
+class Change(Protocol):
+    """What the graph does to pictures: an augmentation, or an operator of livetrain.data.recapture."""
+
+    @property
+    def apply(self) -> Callable[[Node, dict[str, Node], int], Node]: ...
 
 
 def active_augmentations(config: AugmentConfig) -> list[Augmentation]:

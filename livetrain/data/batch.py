@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from livetrain.data import augment
+from livetrain.data.augment import Change
 from livetrain.data.crop import Cut
 from livetrain.data.plan import PADDING, ClipPlan
 
@@ -71,10 +71,10 @@ class Plans:
     """What a loader yields.
 
     `iterate()` gives the plans of num_batches batches in order. example: one of them, for shapes and the names of
-    parameters. augmentations: those that the graph holds.
+    parameters. changes: what the graph does to pictures, in order.
     """
 
     iterate: Callable[[], Iterator[ClipPlan]]
     num_batches: int
     example: ClipPlan
-    augmentations: Sequence[augment.Augmentation] = ()
+    changes: Sequence[Change] = ()

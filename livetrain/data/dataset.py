@@ -206,7 +206,9 @@ class Dataset:
         """
         selection = Selection.parse(split)
         (codes, names), (domain, domains) = self.codes("split"), self.codes("domain")
+        kind, kinds = self.codes("attack_type")
         wanted, places = selection.which(names, "split"), selection.which(domains, "domain")
+        of_kind = selection.which(kinds, "kind")
         found = np.zeros(len(names), bool)
         pieces = [np.empty(0, np.int32)]
         for first in range(0, len(self), ROWS_AT_ONCE):  # a mask and 64-bit numbers of ten million rows are 90 MB
@@ -214,17 +216,24 @@ class Dataset:
             mask = wanted[here]
             if not places.all():
                 mask &= places[domain[first : first + ROWS_AT_ONCE]]
+            if not of_kind.all():
+                mask &= of_kind[kind[first : first + ROWS_AT_ONCE]]
             pieces.append((first + np.flatnonzero(mask)).astype(np.int32))
             found[here[mask]] = True
         lacking = sorted(selection.splits - set(names[found]) - {ALL})
-        unknown = sorted(selection.domains - set(self.domains))
+        unknown = sorted(selection.domains.names - set(self.domains))
         if unknown:
             raise UserError(f"{split!r}: {self._title} has no domain {unknown[0]!r}; it has: {_list(self.domains)}")
+        unknown = sorted(selection.kinds.names - set(kinds))
+        if unknown:
+            raise UserError(
+                f"{split!r}: {self._title} has no clip of kind {unknown[0]!r}; it has: {_list(kinds.tolist())}"
+            )
         if lacking or not found.any():
             has = _list(pc.unique(self.columns["split"]).to_pylist())
-            where = split.partition("@")[2]
             message = f"no sample of {self._title} is in split {(lacking or [split])[0]!r}"
-            raise UserError(f"{message}{f' of domains {where}' if where else ''}; it has: {has}")
+            whole = f" of {split!r}" if lacking and lacking != [split] else ""
+            raise UserError(f"{message}{whole}; it has: {has}")
         return np.concatenate(pieces)
 
     def rejected(self, split: str | None = None) -> list[dict[str, str]]:
@@ -234,7 +243,11 @@ class Dataset:
         for source in self.shard_sets:
             for row in read_rejected(source):
                 domain = row["domain"] or source.name
-                if selection and not (selection.takes_split(row["split"]) and selection.takes_domain(domain)):
+                if selection and not (
+                    selection.takes_split(row["split"])
+                    and selection.domains.takes(domain)
+                    and selection.kinds.takes(row["attack_type"])
+                ):
                     continue
                 subject = f"{domain}/{row['subject']}" if row["subject"] and len(self.domains) > 1 else row["subject"]
                 found.append(row | {"video": self._named(source, row["video"]), "domain": domain, "subject": subject})

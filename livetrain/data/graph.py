@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
-from livetrain.data.augment import Augmentation
+from livetrain.data.augment import Change
 from livetrain.data.decoders import Decoder
 from livetrain.data.face_crop import graph_inputs
 from shards.format.colour import Colours, correction
@@ -67,7 +67,7 @@ class Graph:
     def __init__(
         self,
         decoder: Decoder,
-        augmentations: Sequence[Augmentation],
+        changes: Sequence[Change],
         example: Params,
         options: GraphOptions,
     ) -> None:
@@ -79,7 +79,7 @@ class Graph:
         def make() -> Pipeline:
             pipeline = _define(
                 decoder,
-                list(augmentations),
+                list(changes),
                 _input_types(self._inputs(example, options.num_frames)),
                 options,
                 batch_size=options.max_clips * (options.num_frames if decoder == "image" else 1),
@@ -168,7 +168,7 @@ class Graph:
 @pipeline_def(enable_conditionals=True)
 def _define(
     decoder: Decoder,
-    augmentations: list[Augmentation],
+    changes: list[Change],
     inputs: dict[str, tuple[Any, int]],
     options: GraphOptions,
 ) -> Any:
@@ -202,7 +202,7 @@ def _define(
     # Rotated once it is small and square; quarter turns of a square by nearest neighbour move pixels and change none.
     if params["angle"] != 0:
         frames = fn.rotate(frames, angle=params["angle"], size=[size, size], interp_type=types.INTERP_NN, fill_value=0)
-    for item in augmentations:
+    for item in changes:
         frames = item.apply(frames, params, size)
     return fn.crop_mirror_normalize(
         frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout.replace("HWC", "CHW")

@@ -345,11 +345,7 @@ class Loader:
                 self._failures_in_a_row = 0
         valid = rows != PADDING
         valid[list(prepared.failures)] = False
-        # A masked clip's label must be a number too: NaN times zero is NaN in a gradient.
-        labels = np.where(valid, self._clips.column("label")[rows], 0).astype(np.float32)
-        types = self._config.loss.attack_types
-        named = [self._clips.text("attack_type", row) if types and row != PADDING else "" for row in rows.tolist()]
-        targets = np.concatenate([labels[:, None], attack_types.one_hot(named, types)], axis=1)
+        targets = attack_types.targets(self._clips, prepared.plan, valid, self._config)
         clips, targets = mixup.apply(clips, targets, valid, prepared.plan.blend)
         on_device = self._side.upload(targets)
         return Batch(
@@ -396,4 +392,4 @@ class Loader:
             num_threads=max(1, options.num_threads // pipelines),
         )
         example = self._plans.example.params | (colour_params([Colours(RGB, True)]) if decoder == "nvdec" else {})
-        return Graph(decoder, self._plans.augmentations, example, options)
+        return Graph(decoder, self._plans.changes, example, options)

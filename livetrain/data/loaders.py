@@ -9,7 +9,7 @@ import numpy as np
 
 from livetrain.config import Config
 from livetrain.core.world import World
-from livetrain.data import augment, perturb, plan
+from livetrain.data import augment, perturb, plan, recapture
 from livetrain.data.batch import Plans
 from livetrain.data.dataset import Dataset
 from livetrain.data.loader import Loader
@@ -42,8 +42,14 @@ def train_loader(
 
     num_batches = (num_steps - start_step) * config.train.accumulation
     example = plan.plan_train(samples, config, start_step, 0, world.rank, world.size)
-    planned = Plans(plans, num_batches, example, augment.active_augmentations(config.augment))
+    planned = Plans(plans, num_batches, example, _changes(config))
     return Loader(dataset, config, planned, world=world, mean=mean, std=std)
+
+
+def _changes(config: Config) -> list[augment.Change]:
+    operators = recapture.active_operators(config.augment)
+    first: list[augment.Change] = [recapture.Recapture(operators)] if operators else []
+    return [*first, *augment.active_augmentations(config.augment)]
 
 
 def eval_loader(

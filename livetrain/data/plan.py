@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.core.errors import UserError
-from livetrain.data import augment, mixup, region
+from livetrain.data import augment, mixup, recapture, region
 from livetrain.data.clip_facts import FaceOf, Facts, FrameSeconds, evenly_spaced, nobody
 from livetrain.data.dataset import Dataset
 from livetrain.data.mixture import Mixture, balanced, mixture_of
@@ -33,10 +33,17 @@ from livetrain.data.philox import uniforms
 PADDING = -1
 
 SIZES = ("height", "width", "rotation", "coded_height", "coded_width")
-COLUMNS = ("num_frames", "duration_seconds", "fps", *SIZES, "sample_aspect_ratio")  # what planning needs of the index
+COLUMNS = (
+    "label",
+    "num_frames",
+    "duration_seconds",
+    "fps",
+    *SIZES,
+    "sample_aspect_ratio",
+)  # what planning needs of the index
 
 # Addresses of independent random numbers within one (seed, epoch, sample).
-STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is blend.py's
+STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is mixup.py's, 4 recapture.py's
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,16 @@ class ClipPlan:
 
     rows: int64 [n], row of the index, or `PADDING`. frames: int64 [n, F], indices in display order. params: inputs of
     the graph by name, each [n, …]: `box` and `window` (see livetrain.data.region), `angle` float32 [n] (degrees
-    counter-clockwise), `flip` int32 [n], and what the augmentations drew. blend: what neighbours take from each other.
+    counter-clockwise), `flip` int32 [n], and what the augmentations drew. recaptured: int64 [n], which operator makes
+    an attack of a live clip (livetrain.data.recapture.attack_type), 0 for none. blend: what neighbours take from each
+    other.
     """
 
     step: int
     rows: NDArray[np.int64]
     frames: NDArray[np.int64]
     params: dict[str, NDArray[Any]]
+    recaptured: NDArray[np.int64]
     blend: Blend
 
 
@@ -198,7 +208,14 @@ def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int,
     }
     for item in active:
         params |= item.draw(u_augment[:, augment.uniform_columns(item)], config.augment, config.data.image_size)
-    return ClipPlan(step, facts.rows, frames, params, mixup.planned(config, positions))
+    recaptured = np.zeros(size, np.int64)
+    if recapture.is_active(config.augment):
+        live = split.columns["label"][facts.rows] >= 0.5
+        recaptured, drawn = recapture.planned(
+            config.augment, config.seed, epochs, facts.rows, live, config.data.image_size
+        )
+        params |= drawn
+    return ClipPlan(step, facts.rows, frames, params, recaptured, mixup.planned(config, positions))
 
 
 def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world: int) -> ClipPlan:
@@ -222,7 +239,9 @@ def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: i
         "angle": -facts.rotation.astype(np.float32),
         "flip": np.zeros(size, np.int32),
     }
-    return ClipPlan(batch, np.where(inside, facts.rows, PADDING), frames, params, Blend.none(size))
+    return ClipPlan(
+        batch, np.where(inside, facts.rows, PADDING), frames, params, np.zeros(size, np.int64), Blend.none(size)
+    )
 
 
 def evaluation_frames(facts: Facts, config: Config) -> NDArray[np.int64]:

@@ -100,7 +100,7 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
         shown.append({
             "key": key,
             "video": dataset.text("video", row),
-            "kind": dataset.text("attack_type", row),
+            "kind": _kind(config, dataset.text("attack_type", row), int(planned.recaptured[index])),
             "split": dataset.text("split", row),
             "label": float(batch.labels[index]),
             "frames": planned.frames[index].tolist(),
@@ -112,6 +112,12 @@ def _clips(config: Config, step: int, num_clips: int) -> list[dict[str, Any]]:
             "facts": _facts(planned, index),
         })  # fmt: skip
     return shown
+
+
+def _kind(config: Config, kind: str, recaptured: int) -> str:
+    from livetrain.data import recapture
+
+    return f"{kind}, made {recapture.attack_type(config.augment, recaptured)}" if recaptured else kind
 
 
 def _some(values: NDArray[np.integer]) -> list[int]:

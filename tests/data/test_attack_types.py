@@ -45,3 +45,28 @@ def test_batches_tell_the_type_of_each_clip_blended_as_its_label(demo_shards: Pa
     assert seen > 0, "replays have no column"
     config.loss.attack_types = []
     assert next(iter(read(make_loader(config)))).kinds.shape == (12, 0)
+
+
+def test_training_sees_the_kinds_that_its_split_names(demo_shards: Path) -> None:
+    config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
+    config.data.train_split = "train:-replay"
+    attack_types.check(dataset, config)
+    seen = {dataset.text("attack_type", int(row)) for batch in read(make_loader(config)) for row in batch.rows}
+    assert seen == {"live", "print"}
+    assert len(dataset.rows("train:live+print")) + len(dataset.rows("train:replay")) == len(dataset.rows("train"))
+    with pytest.raises(UserError, match=r"no clip of kind 'mask'; it has: live, print, replay"):
+        dataset.rows("train:mask")
+
+
+def test_a_training_split_of_one_class_is_an_error_unless_attacks_are_made(demo_shards: Path) -> None:
+    config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
+    config.data.train_split = "train:-live"
+    with pytest.raises(UserError, match="'train:-live' has attacks alone, and no live clips to learn from"):
+        attack_types.check(dataset, config)
+    config.data.train_split = "train:live"
+    with pytest.raises(UserError, match=r"live clips alone, and no attacks to learn from; augment\.recapture makes"):
+        attack_types.check(dataset, config)
+    config.augment.recapture = 0.5
+    attack_types.check(dataset, config)
+    labels = [float(label) for batch in read(make_loader(config)) for label in batch.labels]
+    assert {0.0, 1.0} == set(labels)

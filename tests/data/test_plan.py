@@ -55,7 +55,8 @@ def step_plan(samples: Samples, config: Config, step: int, world: int) -> ClipPl
     params = {name: np.concatenate([part.params[name] for part in parts]) for name in parts[0].params}
     frames = np.concatenate([part.frames for part in parts])
     shares, cuts = (np.concatenate([getattr(part.blend, name) for part in parts]) for name in ("shares", "cuts"))
-    return ClipPlan(step, np.concatenate([part.rows for part in parts]), frames, params, Blend(shares, cuts))
+    rows, recaptured = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "recaptured"))
+    return ClipPlan(step, rows, frames, params, recaptured, Blend(shares, cuts))
 
 
 def assert_same(a: ClipPlan, b: ClipPlan) -> None:

@@ -74,8 +74,8 @@ def test_domains_choose_rows(both: Dataset) -> None:
     assert both.rows("all@casia").tolist() == list(range(n))
     for split, message in (
         ("train@siw", "no domain 'siw'; it has: casia, msu"),
-        ("train@-casia+msu", "no sample .* of domains -casia"),
-        ("trian@msu", "split 'trian' of domains msu"),
+        ("train@-casia+msu", "no sample .* split 'train' of 'train@-casia"),
+        ("trian@msu", "split 'trian' of 'trian@msu'"),
     ):
         with pytest.raises(UserError, match=message):
             both.rows(split)
