@@ -36,6 +36,8 @@ KEYS = (
     "model.drop_path=0.1",
     "model.pool=attention",
     "model.pool=transformer",
+    "model.pool=difference",
+    "model.pool=thumbnail",
     "model.freeze_backbone=true",
     "loss.attack_types=[print,replay]",
 )

@@ -60,6 +60,12 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
             f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
             "draw, and add up to more than 1; lower one"
         )
+    if config.model.pool == "thumbnail":
+        for key in ("data.num_frames", "eval.num_frames"):
+            if not value_of(config, key) or value_of(config, key) % 4:
+                raise UserError(f"{key}={value_of(config, key)}: model.pool=thumbnail needs a multiple of 4")
+        if config.data.image_size % 2:
+            raise UserError(f"data.image_size={config.data.image_size}: model.pool=thumbnail needs an even number")
     wanted = config.augment.recapture_operators
     if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(RECAPTURES):
         raise UserError(

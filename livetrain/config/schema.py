@@ -94,8 +94,8 @@ class ModelConfig:
     """Take timm's weights from the hub (a download)."""
     weights: str = ""
     """Local file of backbone weights, .safetensors or .pth."""
-    pool: str = choice("mean", "max", "attention", "transformer")
-    """How the features of a clip's frames become one vector."""
+    pool: str = choice("mean", "max", "attention", "transformer", "difference", "thumbnail")
+    """How the features of a clip's frames become one vector; thumbnail: four frames are one picture, two by two."""
     dropout: float = number(0.0, 0.0, 0.99)
     """Dropout before the head."""
     drop_path: float = number(0.0, 0.0, 0.99)

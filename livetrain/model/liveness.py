@@ -21,7 +21,7 @@ from livetrain.config import LossConfig, ModelConfig
 from livetrain.core.errors import UserError
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
 from livetrain.model.keyed_dropout import KeyedDropout, SampleKeys, with_keys
-from livetrain.model.pooling import build_pool
+from livetrain.model.pooling import ThumbnailPool, build_pool
 
 HEAD = 10_000  # the noise layer's number of the head; those of the backbone are below
 
@@ -74,11 +74,15 @@ class LivenessModel(nn.Module):
         """Clips [B,F,3,H,W] → features of each frame [B,F,D]. Half-precision clips are cast where no autocast is."""
         if not torch.is_autocast_enabled(clips.device.type):
             clips = clips.to(self.head.weight.dtype)
+        num_alike = 1
+        if isinstance(self.pool, ThumbnailPool):
+            clips, num_alike = self.pool.arranged(clips), ThumbnailPool.FRAMES
         frames = clips.flatten(0, 1)
         if self.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.backbone(frames).unflatten(0, clips.shape[:2])
+            features: Tensor = self.backbone(frames).unflatten(0, clips.shape[:2])
+        return features if num_alike == 1 else torch.stack([features] * num_alike, dim=2).flatten(1, 2)
 
     def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, ...]:
         """Clips [B,F,3,H,W] → logits [B] or [B,2].

@@ -26,7 +26,8 @@ NUAA, WEIGHTS = SHARED / "data" / "nuaa", SHARED / "weights" / "tf_efficientnet_
 
 def untrained(backbone: str = "test_vit", size: int = 160, loss: str = "bce", **model: object) -> Trained:
     values = {"data": {"image_size": size}, "model": {"backbone": backbone, **model}, "loss": {"name": loss}}
-    config = config_from(values, "test", ["eval.num_frames=2", "eval.batch_size=8"])
+    num_frames = 4 if model.get("pool") == "thumbnail" else 2
+    config = config_from(values, "test", [f"eval.num_frames={num_frames}", "eval.batch_size=8"])
     torch.manual_seed(0)
     model = build_model(config.model, config.loss, size).eval()
     torch.nn.init.normal_(model.head.weight, std=0.5)  # scores that differ
@@ -73,10 +74,13 @@ SLOW = pytest.mark.slow  # each pool and each kind is in one of the others
         ("torch", "max"),
         ("torch", "attention"),
         ("onnx", "transformer"),
+        ("torch", "difference"),
+        ("onnx", "thumbnail"),
         pytest.param("torch", "mean", marks=SLOW),
         pytest.param("onnx", "max", marks=SLOW),
         pytest.param("onnx", "attention", marks=SLOW),
         pytest.param("torch", "transformer", marks=SLOW),
+        pytest.param("onnx", "difference", marks=SLOW),
     ],
 )
 def test_every_pool_is_exported_for_any_number_of_clips_and_frames(pool: str, kind: str, tmp_path: Path) -> None:
@@ -88,6 +92,11 @@ def test_every_pool_is_exported_for_any_number_of_clips_and_frames(pool: str, ki
         example = write.example(trained, clips, frames).numpy()
         with torch.inference_mode():
             assert np.abs(run(example) - own(example)).max() < 1e-5
+
+
+def test_a_model_of_thumbnails_says_which_format_takes_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"thumbnail has no torch\.export program; --format onnx"):
+        write.to_torch(untrained(pool="thumbnail"), "fp32", tmp_path / "m.pt2")
 
 
 def test_onnx_says_how_its_input_is_made(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import torch.multiprocessing
 from timm.layers import DropPath, SyncBatchNormAct
 from torch import nn
 
-from livetrain.config import LossConfig, ModelConfig
+from livetrain.config import LossConfig, ModelConfig, load_config
 from livetrain.core.errors import UserError
 from livetrain.model import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.cost import saved_activation_bytes
-from livetrain.model.pooling import AttentionPool, build_pool
+from livetrain.model.pooling import AttentionPool, ThumbnailPool, build_pool
 
 CPU = torch.device("cpu")
 
@@ -137,6 +137,51 @@ def test_transformer_pool_starts_as_the_mean_and_knows_the_order() -> None:
     assert torch.allclose(found, torch.cat([pool(one[None]) for one in features]), atol=1e-5)
     assert pool(features[:, :1]).shape == (4, 10) and torch.allclose(pool.shares(features).sum(dim=1), torch.ones(4))
     assert build_pool("transformer", 7)(torch.randn(2, 3, 7)).shape == (2, 7)
+
+
+def test_difference_pool_starts_as_the_mean_and_sees_change_alone() -> None:
+    torch.manual_seed(0)
+    pool = build_pool("difference", 10)
+    features = torch.randn(4, 5, 10)
+    assert torch.equal(pool(features), features.mean(dim=1))
+    nn.init.eye_(pool.project.weight)
+    still = features[:, :1].repeat(1, 5, 1)
+    assert torch.allclose(pool(still), still.mean(dim=1), atol=1e-6), "nothing changes"
+    assert torch.equal(pool(features[:, :1]), features[:, 0]), "one frame"
+    shifted = features + torch.randn(4, 1, 10)
+    added = pool(features) - features.mean(dim=1)
+    assert torch.allclose(pool(shifted) - shifted.mean(dim=1), added, atol=1e-5), "a constant is no change"
+    assert added.abs().mean() > 0.3
+
+
+def test_thumbnails_show_four_frames_two_by_two() -> None:
+    frames = torch.arange(8.0).reshape(1, 8, 1, 1, 1).expand(1, 8, 3, 4, 6)
+    pictures = ThumbnailPool.arranged(frames)
+    assert pictures.shape == (1, 2, 3, 4, 6)
+    expected = torch.tensor([[4.0] * 3 + [5.0] * 3] * 2 + [[6.0] * 3 + [7.0] * 3] * 2)
+    assert torch.equal(pictures[0, 1, 2], expected)
+    fine = torch.randn(2, 4, 3, 8, 8)
+    small = nn.functional.avg_pool2d(fine[1, 3], 2)
+    assert torch.allclose(ThumbnailPool.arranged(fine)[1, 0, :, 4:, 4:], small)
+
+
+def test_a_model_of_thumbnails_costs_a_fourth_and_sees_what_frames_alone_do_not() -> None:
+    model = make(pool="thumbnail").eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[0]))
+    shown = clips(2, 8, 3, 96, 96)
+    logits, of_frames, shares = model(shown, per_frame=True)
+    assert seen == [4] and logits.shape == (2,) and of_frames.shape == shares.shape == (2, 8)
+    assert torch.equal(of_frames[:, 0], of_frames[:, 3]) and not torch.equal(of_frames[:, 0], of_frames[:, 4])
+    assert torch.allclose(model(shown), logits) and torch.allclose(shares.sum(dim=1), torch.ones(2))
+    swapped = shown[:, [0, 4, 2, 3, 1, 5, 6, 7]]
+    assert not torch.allclose(model(swapped), logits, atol=1e-4), "frames see each other"
+
+
+@pytest.mark.parametrize("item", ["data.num_frames=6", "eval.num_frames=0", "data.image_size=95"])
+def test_thumbnails_take_frames_by_fours(item: str) -> None:
+    with pytest.raises(UserError, match=r"model\.pool=thumbnail needs"):
+        load_config([], ["data.shards=x", "model.pool=thumbnail", item])
 
 
 def test_transformer_pool_learns_what_the_mean_cannot() -> None:

@@ -24,6 +24,7 @@ from livetrain.inference.export import preprocess_script
 from livetrain.inference.model_card import LABELS
 from livetrain.inference.package import TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
 from livetrain.model import LivenessModel, p_live
+from livetrain.model.pooling import ThumbnailPool
 
 INPUT, OUTPUT = "clips", "p_live"
 
@@ -47,24 +48,36 @@ def scorer(trained: Trained, precision: str) -> Scorer:
     return Scorer(trained.model, torch.float16 if precision == "fp16" else torch.float32)
 
 
+def frames_at_once(trained: Trained) -> int:
+    """Of how many frames a clip's number must be a multiple."""
+    return ThumbnailPool.FRAMES if trained.config.model.pool == "thumbnail" else 1
+
+
 def example(trained: Trained, num_clips: int = 2, num_frames: int = 3) -> Tensor:
-    """Clips of the right shape, with a fixed seed."""
-    side = trained.config.data.image_size
+    """Clips of the right shape, with a fixed seed; so many frames of each, or the next number that the model takes."""
+    side, step = trained.config.data.image_size, frames_at_once(trained)
+    num_frames = -(-num_frames // step) * step
     return torch.randn(num_clips, num_frames, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def program(trained: Trained, precision: str) -> torch.export.ExportedProgram:
     """The network as torch.export sees it, clips and frames dynamic. Raises UserError for one it cannot take."""
-    dynamic = ({0: torch.export.Dim("clips", min=1), 1: torch.export.Dim("frames", min=1)},)
+    step = frames_at_once(trained)
+    frames = torch.export.Dim("frames", min=1) if step == 1 else step * torch.export.Dim("pictures", min=1)
+    dynamic = ({0: torch.export.Dim("clips", min=1), 1: frames},)
     try:
         with torch.no_grad():
-            return torch.export.export(scorer(trained, precision), (example(trained),), dynamic_shapes=dynamic)
+            return torch.export.export(
+                scorer(trained, precision), (example(trained, num_frames=3 * step),), dynamic_shapes=dynamic
+            )
     except Exception as error:  # whatever the tracer meets in a model
         raise UserError(f"{trained.path}: torch.export cannot take this model ({first_line(error)})") from error
 
 
 def to_torch(trained: Trained, precision: str, out: Path) -> None:
-    """Write a torch.export program (.pt2); `torch.export.load(out).module()(clips)` runs it."""
+    """Write a torch.export program (.pt2); `torch.export.load(out).module()(clips)` runs it. Raises UserError."""
+    if frames_at_once(trained) > 1:  # torch.export would refuse clips of four frames, one picture
+        raise UserError(f"{trained.path}: model.pool=thumbnail has no torch.export program; --format onnx takes it")
     exported = program(trained, precision)
     with atomic_write(out) as temporary:
         archive = temporary.with_suffix(".pt2")  # torch insists on the suffix

@@ -40,7 +40,9 @@ SPOILT: Mapping[str, planted.Spoil] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("cue", list(SPOILT))
+@pytest.mark.parametrize(
+    "cue", [pytest.param(cue, marks=pytest.mark.slow if cue in ("frame rate", "none") else ()) for cue in SPOILT]
+)
 def test_the_planted_cue_is_flagged_and_no_other(cue: str, tmp_path: Path) -> None:
     planted.neutral(tmp_path, SPOILT[cue])
     clips = Clips.read([build(tmp_path, tmp_path / "shards", "--fractions", "1,0,0")])
