@@ -55,7 +55,7 @@ def suggest_audit(samples: Sequence[shard_plan.Sample], labels: Labels, out: Pat
     """One line when what is known without looking at a picture says that an audit would find something."""
     copies = len(samples) - len({sample.sha256 for sample in samples})
     signs = [f"{copies:,} video{'s are' if copies > 1 else ' is'} there a second time"] if copies else []
-    signs += [f"{name} tells live from attack (AUC {auc:.2f})" for name, auc in _telling(samples)]
+    signs += [f"{name} separates live clips from attacks (AUC {auc:.2f})" for name, auc in _telling(samples)]
     if signs and not labels.subject_column:
         signs.append("nobody is named")
     if signs:

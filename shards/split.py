@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from livetrain.core.disjoint_sets import DisjointSets
 from livetrain.core.errors import UserError
 from shards.existing import UNUSED, Kept
 from shards.labels import Label, Labels
@@ -52,20 +53,12 @@ def fold_fractions(count: int) -> dict[str, float]:
 def units(labels: Labels) -> list[str]:
     """For each row the name of the unit that it belongs to: rows of one person, or of one content, have the same."""
     people = ["\n".join(row.identity) if labels.subject_column else str(i) for i, row in enumerate(labels.rows)]
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while (above := parent.get(name, name)) != name:
-            parent[name] = parent.get(above, above)  # half of the way for the next time
-            name = above
-        return name
-
+    same: DisjointSets[str] = DisjointSets()
     first: dict[str, str] = {}
     for person, content in zip(people, labels.contents, strict=False):
         if content:
-            low, high = sorted((root(person), root(first.setdefault(content, person))))
-            parent[high] = low
-    return [root(person) for person in people]
+            same.join(person, first.setdefault(content, person))
+    return [same.root(person) for person in people]
 
 
 def assign(

@@ -1,4 +1,4 @@
-"""What training is told of each clip: its label, and which kind it is, live or one of loss.attack_types."""
+"""The targets of training: each clip's label, and its kind, live or one of loss.attack_types."""
 
 from __future__ import annotations
 

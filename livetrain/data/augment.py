@@ -60,11 +60,12 @@ def uniform_columns(augmentation: Augmentation) -> slice:
     return slice(start, start + NUM_UNIFORMS)
 
 
-def _between(u: Uniforms, low: float, high: float) -> NDArray[np.float32]:
+def between(u: Uniforms, low: float, high: float) -> NDArray[np.float32]:
+    """Uniform numbers in [0, 1) as such from `low` to `high`."""
     return (low + u * (high - low)).astype(np.float32)
 
 
-def _beside(frames: Node, node: Node) -> Node:
+def beside(frames: Node, node: Node) -> Node:
     """A parameter or constant where the frames are, for arithmetic with them."""
     return node.gpu() if frames.device == "gpu" else node
 
@@ -88,18 +89,22 @@ def apply_flip_vertical(frames: Node, p: dict[str, Node], size: int) -> Node:
 def draw_affine(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`affine_matrix`: float32 [n, 2, 3], where in the picture (pixels, column and row) each pixel comes from."""
     angle, shear = (
-        np.deg2rad(_between(u[:, column], -limit, limit).astype(np.float64))
+        np.deg2rad(between(u[:, column], -limit, limit).astype(np.float64))
         for column, limit in ((1, config.affine_degrees), (2, config.affine_shear_degrees))
     )
-    scale = np.exp(_between(u[:, 3], -np.log1p(config.affine_scale), np.log1p(config.affine_scale)))
-    shift = _between(u[:, 4:6], -config.affine_translate, config.affine_translate) * size
+    scale = np.exp(between(u[:, 3], -np.log1p(config.affine_scale), np.log1p(config.affine_scale)))
+    shift = between(u[:, 4:6], -config.affine_translate, config.affine_translate) * size
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(-1, 2, 2)
     slant = np.stack([np.ones(len(u)), np.tan(shear), np.zeros(len(u)), np.ones(len(u))], axis=1).reshape(-1, 2, 2)
     linear = turn @ slant / scale[:, None, None]
+    return {"affine_on": u[:, 0] < config.affine, "affine_matrix": about_middle(linear, shift, size)}
+
+
+def about_middle(linear: NDArray[np.floating], shift: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """Linear maps [n, 2, 2] about the middle of a picture of `size` pixels, moved by [n, 2]: float32 [n, 2, 3]."""
     middle = np.full(2, size / 2)
     offset = middle - (linear @ (middle + shift)[:, :, None])[:, :, 0]
-    matrix = np.concatenate([linear, offset[:, :, None]], axis=2).astype(np.float32)
-    return {"affine_on": u[:, 0] < config.affine, "affine_matrix": matrix}
+    return np.concatenate([linear, offset[:, :, None]], axis=2).astype(np.float32)
 
 
 def apply_affine(frames: Node, p: dict[str, Node], size: int) -> Node:
@@ -113,7 +118,7 @@ def apply_affine(frames: Node, p: dict[str, Node], size: int) -> Node:
 
 def draw_downscale(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`downscale_size`: float32 [n, 2], pixels a side."""
-    factor = _between(u[:, 1], config.downscale_min, 1.0)
+    factor = between(u[:, 1], config.downscale_min, 1.0)
     side = np.maximum(1, np.round(factor * size)).astype(np.float32)
     return {"downscale_on": u[:, 0] < config.downscale, "downscale_size": np.stack([side, side], axis=1)}
 
@@ -132,10 +137,10 @@ def draw_color(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """Factors around 1 and a hue shift in degrees, float32 [n]."""
     return {
         "color_on": u[:, 0] < config.color,
-        "brightness": _between(u[:, 1], 1 - config.brightness, 1 + config.brightness),
-        "contrast": _between(u[:, 2], 1 - config.contrast, 1 + config.contrast),
-        "saturation": _between(u[:, 3], 1 - config.saturation, 1 + config.saturation),
-        "hue": _between(u[:, 4], -config.hue_degrees, config.hue_degrees),
+        "brightness": between(u[:, 1], 1 - config.brightness, 1 + config.brightness),
+        "contrast": between(u[:, 2], 1 - config.contrast, 1 + config.contrast),
+        "saturation": between(u[:, 3], 1 - config.saturation, 1 + config.saturation),
+        "hue": between(u[:, 4], -config.hue_degrees, config.hue_degrees),
     }
 
 
@@ -153,12 +158,12 @@ def apply_color(frames: Node, p: dict[str, Node], size: int) -> Node:
 def draw_gamma(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`gamma_power`: float32 [n], of values in [0, 1]; as often below 1 as above."""
     limit = np.log(config.gamma_max)
-    return {"gamma_on": u[:, 0] < config.gamma, "gamma_power": np.exp(_between(u[:, 1], -limit, limit))}
+    return {"gamma_on": u[:, 0] < config.gamma, "gamma_power": np.exp(between(u[:, 1], -limit, limit))}
 
 
 def apply_gamma(frames: Node, p: dict[str, Node], size: int) -> Node:
     if p["gamma_on"]:
-        power = _beside(frames, p["gamma_power"])
+        power = beside(frames, p["gamma_power"])
         frames = fn.cast(255.0 * math.pow(frames * np.float32(1 / 255), power), dtype=types.UINT8)
     return frames
 
@@ -168,14 +173,14 @@ def apply_gamma(frames: Node, p: dict[str, Node], size: int) -> Node:
 
 def draw_temperature(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`temperature_gains`: float32 [n, 3], of R, G, B; red up and blue down, or the other way round."""
-    warmth = _between(u[:, 1], -config.temperature_max, config.temperature_max)
+    warmth = between(u[:, 1], -config.temperature_max, config.temperature_max)
     gains = np.stack([1 + warmth, np.ones_like(warmth), 1 - warmth], axis=1)
     return {"temperature_on": u[:, 0] < config.temperature, "temperature_gains": gains}
 
 
 def apply_temperature(frames: Node, p: dict[str, Node], size: int) -> Node:
     if p["temperature_on"]:
-        frames = fn.cast(frames * _beside(frames, p["temperature_gains"]), dtype=types.UINT8)
+        frames = fn.cast(frames * beside(frames, p["temperature_gains"]), dtype=types.UINT8)
     return frames
 
 
@@ -199,7 +204,7 @@ def draw_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`blur_sigma`: float32 [n], pixels of a 224-pixel picture scaled to `size`."""
     return {
         "blur_on": u[:, 0] < config.blur,
-        "blur_sigma": _between(u[:, 1], 0.1, max(0.1, config.blur_sigma_max)) * np.float32(size / 224),
+        "blur_sigma": between(u[:, 1], 0.1, max(0.1, config.blur_sigma_max)) * np.float32(size / 224),
     }
 
 
@@ -217,7 +222,7 @@ def draw_motion_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameter
     longest = config.motion_blur_length_max * size / 224
     side = 2 * int(np.ceil(longest / 2)) + 1
     on = u[:, 0] < config.motion_blur
-    length = np.where(on, _between(u[:, 1], 1.0, max(1.0, longest)), 0.0)
+    length = np.where(on, between(u[:, 1], 1.0, max(1.0, longest)), 0.0)
     angle = np.pi * u[:, 2]
     along = np.linspace(-0.5, 0.5, 4 * side + 1)
     column, row = (side // 2 + along * (length * part)[:, None] for part in (np.cos(angle), np.sin(angle)))
@@ -233,7 +238,7 @@ def draw_motion_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameter
 
 def apply_motion_blur(frames: Node, p: dict[str, Node], size: int) -> Node:
     if p["motion_blur_on"]:
-        frames = fn.filter(frames, _beside(frames, p["motion_blur_kernel"]))
+        frames = fn.filter(frames, beside(frames, p["motion_blur_kernel"]))
     return frames
 
 
@@ -246,7 +251,7 @@ def draw_noise(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`noise_sigma`: float32 [n], levels of 255. `noise_anchor`: int32 [n, 2], where in the sheet of grain it lies."""
     return {
         "noise_on": u[:, 0] < config.noise,
-        "noise_sigma": _between(u[:, 1], 0.0, config.noise_sigma_max),
+        "noise_sigma": between(u[:, 1], 0.0, config.noise_sigma_max),
         "noise_anchor": np.floor(u[:, 2:4] * GRAIN_ROOM).astype(np.int32),
     }
 
@@ -261,7 +266,7 @@ def apply_noise(frames: Node, p: dict[str, Node], size: int) -> Node:
     sheet = types.Constant(grain(size), device="cpu")
     if p["noise_on"]:
         own = fn.slice(sheet, start=p["noise_anchor"], shape=[size, size], axes=[0, 1])
-        added = _beside(frames, own) * _beside(frames, p["noise_sigma"])
+        added = beside(frames, own) * beside(frames, p["noise_sigma"])
         frames = fn.cast(frames + added, dtype=types.UINT8)
     return frames
 
@@ -287,8 +292,8 @@ def apply_jpeg(frames: Node, p: dict[str, Node], size: int) -> Node:
 
 def draw_erase(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
     """`erase_anchor`, `erase_shape`: float32 [n, 2], (row, column) and (height, width) in pixels."""
-    area = _between(u[:, 1], 0.02, max(0.02, config.erase_scale_max))
-    ratio = np.exp(_between(u[:, 2], np.log(0.3), np.log(1 / 0.3)))
+    area = between(u[:, 1], 0.02, max(0.02, config.erase_scale_max))
+    ratio = np.exp(between(u[:, 2], np.log(0.3), np.log(1 / 0.3)))
     shape = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=1).clip(0, 1) * size
     anchor = u[:, 3:5] * (size - shape)
     return {

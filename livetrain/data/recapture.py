@@ -62,19 +62,16 @@ def planned(
     live: NDArray[np.bool_],
     size: int,
 ) -> tuple[NDArray[np.int64], Parameters]:
-    """Which clips become attacks, and how.
+    """Which clips become attacks, and how, where `is_active`.
 
     epochs, rows: int64 [n], as for the other random numbers. live: bool [n], those that may. Returns int64 [n], the
     place of the operator in `config.recapture_operators` + 1, or 0, and the parameters of all operators of the graph.
     """
-    active = active_operators(config)
-    if not active:
-        return np.zeros(len(rows), np.int64), {}
     (u,) = uniforms(seed, epochs, rows, [(STREAM, NUM_UNIFORMS * (1 + len(OPERATORS)))])
     names = list(config.recapture_operators)
     chosen = np.where(live & (u[:, 0] < config.recapture), 1 + np.floor(u[:, 1] * len(names)).astype(np.int64), 0)
     params: Parameters = {}
-    for item in active:
+    for item in active_operators(config):
         own = (1 + OPERATORS.index(item)) * NUM_UNIFORMS
         on = (chosen == names.index(item.name) + 1) if item.name in names else np.zeros(len(rows), bool)
         if item.name == "edge":

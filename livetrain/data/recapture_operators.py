@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, math, types
 
-from livetrain.data.augment import Node, Parameters, Uniforms
+from livetrain.data.augment import Node, Parameters, Uniforms, about_middle, beside, between
 
 NUM_UNIFORMS = 16  # reserved for each operator
 SCALE = 224  # lengths are in pixels of a picture of so many
@@ -36,19 +36,10 @@ class Operator:
     apply: Callable[[Node, Node, dict[str, Node], int], Node]
 
 
-def _between(u: Uniforms, low: float, high: float) -> NDArray[np.float32]:
-    return (low + u * (high - low)).astype(np.float32)
-
-
-def _here(frames: Node, value: Node) -> Node:
-    """A parameter or constant where the frames are."""
-    return value.gpu() if frames.device == "gpu" else value
-
-
 def _coordinates(frames: Node, size: int) -> tuple[Node, Node]:
     """Column and row of each pixel's middle, float32 [size, size, 1], from 0 to `size`."""
     row, column = np.mgrid[:size, :size].astype(np.float32) + np.float32(0.5)
-    return tuple(_here(frames, types.Constant(one[..., None], device="cpu")) for one in (column, row))
+    return tuple(beside(frames, types.Constant(one[..., None], device="cpu")) for one in (column, row))
 
 
 def _bytes(values: Node) -> Node:
@@ -58,8 +49,8 @@ def _bytes(values: Node) -> Node:
 def _waves(frames: Node, vector: Node, phase: Node, size: int) -> Node:
     """cos(2 pi (vector . pixel + phase)): vector [2], waves a pixel across and down; phase [3], of the channels."""
     column, row = _coordinates(frames, size)
-    across, down = (_here(frames, vector[axis]) for axis in (0, 1))
-    return math.cos(np.float32(2 * np.pi) * (column * across + row * down + _here(frames, phase)))
+    across, down = (beside(frames, vector[axis]) for axis in (0, 1))
+    return math.cos(np.float32(2 * np.pi) * (column * across + row * down + beside(frames, phase)))
 
 
 def _vectors(frequency: NDArray[np.floating], angle: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -71,14 +62,14 @@ def _vectors(frequency: NDArray[np.floating], angle: NDArray[np.floating]) -> ND
 
 def draw_moire(u: Uniforms, size: int) -> Parameters:
     """Two wave vectors (waves a pixel), the phases of the channels, the depth."""
-    angle, frequency = np.pi * u[:, 0], _between(u[:, 1], 0.08, 0.45)
-    second = frequency * _between(u[:, 2], 0.85, 1.15)
+    angle, frequency = np.pi * u[:, 0], between(u[:, 1], 0.08, 0.45)
+    second = frequency * between(u[:, 2], 0.85, 1.15)
     phase = np.stack([u[:, 4], u[:, 4] + 0.2 * u[:, 5], u[:, 4] + 0.4 * u[:, 5]], axis=1)
     return {
         "moire_first": _vectors(frequency, angle.astype(np.float32)),
-        "moire_second": _vectors(second, (angle + _between(u[:, 3], -0.15, 0.15)).astype(np.float32)),
+        "moire_second": _vectors(second, (angle + between(u[:, 3], -0.15, 0.15)).astype(np.float32)),
         "moire_phase": phase.astype(np.float32),
-        "moire_depth": _between(u[:, 6], 0.06, 0.25),
+        "moire_depth": between(u[:, 6], 0.06, 0.25),
     }
 
 
@@ -86,7 +77,7 @@ def apply_moire(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Nod
     if p["moire_on"]:
         first = _waves(frames, p["moire_first"], p["moire_phase"], size)
         second = _waves(frames, p["moire_second"], p["moire_phase"], size)
-        depth = _here(frames, p["moire_depth"])
+        depth = beside(frames, p["moire_depth"])
         frames = _bytes(frames * (1.0 + depth * (first * second + 0.5 * (first + second)) * 0.5))
     return frames
 
@@ -96,24 +87,24 @@ def apply_moire(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Nod
 
 def draw_screen(u: Uniforms, size: int) -> Parameters:
     """Wave vectors of columns, rows and bands, phases, depths [n, 3] of columns, rows, bands."""
-    frequency = np.float32(SCALE / size) / _between(u[:, 0], 2.2, 7.0)
-    tilt = _between(u[:, 1], -0.06, 0.06)
+    frequency = np.float32(SCALE / size) / between(u[:, 0], 2.2, 7.0)
+    tilt = between(u[:, 1], -0.06, 0.06)
     thirds = u[:, 2:3] + np.arange(3) / 3
     return {
         "screen_columns": _vectors(frequency, tilt),
         "screen_rows": _vectors(frequency, tilt + np.float32(np.pi / 2)),
-        "screen_bands": _vectors(_between(u[:, 3], 0.5, 4.0) / size, tilt + np.float32(np.pi / 2)),
+        "screen_bands": _vectors(between(u[:, 3], 0.5, 4.0) / size, tilt + np.float32(np.pi / 2)),
         "screen_phase": thirds.astype(np.float32),
         "screen_place": np.repeat(u[:, 4:5], 3, axis=1).astype(np.float32),
         "screen_depth": np.stack(
-            [_between(u[:, 5], 0.05, 0.3), _between(u[:, 6], 0.02, 0.2), _between(u[:, 7], 0.0, 0.2)], axis=1
+            [between(u[:, 5], 0.05, 0.3), between(u[:, 6], 0.02, 0.2), between(u[:, 7], 0.0, 0.2)], axis=1
         ),
     }
 
 
 def apply_screen(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
     if p["screen_on"]:
-        depth = [_here(frames, p["screen_depth"][number]) for number in range(3)]
+        depth = [beside(frames, p["screen_depth"][number]) for number in range(3)]
         columns = _waves(frames, p["screen_columns"], p["screen_phase"], size)
         rows = _waves(frames, p["screen_rows"], p["screen_place"], size)
         bands = _waves(frames, p["screen_bands"], p["screen_place"], size)
@@ -128,7 +119,7 @@ HALFTONE_ANGLES = np.deg2rad([15.0, 75.0, 0.0])  # of cyan, magenta and yellow, 
 
 def draw_halftone(u: Uniforms, size: int) -> Parameters:
     """Wave vectors [n, 3, 4] of the channels (two each), the share of the dots, and of those how many are grain."""
-    frequency = np.float32(SCALE / size) / _between(u[:, 0], 3.0, 8.0)
+    frequency = np.float32(SCALE / size) / between(u[:, 0], 3.0, 8.0)
     angle = (u[:, 1:2] * np.pi / 2 + HALFTONE_ANGLES).astype(np.float32)
     pairs = [
         np.concatenate(
@@ -138,7 +129,7 @@ def draw_halftone(u: Uniforms, size: int) -> Parameters:
     ]
     return {
         "halftone_vectors": np.stack(pairs, axis=1),
-        "halftone_share": _between(u[:, 2], 0.1, 0.4),
+        "halftone_share": between(u[:, 2], 0.1, 0.4),
         "halftone_grain": (u[:, 3] < 0.3).astype(np.float32),
     }
 
@@ -156,14 +147,14 @@ def apply_halftone(frames: Node, scene: Node, p: dict[str, Node], size: int) -> 
     sheet = types.Constant(grain(size), device="cpu")
     if p["halftone_on"]:
         column, row = _coordinates(frames, size)
-        vectors = [_here(frames, p["halftone_vectors"][:, number]) for number in range(4)]  # [3] each
+        vectors = [beside(frames, p["halftone_vectors"][:, number]) for number in range(4)]  # [3] each
         turn = np.float32(2 * np.pi)
         one = math.cos(turn * (column * vectors[0] + row * vectors[1]))
         other = math.cos(turn * (column * vectors[2] + row * vectors[3]))
-        is_grain = _here(frames, p["halftone_grain"])
-        threshold = (1.0 - is_grain) * (2.0 + one + other) * 0.25 + is_grain * _here(frames, sheet)
+        is_grain = beside(frames, p["halftone_grain"])
+        threshold = (1.0 - is_grain) * (2.0 + one + other) * 0.25 + is_grain * beside(frames, sheet)
         dots = math.clamp((frames * np.float32(1 / 255) - threshold) * 6.0 + 0.5, 0.0, 1.0) * 255.0
-        share = _here(frames, p["halftone_share"])
+        share = beside(frames, p["halftone_share"])
         frames = _bytes(frames * (1.0 - share) + dots * share)
     return frames
 
@@ -173,10 +164,10 @@ def apply_halftone(frames: Node, scene: Node, p: dict[str, Node], size: int) -> 
 
 def draw_inks(u: Uniforms, size: int) -> Parameters:
     """`inks_matrix` [n, 3, 3] and `inks_offset` [n, 3]: levels of the print from levels of the picture."""
-    keep = _between(u[:, 0], 0.45, 0.9)[:, None, None]
+    keep = between(u[:, 0], 0.45, 0.9)[:, None, None]
     luma = np.array([0.299, 0.587, 0.114])
     mixed = keep * np.eye(3) + (1 - keep) * np.tile(luma, (3, 1))
-    low, high = _between(u[:, 1], 8, 50), _between(u[:, 2], 190, 250)
+    low, high = between(u[:, 1], 8, 50), between(u[:, 2], 190, 250)
     tint = 1 + (u[:, 3:6] - 0.5) * 0.2
     span = ((high - low) / 255)[:, None] * tint
     return {
@@ -200,11 +191,11 @@ def draw_reflection(u: Uniforms, size: int) -> Parameters:
     lamp: list[NDArray[np.floating]] = [
         u[:, 1] * size,
         u[:, 2] * size,
-        _between(u[:, 3], 0.06, 0.35) * size,
-        _between(u[:, 4], 0, 110),
+        between(u[:, 3], 0.06, 0.35) * size,
+        between(u[:, 4], 0, 110),
     ]
     return {
-        "reflection_share": _between(u[:, 0], 0.01, 0.2),
+        "reflection_share": between(u[:, 0], 0.01, 0.2),
         "reflection_lamp": np.stack(lamp, axis=1).astype(np.float32),
     }
 
@@ -213,9 +204,9 @@ def apply_reflection(frames: Node, scene: Node, p: dict[str, Node], size: int) -
     if p["reflection_on"]:
         blurred = fn.resize(frames, size=[8, 8], interp_type=types.INTERP_LINEAR, antialias=True)
         mirrored: Node = fn.flip(fn.resize(blurred, size=[size, size], interp_type=types.INTERP_LINEAR), horizontal=1)
-        share = _here(frames, p["reflection_share"])
+        share = beside(frames, p["reflection_share"])
         column, row = _coordinates(frames, size)
-        lamp = [_here(frames, p["reflection_lamp"][number]) for number in range(4)]
+        lamp = [beside(frames, p["reflection_lamp"][number]) for number in range(4)]
         across, down = (column - lamp[0]) / lamp[2], (row - lamp[1]) / lamp[2]
         light = lamp[3] * math.exp(-0.5 * (across * across + down * down))
         frames = _bytes(frames * (1.0 - share) + mirrored * share + light)
@@ -227,12 +218,10 @@ def apply_reflection(frames: Node, scene: Node, p: dict[str, Node], size: int) -
 
 def draw_warp(u: Uniforms, size: int) -> Parameters:
     """`warp_matrix`: float32 [n, 2, 3], where each pixel of the second picture comes from."""
-    angle = np.where(u[:, 0] < 0.5, -1, 1) * _between(u[:, 1], 0.003, 0.03)
-    zoom = 1 + _between(u[:, 2], 0.0005, 0.01)
+    angle = np.where(u[:, 0] < 0.5, -1, 1) * between(u[:, 1], 0.003, 0.03)
+    zoom = 1 + between(u[:, 2], 0.0005, 0.01)
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(-1, 2, 2)
-    turn = turn / zoom[:, None, None]
-    middle = np.full(2, size / 2)
-    return {"warp_matrix": np.concatenate([turn, (middle - turn @ middle)[:, :, None]], axis=2).astype(np.float32)}
+    return {"warp_matrix": about_middle(turn / zoom[:, None, None], np.zeros((len(u), 2)), size)}
 
 
 def apply_warp(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
@@ -251,21 +240,21 @@ def draw_edge(u: Uniforms, size: int) -> Parameters:
     `edge_margin` [n, 2], width of the border across and down, pixels. `edge_colour` [n, 3], its levels. `edge_scene`
     [n, 2], gain and offset of the scene behind.
     """
-    half = _between(u[:, 0], 0.62, 0.98) * np.float32(size / 2)
+    half = between(u[:, 0], 0.62, 0.98) * np.float32(size / 2)
     middle = size / 2 + (u[:, 1:3] - 0.5) * 0.2 * size
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     moved = (np.stack([u[:, 3:7], u[:, 7:11]], axis=2) - 0.5) * 0.18
     seen = middle[:, None] + (corners + moved) * half[:, None, None]
     source = (corners + 1) / 2 * size
     dark = u[:, 11] < 0.4  # a bezel; else paper
-    grey = np.where(dark, _between(u[:, 12], 8, 60), _between(u[:, 12], 190, 250))
+    grey = np.where(dark, between(u[:, 12], 8, 60), between(u[:, 12], 190, 250))
     colour = (grey[:, None] * (1 + (np.stack([u[:, 13], u[:, 12], u[:, 14]], axis=1) - 0.5) * 0.12)).clip(0, 255)
-    margin = np.stack([_between(u[:, 14], 0.0, 0.16), _between(u[:, 13], 0.0, 0.16)], axis=1)
+    margin = np.stack([between(u[:, 14], 0.0, 0.16), between(u[:, 13], 0.0, 0.16)], axis=1)
     return {
         "edge_matrix": homographies(seen, source).astype(np.float32),
         "edge_margin": (margin * size).astype(np.float32),
         "edge_colour": colour.astype(np.float32),
-        "edge_scene": np.stack([_between(u[:, 15], 0.6, 1.1), _between(u[:, 11], -25, 25)], axis=1),
+        "edge_scene": np.stack([between(u[:, 15], 0.6, 1.1), between(u[:, 11], -25, 25)], axis=1),
     }
 
 
@@ -287,16 +276,16 @@ def apply_edge(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node
             frames, matrix=p["edge_matrix"], interp_type=types.INTERP_LINEAR, border_mode="replicate"
         )
         column, row = _coordinates(frames, size)
-        matrix = [[_here(frames, p["edge_matrix"][line, place]) for place in range(3)] for line in range(3)]
+        matrix = [[beside(frames, p["edge_matrix"][line, place]) for place in range(3)] for line in range(3)]
         across, down, depth = (line[0] * column + line[1] * row + line[2] for line in matrix)
         outside = [_beyond(part / depth, size) for part in (across, down)]
-        margin = [_here(frames, p["edge_margin"][axis]) for axis in (0, 1)]
+        margin = [beside(frames, p["edge_margin"][axis]) for axis in (0, 1)]
         in_picture = _soft(-math.max(outside[0], outside[1]))
         on_sheet = _soft(-math.max(outside[0] - margin[0], outside[1] - margin[1]))
-        gain, offset = (_here(frames, p["edge_scene"][number]) for number in (0, 1))
+        gain, offset = (beside(frames, p["edge_scene"][number]) for number in (0, 1))
         mirrored: Node = fn.flip(scene, horizontal=1)
         behind = math.clamp(mirrored * gain + offset, 0.0, 255.0)
-        sheet = in_picture * seen + (1.0 - in_picture) * _here(frames, p["edge_colour"])
+        sheet = in_picture * seen + (1.0 - in_picture) * beside(frames, p["edge_colour"])
         frames = _bytes(on_sheet * sheet + (1.0 - on_sheet) * behind)
     return frames
 
@@ -316,9 +305,9 @@ def _soft(inside: Node) -> Node:
 
 def draw_rephotograph(u: Uniforms, size: int) -> Parameters:
     """`rephotograph_curve` [n, 3]: exponent, gain, offset of values in [0, 1]. `rephotograph_size` [n, 2], pixels."""
-    gain = _between(u[:, 1], 0.7, 1.1)
-    side = np.maximum(1, np.round(_between(u[:, 3], 0.45, 1.0) * size)).astype(np.float32)
-    curve = [np.exp(_between(u[:, 0], -0.35, 0.35)), gain, _between(u[:, 2], 0.0, 1.0) * (1 - gain) * 0.6]
+    gain = between(u[:, 1], 0.7, 1.1)
+    side = np.maximum(1, np.round(between(u[:, 3], 0.45, 1.0) * size)).astype(np.float32)
+    curve = [np.exp(between(u[:, 0], -0.35, 0.35)), gain, between(u[:, 2], 0.0, 1.0) * (1 - gain) * 0.6]
     return {
         "rephotograph_curve": np.stack(curve, axis=1).astype(np.float32),
         "rephotograph_size": np.stack([side, side], axis=1),
@@ -329,7 +318,7 @@ def apply_rephotograph(frames: Node, scene: Node, p: dict[str, Node], size: int)
     if p["rephotograph_on"]:
         small = fn.resize(frames, size=p["rephotograph_size"], interp_type=types.INTERP_LINEAR, antialias=True)
         soft: Node = fn.resize(small, size=[size, size], interp_type=types.INTERP_LINEAR)
-        power, gain, offset = (_here(frames, p["rephotograph_curve"][number]) for number in range(3))
+        power, gain, offset = (beside(frames, p["rephotograph_curve"][number]) for number in range(3))
         frames = _bytes(255.0 * (math.pow(soft * np.float32(1 / 255), power) * gain + offset))
     return frames
 

@@ -7,8 +7,8 @@ how its pictures change: the residual between two copies, once aligned, is small
 and between two takes it is larger. So no threshold depends on how alike a data set's clips are. Copies are found when
 re-encoded, resized, cropped by up to a fifth, mirrored, and trimmed to a part of at least MIN_OVERLAP.
 
-A still clip (a photograph on a tripod) changes so little that even its own copy, cropped, is not told from another
-take: such copies are found as long as they are not cropped.
+A still clip (a photograph on a tripod) changes so little that its own copy, cropped, looks like another take: such
+copies are found as long as they are not cropped.
 """
 
 from __future__ import annotations

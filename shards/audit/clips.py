@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Clips:
     """n clips, those of a folder one after the other.
 
     folders: given ones. contents: their dataset.json. index: all rows of index.arrow. folder: int [n], into folders.
-    words, numbers: columns of the index, object or float64 [n].
+    words, numbers: columns of the index, object or float64 [n], not to be changed: what follows is kept.
     """
 
     folders: Sequence[Path]
@@ -59,23 +60,23 @@ class Clips:
     def __len__(self) -> int:
         return len(self.folder)
 
-    @property
+    @functools.cached_property
     def live(self) -> NDArray[np.bool_]:
         """Which are of live people; clips without a label (NaN) are not."""
         return self.numbers["label"] >= 0.5
 
-    @property
+    @functools.cached_property
     def labelled(self) -> NDArray[np.bool_]:
         """Which have a label."""
         return ~np.isnan(self.numbers["label"])
 
-    @property
+    @functools.cached_property
     def kinds(self) -> Words:
         """live, or the attack type; "" without a label."""
         kinds = np.where(self.live, "live", self.words["attack_type"])
         return np.where(self.labelled, kinds, "").astype(object)
 
-    @property
+    @functools.cached_property
     def people(self) -> Words:
         """Who is in a clip, "domain/subject", where a folder without a domain stands for one; "" when unknown."""
         domains = self.words["domain"].copy()
@@ -84,7 +85,7 @@ class Clips:
         found = np.array([f"{d}/{s}" for d, s in zip(domains, self.words["subject"], strict=True)], object)
         return np.where(self.words["subject"] == "", "", found).astype(object)
 
-    @property
+    @functools.cached_property
     def folder_names(self) -> list[str]:
         """A short name of each folder, its last part, with a number where two have the same."""
         names = [folder.resolve().name for folder in self.folders]

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.core import worker_pool
+from livetrain.core.disjoint_sets import DisjointSets
+from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.audit import hashes, neighbours
 from shards.audit.alignment import Alignment, align, is_copy
@@ -39,13 +41,12 @@ class Copy:
 
 
 def exact(clips: Clips) -> list[Copy]:
-    """Pairs of one file: each later one with the first."""
-    seen: dict[str, int] = {}
+    """Pairs of one file: each later one with the first of each kind, so that no two labels of a file go unseen."""
+    seen: dict[str, dict[str, int]] = defaultdict(dict)
     found = []
-    for row, digest in enumerate(clips.words["sha256"]):
-        first = seen.setdefault(digest, row)
-        if first != row:
-            found.append(Copy(first, row, EXACT))
+    for row, (digest, kind) in enumerate(zip(clips.words["sha256"], clips.kinds, strict=True)):
+        found += [Copy(first, row, EXACT) for first in seen[digest].values()]
+        seen[digest].setdefault(kind, row)
     return found
 
 
@@ -55,7 +56,7 @@ def near(
     """Pairs that show one recording, and how many pairs were compared.
 
     skipped: rows that are left out, copies of files that are in. features: float32 [2, n, d] of each clip's picture and
-    of its mirror image, for more candidates; NaN where there are none.
+    of its mirror image, for more candidates; NaN where there are none. Raises UserError when a process is killed.
     """
     rows = [row for row in range(len(looks)) if row not in skipped and len(looks.thumbnails(row))]
     asked = [_by_hashes(looks, rows), *([_by_features(features, rows)] if features is not None else [])]
@@ -66,7 +67,7 @@ def near(
     with progress("candidates", len(pairs), "pairs") as advance:
         for number, result in worker_pool.unordered(compare, tasks, num_workers, ("shards.audit.copies",)):
             if isinstance(result, worker_pool.WorkerDied):
-                raise RuntimeError(f"a process that compares clips {result.reason}")
+                raise UserError(f"a process that compares clips {result.reason}; try fewer --workers (memory?)")
             found += result
             advance(len(tasks[number].pairs))
     return sorted(found, key=lambda pair: (pair.first, pair.second)), len(pairs)
@@ -134,17 +135,10 @@ def described(found: Alignment) -> str:
 
 def groups(pairs: Sequence[Copy]) -> list[list[int]]:
     """Clips that are copies of each other, directly or through others: rows ascending, the largest group first."""
-    parent: dict[int, int] = {}
-
-    def root(row: int) -> int:
-        while parent.setdefault(row, row) != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
+    same: DisjointSets[int] = DisjointSets()
     for pair in pairs:
-        one, other = sorted((root(pair.first), root(pair.second)))
-        parent[other] = one
+        same.join(pair.first, pair.second)
     members: dict[int, list[int]] = defaultdict(list)
-    for row in sorted(parent):
-        members[root(row)].append(row)
+    for row in sorted({row for pair in pairs for row in (pair.first, pair.second)}):
+        members[same.root(row)].append(row)
     return sorted(members.values(), key=lambda rows: (-len(rows), rows[0]))

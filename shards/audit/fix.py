@@ -17,12 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from livetrain.core.disjoint_sets import DisjointSets
+from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from shards.audit import copies as copying
 from shards.audit.clips import Clips
 from shards.audit.findings import Findings, contradict
+from shards.audit.people import MERGED
 
-MERGED = 0.9  # likelihood from which on two names are joined: a wrong join only makes a data set look smaller
 LABELS = ("fname", "liveness_score", "attack_type", "subject", "session", "device", "domain")
 
 
@@ -38,8 +42,11 @@ def fix(findings: Findings, identified: Sequence[bool], out: Path) -> list[str]:
     lines = []
     for number in range(len(clips.folders)):
         target = out if len(clips.folders) == 1 else out / _safe(clips.folder_names[number])
-        target.mkdir(parents=True, exist_ok=True)
-        own = {row for row in range(len(clips)) if clips.folder[row] == number}
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--fix {target}: cannot make this folder: {error.strerror or error}") from error
+        own = set(np.flatnonzero(clips.folder == number).tolist())
         undecided = [(place + 1, row) for place, rows in enumerate(conflicts) for row in rows if row in own]
         dropped = [row for row in sorted(kept_for) if row in own]
         left = sorted(own - set(dropped) - {row for _, row in undecided})
@@ -90,12 +97,21 @@ def _dropped(findings: Findings, excluded: set[int]) -> dict[int, tuple[int, str
     one: of a long recording cut into overlapping parts, parts that share nothing both stay.
     """
     clips = findings.clips
-    same_file = {pair.second: pair.first for pair in findings.copies if pair.kind == copying.EXACT}
+    files: dict[int, list[int]] = defaultdict(list)  # first row of a file → its other rows
+    for pair in findings.copies:
+        if pair.kind == copying.EXACT and pair.first not in excluded:
+            files[pair.first].append(pair.second)
+
+    def stands_for(first: int) -> int | None:
+        """Of the rows of a file the first that has a label."""
+        return next((row for row in (first, *sorted(files.get(first, ()))) if clips.labelled[row]), None)
+
     pairs = defaultdict(list)
     for pair in findings.copies:
-        if pair.kind == copying.NEAR and not {pair.first, pair.second} & excluded:
-            pairs[pair.first].append((pair.second, pair))
-            pairs[pair.second].append((pair.first, pair))
+        one, other = stands_for(pair.first), stands_for(pair.second)
+        if pair.kind == copying.NEAR and pair.first not in excluded and one is not None and other is not None:
+            pairs[one].append((other, pair))
+            pairs[other].append((one, pair))
 
     def worth(row: int) -> tuple[float, ...]:
         numbers = clips.numbers
@@ -111,9 +127,11 @@ def _dropped(findings: Findings, excluded: set[int]) -> dict[int, tuple[int, str
             dropped[row] = (other, ", ".join(word for word in (pair.kind, pair.how) if word))
         else:
             kept.add(row)
-    for row, first in same_file.items():
-        if row not in excluded:
-            dropped[row] = (dropped[first][0] if first in dropped else first, copying.EXACT)
+    for first, rows in files.items():
+        stands = stands_for(first)
+        for row in (first, *rows):
+            if stands is not None and row != stands and clips.labelled[row]:
+                dropped[row] = (dropped[stands][0] if stands in dropped else stands, copying.EXACT)
     return dropped
 
 
@@ -124,16 +142,11 @@ def _people(findings: Findings, identified: Sequence[bool]) -> tuple[dict[int, s
     without a name get one where any clip of their folder has one, or faces were compared.
     """
     clips = findings.clips
-    parent: dict[Any, Any] = {}
+    same: DisjointSets[tuple[int, str, str]] = DisjointSets(key=lambda who: (who[2].startswith("\0"), who))
 
     def key(row: int) -> tuple[int, str, str]:
         who = str(clips.words["subject"][row])
         return int(clips.folder[row]), str(clips.words["domain"][row]), who or f"\0{row}"
-
-    def root(who: Any) -> Any:
-        while parent.setdefault(who, who) != who:
-            parent[who] = who = parent[parent[who]]
-        return who
 
     lines = []
     found = [(pair.first, pair.second, 1.0, pair.kind) for pair in findings.copies]
@@ -145,8 +158,7 @@ def _people(findings: Findings, identified: Sequence[bool]) -> tuple[dict[int, s
         may = one[:2] == other[:2]
         join = may and likelihood >= MERGED
         if join:
-            low, high = sorted((root(one), root(other)), key=lambda who: (who[2].startswith("\0"), who))
-            parent[high] = low
+            same.join(one, other)
         lines.append(
             {
                 "row": first, "first": clips.people[first] or clips.name(first), "likelihood": f"{likelihood:.2f}",
@@ -157,12 +169,12 @@ def _people(findings: Findings, identified: Sequence[bool]) -> tuple[dict[int, s
     named = {int(clips.folder[row]) for row in range(len(clips)) if clips.words["subject"][row]}
     names: dict[int, str] = {}
     for row in range(len(clips)):
-        who = root(key(row))[2]
+        who = same.root(key(row))[2]
         if who.startswith("\0"):
             who = f"person-of-clip-{int(who[1:]) + 1}" if int(clips.folder[row]) in named or identified[row] else ""
         names[row] = who
     for number in range(len(clips.folders)):
-        rows = [row for row in range(len(clips)) if clips.folder[row] == number]
+        rows = np.flatnonzero(clips.folder == number).tolist()
         if any(names[row] for row in rows):  # a column subject has a name in each row
             names |= {row: names[row] or f"person-of-clip-{row + 1}" for row in rows}
     once = {(line["first"], line["second"], line["why"]): line for line in reversed(lines)}

@@ -18,7 +18,7 @@ from livetrain.core.errors import UserError
 from shards.audit import picture_cues
 from shards.audit.alignment import SIDE
 from shards.faces.detector import DlibFaceModel, open_detector
-from shards.format.probe import RejectedVideo, evenly_spaced
+from shards.format.probe import DEFAULT_FPS, RejectedVideo, evenly_spaced
 from shards.format.stored_clip import Picture, StoredClip
 
 MAX_FRAMES = 32
@@ -34,11 +34,19 @@ WHITE, BLACK = 250, 5  # levels at which a pixel is over- or underexposed
 
 @dataclass(frozen=True)
 class LookTask:
-    """A clip to look at. seconds: of its frames, [num_frames], ascending. faces: whether to look for faces."""
+    """A clip to look at: these frames of it, ascending, shown at these seconds. faces: whether to look for faces."""
 
     clip: StoredClip
-    seconds: tuple[float, ...]
+    frames: Sequence[int]
+    seconds: Sequence[float]
     faces: bool
+
+    @staticmethod
+    def of(clip: StoredClip, row: Mapping[str, Any], *, faces: bool) -> LookTask:
+        """row: of the index, with fps and frame_seconds at least."""
+        seconds = frame_seconds(row)
+        frames = sampled(seconds)
+        return LookTask(clip, frames, seconds[frames].tolist(), faces)
 
 
 @dataclass(frozen=True)
@@ -62,17 +70,15 @@ class Look:
     identity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
-def frame_seconds(row: Mapping[str, Any]) -> tuple[float, ...]:
-    """When each frame of a row of the index is shown, after its first."""
+def frame_seconds(row: Mapping[str, Any]) -> NDArray[np.float64]:
+    """When each frame of a row of the index is shown, after its first: float64 [num_frames]."""
     if row["frame_seconds"]:
-        return tuple(row["frame_seconds"])
-    rate = row["fps"] if row["fps"] > 0 else 25.0
-    return tuple(np.arange(row["num_frames"]) / rate)
+        return np.array(row["frame_seconds"], np.float64)
+    return np.arange(row["num_frames"]) / (row["fps"] if row["fps"] > 0 else DEFAULT_FPS)
 
 
-def sampled(seconds: Sequence[float]) -> list[int]:
-    """The frames whose thumbnails are kept: ascending, each once."""
-    times = np.asarray(seconds, np.float64)
+def sampled(times: NDArray[np.float64]) -> list[int]:
+    """The frames whose thumbnails are kept, of times [num_frames]: ascending, each once."""
     if len(times) == 1:
         return [0]
     length = min(MAX_SECONDS, float(times[-1] * len(times) / (len(times) - 1)))
@@ -87,7 +93,7 @@ def sampled(seconds: Sequence[float]) -> list[int]:
 
 def look_at(task: LookTask) -> Look:
     """Decode a clip and look at it: the task of a worker process. What cannot be decoded is a Look with a problem."""
-    frames = sampled(task.seconds)
+    frames = task.frames
     measured = {frames[number] for number in evenly_spaced(len(frames), NUM_MEASURED)}
     thumbnails, pictures = [], []
     try:
@@ -100,7 +106,7 @@ def look_at(task: LookTask) -> Look:
     middle = pictures[len(pictures) // 2]
     small = np.stack(thumbnails)
     faces = _Faces.of(pictures) if task.faces else _Faces()
-    times = np.asarray([task.seconds[number] for number in frames], np.float64)
+    times = np.array(task.seconds, np.float64)
     return Look(
         thumbnails=small,
         seconds=(times - times[0]).astype(np.float32),

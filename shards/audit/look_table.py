@@ -24,7 +24,7 @@ from livetrain.core.progress import progress
 from shards.audit import picture_cues
 from shards.audit.alignment import SIDE, Thumbnails
 from shards.audit.clips import Clips
-from shards.audit.look import Look, LookTask, frame_seconds, look_at
+from shards.audit.look import Look, LookTask, look_at
 from shards.format.stored_clip import INDEX_COLUMNS, StoredClip
 
 VERSION = 1  # of a look: what another version has kept is looked at again
@@ -131,7 +131,7 @@ def _tasks(clips: Clips, rows: list[int], faces: bool) -> Iterator[LookTask]:
     for row, values in zip(rows, table.to_pylist(), strict=True):
         number = int(clips.folder[row])
         clip = StoredClip.of(clips.folders[number], clips.contents[number], values)
-        yield LookTask(clip, frame_seconds(values), faces)
+        yield LookTask.of(clip, values, faces=faces)
 
 
 @contextmanager

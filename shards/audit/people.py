@@ -6,11 +6,13 @@ whose person is not known stands for itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livetrain.core.disjoint_sets import DisjointSets
 from shards.audit import neighbours
 from shards.audit.clips import Clips
 
@@ -20,10 +22,14 @@ from shards.audit.clips import Clips
 # slopes of 70 and more. Less here, since eleven people are few.
 FAR_OFF, SPREAD, SLOPE = 0.33, 0.118, 60.0
 LIKELY = 0.5
+MERGED = 0.9  # from which on two names are joined: a wrong join only makes a data set look smaller
 MOST = 0.99  # nothing is more likely
 COUNT = 20  # nearest that are asked for
-MAX_SHARE = 0.25  # of all pairs of people that may look like one: above, the network does not tell these faces apart
-MIN_PAIRS = 10  # of people, for that
+# When the network cannot separate the faces of a data set: of all pairs of people more than MAX_SHARE may be one, or
+# more than MAX_JOINED of the people and nameless clips would be joined into one person.
+MAX_SHARE, MIN_PAIRS = 0.25, 10
+MAX_JOINED, MIN_UNITS = 0.5, 10
+INSEPARABLE = "for one person: it cannot separate the faces of these data"
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,15 @@ def alike(clips: Clips, identities: NDArray[np.floating]) -> Alike:
     alike_named = sum(first in named and second in named for first, second in found)
     if pairs_of_named >= MIN_PAIRS and alike_named > MAX_SHARE * min(pairs_of_named, len(named) * COUNT):
         return Alike(
-            reason=f"the face network takes {alike_named:,} of {pairs_of_named:,} pairs of people for one person each: "
-            "it does not tell the faces of these data apart"
+            reason=f"the face network takes {alike_named:,} of {pairs_of_named:,} pairs of people {INSEPARABLE}"
         )
+    same: DisjointSets[int] = DisjointSets()
+    for (first, second), (_, likely) in found.items():
+        if likely >= MERGED:
+            same.join(first, second)
+    largest = max(Counter(same.root(unit) for unit in range(len(units))).values())
+    if len(units) >= MIN_UNITS and largest > MAX_JOINED * len(units):
+        return Alike(reason=f"the face network takes {largest:,} of {len(units):,} people and clips {INSEPARABLE}")
     found_pairs = []
     for (first, second), (distance, likely) in found.items():
         one, other = _most_alike(identities, rows_of[first], rows_of[second])

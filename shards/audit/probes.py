@@ -73,7 +73,7 @@ class Probe:
 
     @property
     def separates(self) -> bool:
-        """Whether the classes can be told apart by it."""
+        """Whether it separates the classes."""
         return self.low is not None and self.low > FLAGGED
 
     @property

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from shards.audit import audit_page, audit_tables, copies, findings, fix, neighbours, outliers, people, probes
 from shards.audit.clips import Clips
@@ -54,12 +53,9 @@ def audit(folders: Sequence[Path], out: Path, options: AuditOptions, *, num_work
     if options.fix is not None:
         identified = ~np.isnan(looks.numbers("identity", EMBEDDING_SIZE)[:, 0])
         lines += fix.fix(found, identified.tolist(), options.fix)
-    try:
-        write_text(out, audit_page.page(found, looks))
-        write_text(out.with_suffix(".json"), audit_tables.as_json(found))
-        write_text(out.with_suffix(".csv"), audit_tables.as_csv(found))
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    write_text(out, audit_page.page(found, looks))
+    write_text(out.with_suffix(".json"), audit_tables.as_json(found))
+    write_text(out.with_suffix(".csv"), audit_tables.as_csv(found))
     shutil.rmtree(state)
     return [*lines, f"{out}, {out.with_suffix('.json').name}, {out.with_suffix('.csv').name}"]
 

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def measure_people(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as state:
         looks = look_table.look_at_all(clips, Path(state), faces=True, num_workers=num_cores())
         identities = looks.numbers("identity", EMBEDDING_SIZE)
-    own = clips.words["subject"].copy()
+    own = clips.words["subject"]
     sessions = clips.words["session"]
     second = {
         "at random": np.random.default_rng(0).random(len(clips)) < 0.5,
@@ -95,9 +96,9 @@ def measure_people(folder: Path) -> None:
         "by session": sessions == sorted(set(sessions))[-1],
     }
     for name, other in second.items():
-        clips.words["subject"][:] = np.where(other, own + " again", own)
-        both = {who for who in set(own) if len(set(clips.words["subject"][own == who])) == 2}
-        found = people.alike(clips, identities)
+        names = np.where(other, own + " again", own)
+        both = {who for who in set(own) if len(set(names[own == who])) == 2}
+        found = people.alike(replace(clips, words={**clips.words, "subject": names}), identities)
         right = sum(pair.first_name.split(" ")[0] == pair.second_name.split(" ")[0] for pair in found.pairs)
         pairs = len(found.pairs)
         print(f"{name}: {right} of {len(both)} people found, {pairs - right} pairs wrong {found.reason}")

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from livetrain.core.errors import UserError
 from shards.audit import fix
-from shards.audit.copies import EXACT, NEAR, Copy
+from shards.audit.copies import EXACT, NEAR, Copy, exact
 from shards.audit.findings import Findings
 from shards.audit.people import Alike, SamePerson
 from tests.shards.audit.test_people import clips_of
@@ -69,6 +71,15 @@ def test_a_contradiction_takes_all_its_copies_out_for_a_person_to_decide(tmp_pat
     ]
 
 
+def test_a_file_with_two_stated_types_is_a_conflict_whatever_the_first_one_says(tmp_path: Path) -> None:
+    of = findings(["a"] * 4, [], kinds="aplp")
+    of.clips.words["attack_type"][3] = "replay"
+    of.clips.words["sha256"][:] = ["same", "same", "other", "same"]
+    found = exact(of.clips)
+    assert [(pair.first, pair.second) for pair in found] == [(0, 1), (0, 3), (1, 3)]
+    assert names(fixed(replace(of, copies=found), tmp_path)["conflicts"]) == ["0.mp4", "1.mp4", "3.mp4"]
+
+
 def test_an_attack_of_no_stated_type_does_not_contradict_one_that_has(tmp_path: Path) -> None:
     found = fixed(findings(["a"] * 2, [Copy(0, 1, NEAR)], kinds="pa"), tmp_path)
     assert found["conflicts"] == [] and names(found["label"]) == ["0.mp4"]
@@ -87,10 +98,14 @@ def test_people_are_joined_when_it_is_likely_enough_and_all_candidates_are_liste
 
 def test_clips_without_a_name_get_the_one_of_their_copy_or_one_of_their_own(tmp_path: Path) -> None:
     found = fixed(findings(["", "a", ""], [Copy(0, 1, NEAR)], kinds="lll"), tmp_path)
-    assert [row["subject"] for row in found["label"]] == ["a", "person-of-clip-3"] or [
-        row["subject"] for row in found["label"]
-    ] == ["a"]
-    assert all(row["subject"] for row in found["label"])
+    assert [(row["fname"], row["subject"]) for row in found["label"]] == [("0.mp4", "a"), ("2.mp4", "person-of-clip-3")]
+
+
+def test_a_copy_without_a_label_is_never_kept_in_place_of_one_that_has(tmp_path: Path) -> None:
+    of = findings(["a"] * 3, [Copy(0, 1, EXACT), Copy(0, 2, NEAR)])
+    of.clips.numbers["label"][0] = np.nan
+    found = fixed(of, tmp_path)
+    assert names(found["label"]) == ["1.mp4"] and names(found["dropped"]) == ["2.mp4"]
 
 
 def test_without_any_name_or_face_there_is_no_column_of_people(tmp_path: Path) -> None:
@@ -106,3 +121,9 @@ def test_the_same_name_in_two_domains_stays_two_people(tmp_path: Path) -> None:
     found = fixed(replace(of), tmp_path)
     assert [row["subject"] for row in found["label"]] == ["a", "b"]
     assert found["people"][0]["joined"] == "no: in two data sets"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--fix .*file: cannot make this folder"):
+        fix.fix(findings(["a"], []), [False], tmp_path / "file")

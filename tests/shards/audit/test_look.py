@@ -23,15 +23,15 @@ from tests.shards.audit.test_audit import build
 )
 def test_frames_lie_evenly_over_the_first_seconds(num_frames: int, rate: float, step: float) -> None:
     seconds = np.arange(num_frames) / rate
-    frames = look.sampled(tuple(seconds))
+    frames = look.sampled(seconds)
     assert frames == sorted(set(frames)) and frames[0] == 0 and len(frames) <= look.MAX_FRAMES
     assert seconds[frames[-1]] < look.MAX_SECONDS
     assert np.median(np.diff(seconds[frames])) == pytest.approx(step, abs=0.045)
 
 
 def test_single_frames_and_clocks_that_stand_still_are_looked_at() -> None:
-    assert look.sampled((0.0,)) == [0]
-    assert look.sampled((0.0, 0.0, 0.0)) == [0, 1, 2]
+    assert look.sampled(np.zeros(1)) == [0]
+    assert look.sampled(np.zeros(3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("store", ["original", "frames"])
@@ -42,7 +42,7 @@ def test_a_look_shows_the_clip_upright_whatever_the_store(
     content, index = manifest.read(folder), index_table.read(folder / "index.arrow")
     rows = index.select([*INDEX_COLUMNS, "fps", "frame_seconds"]).to_pylist()
     row = next(row for row in rows if store == "frames" or row["rotation"] == 90)
-    seen = look.look_at(look.LookTask(StoredClip.of(folder, content, row), look.frame_seconds(row), faces=False))
+    seen = look.look_at(look.LookTask.of(StoredClip.of(folder, content, row), row, faces=False))
     assert seen.problem == "" and len(seen.thumbnails) == len(seen.seconds) > 3
     with Image.open(io.BytesIO(seen.picture)) as picture:
         turned = row["rotation"] in (90, 270)
@@ -58,7 +58,7 @@ def test_faces_are_counted_measured_and_told_apart(face_shards: Path) -> None:
     faces = index_table_faces(face_shards)
     row = next(number for number, reason in enumerate(faces) if not reason)
     clip = StoredClip.of(face_shards, content, rows[row])
-    seen = look.look_at(look.LookTask(clip, look.frame_seconds(rows[row]), faces=True))
+    seen = look.look_at(look.LookTask.of(clip, rows[row], faces=True))
     assert seen.num_faces == (1, 1, 1) and 0.1 < seen.face_height < 1 and seen.identity.shape == (128,)
 
 

@@ -57,7 +57,15 @@ def test_a_likelihood_falls_with_distance_and_the_mean_of_more_clips_must_be_nea
 def test_faces_that_the_network_does_not_tell_apart_are_not_measurable() -> None:
     names = [f"p{row // 2}" for row in range(20)]
     found = people.alike(clips_of(names), faces([0] * 20))
-    assert found.pairs == () and "does not tell the faces of these data apart" in found.reason
+    assert found.pairs == () and "cannot separate the faces of these data" in found.reason
+
+
+def test_nameless_clips_that_all_look_alike_are_not_measurable_either() -> None:
+    """They would all be joined under one name."""
+    found = people.alike(clips_of([""] * 12), faces([0] * 8 + [1, 2, 3, 4], spread=0.02))
+    assert found.pairs == () and "takes 8 of 12 people and clips" in found.reason
+    two = people.alike(clips_of([""] * 12), faces([row // 2 for row in range(12)], spread=0.02))
+    assert two.reason == "" and len(two.pairs) == 6
 
 
 def test_clips_without_a_face_are_left_out() -> None:

@@ -178,7 +178,7 @@ def test_a_build_says_in_one_line_what_an_audit_would_show(
     build(tmp_path / "spoilt", tmp_path / "a", "--fractions", "1,0,0")
     lines = [line for line in capsys.readouterr().err.splitlines() if "python -m shards audit" in line]
     assert len(lines) == 1 and "1 video is there a second time" in lines[0]
-    assert "frame rate tells live from attack (AUC 0.98)" in lines[0], "one live clip has the other rate"
+    assert "frame rate separates live clips from attacks (AUC 0.98)" in lines[0], "one live clip has the other rate"
     assert "resolution" not in lines[0]
     build(demo_videos, tmp_path / "b")
     assert "python -m shards audit" not in capsys.readouterr().err
