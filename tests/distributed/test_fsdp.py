@@ -90,7 +90,8 @@ def test_a_checkpoint_gives_whole_tensors(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "replicas"), [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow), (1, 0), (4, 2)]
+    ("processes", "replicas"),
+    [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow), (1, 0), pytest.param(4, 2, marks=pytest.mark.slow)],
 )
 def test_a_run_goes_on_with_shards_or_without(
     two: Path, demo_shards: Path, tmp_path: Path, processes: int, replicas: int
