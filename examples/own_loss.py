@@ -42,7 +42,7 @@ def main(shards: str, run_dir: str, *overrides: str) -> Path:
     dataset = Dataset.of(config.data)
     model = setup.make_model(config, accelerator)
     objects = setup.make_objects(config, accelerator, dataset, model, start=None)
-    objects.updater.loss = asymmetric
+    objects.updater.objective.loss = asymmetric
     with StopRequest() as stop, Trainer(config, accelerator, dataset, objects, None, warn_stderr, stop) as trainer:
         trainer.train()
         origin = Origin(objects.num_steps, trainer.load_best())

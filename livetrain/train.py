@@ -42,7 +42,7 @@ def train(config: Config, stop: StopRequest) -> None:
     accelerator = setup.make_accelerator(config)
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)
-    data.attack_types.check(dataset, config)
+    data.targets.check(dataset, config)
     for notice in [*data.leaks.check(dataset, config), *data.face_notices(dataset, config, [config.data.train_split])]:
         warn(f"warning: {notice}")
     model = setup.make_model(config, accelerator)

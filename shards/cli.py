@@ -146,6 +146,12 @@ def parser() -> Parser:
         "--detector", choices=("blazeface", "dlib"), default="blazeface", help="what finds faces (default blazeface)"
     )
     faces.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
+    faces.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where blazeface's network runs, on a GPU in batches (default: a GPU if there is one)",
+    )
     faces.add_argument("--overwrite", action="store_true", help="replace faces found with other options")
 
     add_audit(verbs, _local)
@@ -346,8 +352,23 @@ def _split(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _face_device(device: str, detector: str) -> str:
+    """Cpu or cuda. Raises UserError where `device` cannot be had."""
+    if device == "cpu" or (device == "auto" and detector != "blazeface"):
+        return "cpu"
+    if detector != "blazeface":
+        raise UserError(f"--device cuda: the detector {detector} runs on the CPU only; leave the flag out")
+    from torch import cuda
+
+    if cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise UserError("--device cuda: PyTorch sees no GPU here; leave the flag out, or see `livetrain doctor`")
+    return "cpu"
+
+
 def _faces(arguments: argparse.Namespace) -> int:
-    from shards.annotate_faces import MISSING, find_faces
+    from shards.annotate_faces import MISSING, Machine, find_faces
     from shards.faces.find import FaceOptions
 
     if arguments.num_frames < 1:
@@ -355,8 +376,8 @@ def _faces(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.upsample <= 3:
         raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
     options = FaceOptions(arguments.num_frames, arguments.upsample, arguments.detector)
-    workers = num_workers(arguments.workers)
-    print(find_faces(arguments.folder, options, num_workers=workers, overwrite=arguments.overwrite))
+    machine = Machine(num_workers(arguments.workers), _face_device(arguments.device, arguments.detector))
+    print(find_faces(arguments.folder, options, machine, overwrite=arguments.overwrite))
     if (arguments.folder / MISSING).exists():
         print(f"clips without a face: {arguments.folder / MISSING}")
     return 0

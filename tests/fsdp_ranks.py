@@ -111,10 +111,7 @@ def batches(config: Config, accelerator: Accelerator, step: int) -> list[Batch]:
         seed = (step * 10 + micro) * accelerator.num_processes + accelerator.process_index
         generator = torch.Generator().manual_seed(seed)
         clips = torch.randn(CLIPS, FRAMES, 3, SIDE, SIDE, generator=generator)
-        labels = torch.tensor([0.0, 1.0])
-        valid = torch.ones(CLIPS, dtype=torch.bool)
-        rows, frames = np.zeros(CLIPS, dtype=np.int64), np.zeros((CLIPS, FRAMES), dtype=np.int64)
-        made.append(Batch(clips, labels, torch.ones(CLIPS, 0), valid, rows, frames, ["clip"] * CLIPS, 0, []))
+        made.append(Batch.made(clips, torch.tensor([0.0, 1.0])))
     return made
 
 

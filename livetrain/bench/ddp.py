@@ -206,7 +206,6 @@ def _network(parameters: list[Any]) -> dict[str, float]:
 @contextmanager
 def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
     """(accelerator, Updater of the side, its micro-batches), the process group kept from pass to pass."""
-    import numpy as np
     import torch
     from accelerate.state import AcceleratorState, GradientState
 
@@ -239,9 +238,5 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         if name not in (ALONE, "network"):
             wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
         parts = Updater(accelerator, config, wrapped, build_loss(config.loss), optimizer, schedule, None)
-        batch = Batch(
-            torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1), torch.ones(1, 0),
-            torch.ones(1, dtype=torch.bool), np.zeros(1, dtype=np.int64), np.zeros((1, NUM_FRAMES), dtype=np.int64),
-            ["clip"], 0, [],
-        )  # fmt: skip
+        batch = Batch.made(torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1))
         yield accelerator, parts, [batch] * micro

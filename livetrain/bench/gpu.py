@@ -170,8 +170,6 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
     import os
     import tempfile
 
-    import numpy as np
-
     from livetrain.data import Batch
     from livetrain.distributed import fsdp
     from livetrain.model import build_loss, build_optimizer, build_schedule
@@ -198,7 +196,5 @@ def three_updates(sharded_weights: bool) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(0)
         clips = torch.randn(4, 2, 3, 160, 160, generator=generator).to(device)
         labels = torch.tensor([0.0, 1.0, 0.0, 1.0], device=device)
-        valid = torch.ones(4, dtype=torch.bool, device=device)
-        rows, frames = np.zeros(4, dtype=np.int64), np.zeros((4, 2), dtype=np.int64)
-        batch = Batch(clips, labels, torch.ones(4, 0, device=device), valid, rows, frames, ["clip"] * 4, 0, [])
+        batch = Batch.made(clips, labels)
         return {"losses": [updater.update(number, [batch]).figures().loss for number in range(3)]}

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 
+from livetrain.config import domains
 from livetrain.config.augment import RECAPTURES, AugmentConfig
 from livetrain.config.schema import Config, DdpConfig, default_of, known_keys, value_of
 from livetrain.config.split_spec import Selection
@@ -60,6 +61,7 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
             f"augment.mixup={config.augment.mixup} and augment.cutmix={config.augment.cutmix} are probabilities of one "
             "draw, and add up to more than 1; lower one"
         )
+    domains.check(config.domains, blends=config.augment.enabled and config.augment.mixup + config.augment.cutmix > 0)
     if config.model.pool == "thumbnail":
         for key in ("data.num_frames", "eval.num_frames"):
             if not value_of(config, key) or value_of(config, key) % 4:
@@ -152,6 +154,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
     yield ["model.freeze"], config.model.freeze_backbone, "model.freeze_backbone=true"
     yield ["loss.attack_types_weight"], not config.loss.attack_types, "loss.attack_types empty"
+    yield from domains.effects(config.domains)
     yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"
     sgd = any(word in config.optim.name.lower() for word in ("sgd", "momentum", "nesterov", "rmsprop", "lars", "muon"))
     yield ["optim.momentum"], not sgd, f"optim.name={config.optim.name}"

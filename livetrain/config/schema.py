@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from livetrain.config.augment import AugmentConfig
+from livetrain.config.domains import DomainsConfig
 from livetrain.config.fields import choice, number, probability
 
 
@@ -31,8 +32,10 @@ class DataConfig:
     """Further attempts after a failed request, with waits of 0.5, 1, 2, 4 … 30 s between them."""
     num_frames: int = number(8, 1)
     """Frames of a clip that training sees."""
-    balance: str = choice("none", "class", "attack", "domain")
-    """Train on classes, kinds of attack (beside as many live clips as attacks in all), or domains equally often."""
+    balance: str = choice("none", "class", "attack", "domain", "domain_class")
+    """Train on classes, kinds of attack (beside as many live clips as attacks in all), domains, or domains and the
+    classes of each equally often.
+    """
     balance_strength: float = number(1.0, 0.0, 1.0)
     """1: equally often; 0: as often as they are there; in between: in proportion to their number ^ (1 - this)."""
     nvdec_pipelines: int = number(4, 1, 16)
@@ -60,8 +63,8 @@ class DataConfig:
     """Domains (A+B) that are tested alone: puts @-A+B behind train_split and dev_split, and @A+B behind test_split."""
     allow_leak: bool = False
     """Continue with people who are in two of the splits; the verdict says so in its first line."""
-    fit: str = choice("stretch", "center")
-    """How a frame becomes square in evaluation: stretch the whole of it, or cut its centre."""
+    fit: str = choice("stretch", "center", "pad")
+    """How a frame becomes square in evaluation: stretch the whole of it, cut its centre, or add black bars."""
     crop: str = choice("whole", "face")
     """What the model sees: the whole frame (see data.fit), or a square around the face that `shards faces` found."""
     face_scale: float = number(1.3, 0.5, 10.0)
@@ -329,6 +332,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    domains: DomainsConfig = field(default_factory=DomainsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ddp: DdpConfig = field(default_factory=DdpConfig)

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from livetrain.data import attack_types, face_tracks, leaks
+    from livetrain.data import face_tracks, leaks, targets
     from livetrain.data.batch import Batch, Failure
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
@@ -28,7 +28,6 @@ __all__ = [
     "FetchError",
     "Loader",
     "VideoFiles",
-    "attack_types",
     "epoch_of_step",
     "eval_loader",
     "face_notices",
@@ -36,6 +35,7 @@ __all__ = [
     "files_loader",
     "leaks",
     "num_train_steps",
+    "targets",
     "train_loader",
 ]
 
@@ -53,7 +53,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attack_types", "face_tracks", "leaks"):
+    if name in ("targets", "face_tracks", "leaks"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,20 +50,32 @@ class Batch:
 
     clips: float [n, F, 3, S, S] on the device, normalised, zeros where not valid. labels: float32 [n] on the device
     (live = 1; 0 where not valid). kinds: float32 [n, K] on the device, live or one of loss.attack_types, K = 0 without
-    those (see livetrain.data.attack_types). valid: bool [n] on the device; False for padding (rows == PADDING, key "")
-    and for clips that failed to load (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which
-    frames of each video. keys: n sample keys. step: the update (training) or batch (evaluation) it belongs to.
+    those (see livetrain.data.targets). domains: int64 [n] on the device, places in domains.names, -1 for others.
+
+    valid: bool [n] on the device; False for padding (rows == PADDING, key "") and for clips that failed to load
+    (rows >= 0; listed in failures). rows: int64 [n]. frames: int64 [n, F], which frames of each video. keys: n sample
+    keys. step: the update (training) or batch (evaluation) it belongs to.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
     kinds: torch.Tensor
+    domains: torch.Tensor
     valid: torch.Tensor
     rows: NDArray[np.int64]
     frames: NDArray[np.int64]
     keys: list[str]
     step: int
     failures: list[Failure]
+
+    @staticmethod
+    def made(clips: torch.Tensor, labels: torch.Tensor, step: int = 0) -> Batch:
+        """Of clips that come from no data set, all valid."""
+        num, device = len(clips), clips.device
+        rows, frames = np.arange(num), np.tile(np.arange(clips.shape[1]), (num, 1))
+        kinds, domains = torch.ones(num, 0, device=device), torch.full((num,), -1, device=device)
+        valid = torch.ones(num, dtype=torch.bool, device=device)
+        return Batch(clips, labels, kinds, domains, valid, rows, frames, ["clip"] * num, step, [])
 
 
 @dataclass(frozen=True)

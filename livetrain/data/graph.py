@@ -22,7 +22,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from livetrain.data.augment import Change
 from livetrain.data.decoders import Decoder
-from livetrain.data.face_crop import graph_inputs
+from livetrain.data.windows import graph_inputs
 from shards.format.colour import Colours, correction
 
 Params = dict[str, NDArray[Any]]

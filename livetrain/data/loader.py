@@ -29,7 +29,7 @@ from livetrain.config import Config
 from livetrain.core.errors import MachineFault, UserError
 from livetrain.core.machine import num_cores
 from livetrain.core.world import World
-from livetrain.data import attack_types, mixup
+from livetrain.data import mixup, targets
 from livetrain.data.batch import Batch, Clips, Failure, Plans
 from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
@@ -129,7 +129,7 @@ class Loader:
                 self.close()
                 raise item
             batch, ready = item
-            self._side.hand_over(ready, (batch.clips, batch.labels, batch.kinds, batch.valid))
+            self._side.hand_over(ready, (batch.clips, batch.labels, batch.kinds, batch.domains, batch.valid))
             self.failures += batch.failures
             yield batch
 
@@ -345,13 +345,14 @@ class Loader:
                 self._failures_in_a_row = 0
         valid = rows != PADDING
         valid[list(prepared.failures)] = False
-        targets = attack_types.targets(self._clips, prepared.plan, valid, self._config)
-        clips, targets = mixup.apply(clips, targets, valid, prepared.plan.blend)
-        on_device = self._side.upload(targets)
+        given = targets.targets(self._clips, prepared.plan, valid, self._config)
+        clips, given = mixup.apply(clips, given, valid, prepared.plan.blend)
+        on_device = self._side.upload(given)
         return Batch(
             clips,
             on_device[:, 0],
             on_device[:, 1:],
+            self._side.upload(targets.domains(self._clips, prepared.plan, self._config)),
             self._side.upload(valid),
             rows,
             prepared.plan.frames,

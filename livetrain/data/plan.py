@@ -142,6 +142,9 @@ def _groups(dataset: Dataset, rows: NDArray[np.integer], by: str) -> tuple[NDArr
     is_live = (dataset.column("label")[rows] >= 0.5).astype(np.int64)
     if by == "class":
         return is_live, np.zeros(2, np.int64)
+    if by == "domain_class":
+        codes, words = dataset.codes("domain")
+        return codes[rows] * 2 + is_live, np.repeat(np.arange(len(words)), 2)
     codes, words = dataset.codes("domain" if by == "domain" else "attack_type")
     if by == "domain":
         return codes[rows], np.zeros(len(words), np.int64)

@@ -55,6 +55,7 @@ DESCRIPTION, WEIGHTS, HEAD, TIMM_CONFIG, CARD = (
 FACTS = ("version", "step", "criterion", "temperature", "metrics", "faces")  # what a package keeps of Trained.facts
 
 # Keys that belong to the machine, the training data or the training, not to the model.
+TRAINING_ONLY = ("attack_head.", "domain_head.", "domain_weights")  # weights
 NOT_PACKAGED = {
     "data": (
         "shards",
@@ -255,7 +256,7 @@ def timm_data_config(trained: Trained) -> dict[str, Any]:
         "std": trained.model.std,
         "interpolation": "bilinear",
         "crop_pct": 1.0,
-        "crop_mode": "squash" if trained.config.data.fit == "stretch" else "center",
+        "crop_mode": {"stretch": "squash", "center": "center", "pad": "border"}[trained.config.data.fit],
     }
 
 
@@ -323,7 +324,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     bare = config_from(packaged_config(config), str(run.config), warn=lambda line: None)
     model = build_model(bare.model, bare.loss, config.data.image_size).eval()
     weights, manifest = folders.load_weights(folder, averaged=config.eval.use_ema)
-    load_weights(model, _without_second_head(weights), str(folder))
+    load_weights(model, _for_scoring(weights), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
     if run.faces.exists():
         facts["faces"] = {name: value for name, value in run.read_faces().items() if name in face_tracks.KEYS}
@@ -344,9 +345,9 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     return Trained(folder, config, model, threshold, facts)
 
 
-def _without_second_head(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What training alone needs (loss.attack_types) is not part of a model that scores."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith("attack_head.")}
+def _for_scoring(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What training alone needs (loss.attack_types, domains) is not part of a model that scores."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(TRAINING_ONLY)}
 
 
 def _umask() -> int:

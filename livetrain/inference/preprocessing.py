@@ -8,6 +8,12 @@ from typing import Any
 from livetrain.config import Config
 from livetrain.data import face_tracks
 
+WHOLE = {
+    "stretch": "none: the whole frame, stretched to a square",
+    "center": "the square in the middle of the frame, as wide as its shorter side",
+    "pad": "none: the whole frame in the middle of a square as wide as its longer side, black beyond it",
+}
+
 
 def describe(
     config: Config, mean: Sequence[float], std: Sequence[float], faces: Mapping[str, Any] | None
@@ -41,7 +47,7 @@ def _frames(config: Config) -> str:
 
 def _crop(config: Config, faces: Mapping[str, Any] | None) -> str:
     if config.data.crop == "whole":
-        return "none: the whole frame"
+        return WHOLE[config.data.fit]
     scale = f"{config.data.face_scale:g}"
     if config.data.face_multi_scale:
         scale = f"each of {', '.join(f'{scale:g}' for scale in config.data.face_multi_scale)} (scores are averaged)"

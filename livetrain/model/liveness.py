@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -18,18 +18,39 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from livetrain.config import LossConfig, ModelConfig
+from livetrain.config.domains import DomainsConfig, is_contrastive
 from livetrain.core.errors import UserError
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
+from livetrain.model.domain_losses import domain_head, reverse_gradient
 from livetrain.model.keyed_dropout import KeyedDropout, SampleKeys, with_keys
 from livetrain.model.pooling import ThumbnailPool, build_pool
 
 HEAD = 10_000  # the noise layer's number of the head; those of the backbone are below
 
 
+class Outputs(NamedTuple):
+    """What a model gives in training, where more than logits is asked of it.
+
+    logits: [B] or [B,2]. kinds: logits of live and each of loss.attack_types [B, 1 + K]. domains: logits of each of
+    domains.names. features: of clips [B,D], before dropout.
+    """
+
+    logits: Tensor
+    kinds: Tensor | None = None
+    domains: Tensor | None = None
+    features: Tensor | None = None
+
+    @staticmethod
+    def of(outputs: Tensor | Outputs) -> Outputs:
+        return Outputs(outputs) if isinstance(outputs, Tensor) else outputs
+
+
 class LivenessModel(nn.Module):
     """Clips [B,F,3,H,W] → logits: [B] of "live" with one output, [B,2] of (attack, live) with two.
 
-    In training, with num_attack_types, also logits [B, 1 + num_attack_types] of live and each of them.
+    In training Outputs, where loss.attack_types or `domains` ask for more. domain_weights: float32 [2 x domains], the
+    weights of attacks and live clips of each domain in the loss (domains.weighting=dro).
+
     mean, std: what the clips must be normalised with, on the scale 0 to 1. A frozen backbone stays in evaluation mode
     (its batch statistics and drop path too) and keeps no activations. noise.clips: see livetrain.model.keyed_dropout;
     the trainer sets it for each micro-batch.
@@ -44,6 +65,7 @@ class LivenessModel(nn.Module):
         mean: Triple,
         std: Triple,
         num_attack_types: int = 0,
+        domains: DomainsConfig | None = None,
     ) -> None:
         """Raises UserError where model.freeze names nothing of the backbone."""
         super().__init__()
@@ -55,6 +77,12 @@ class LivenessModel(nn.Module):
         self.dropout = KeyedDropout(cfg.dropout, self.noise, HEAD)
         self.head = nn.Linear(dim, num_outputs)
         self.attack_head = nn.Linear(dim, 1 + num_attack_types) if num_attack_types else None
+        domains = domains or DomainsConfig()
+        self.domain_head = domain_head(dim, len(domains.names)) if domains.adversary else None
+        if domains.weighting == "dro":
+            groups = 2 * len(domains.names)
+            self.register_buffer("domain_weights", torch.full((groups,), 1 / groups))
+        self.gives_features = is_contrastive(domains)
         self.frozen, self.channels_last, self.mean, self.std = cfg.freeze_backbone, cfg.channels_last, mean, std
         if self.frozen:
             backbone.requires_grad_(False).eval()
@@ -84,10 +112,13 @@ class LivenessModel(nn.Module):
             features: Tensor = self.backbone(frames).unflatten(0, clips.shape[:2])
         return features if num_alike == 1 else torch.stack([features] * num_alike, dim=2).flatten(1, 2)
 
-    def forward(self, clips: Tensor, per_frame: bool = False) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, clips: Tensor, per_frame: bool = False, reversal: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...] | Outputs:
         """Clips [B,F,3,H,W] → logits [B] or [B,2].
 
-        per_frame: also those of each frame, [B,F] or [B,F,2], and shares [B,F].
+        reversal: share of the gradient of the domain's head that is reversed (a scalar). per_frame: also those of each
+        frame, [B,F] or [B,F,2], and shares [B,F].
 
         A frame's logits are those of its features alone. With mean and attention pooling the clip's logits are their
         mean weighted by the shares (1/F; the attention), which sum to 1; a transformer adds to them what it makes of
@@ -97,8 +128,12 @@ class LivenessModel(nn.Module):
         features = self.features(clips)
         pooled = self.pool(features)
         logits = self._classify(pooled)
-        if self.training and self.attack_head is not None:
-            return logits, self.attack_head(self.dropout(pooled))
+        if self.training and (self.attack_head or self.domain_head or self.gives_features):
+            kinds = self.attack_head(self.dropout(pooled)) if self.attack_head else None
+            domains = None
+            if self.domain_head and reversal is not None:
+                domains = self.domain_head(reverse_gradient(pooled, reversal))
+            return Outputs(logits, kinds, domains, pooled if self.gives_features else None)
         if not per_frame:
             return logits
         return logits, self._classify(features), self.pool.shares(features)  # type: ignore[operator]
@@ -109,17 +144,21 @@ class LivenessModel(nn.Module):
         return logits.squeeze(-1) if self.head.out_features == 1 else logits
 
 
-def build_model(cfg: ModelConfig, loss: LossConfig, image_size: int | None) -> LivenessModel:
+def build_model(
+    cfg: ModelConfig, loss: LossConfig, image_size: int | None, domains: DomainsConfig | None = None
+) -> LivenessModel:
     """The model of the configuration, on the CPU, float32, in training mode; two outputs for the loss "ce", else one.
 
-    image_size: side of the square pictures, pixels; None: the backbone's own. Initial weights come from torch's global
-    generator. Raises UserError (see livetrain.model.backbone).
+    image_size: side of the square pictures, pixels; None: the backbone's own. domains: what training needs beside; none
+    for a model that scores. Initial weights come from torch's global generator. Raises UserError (see
+    livetrain.model.backbone).
     """
     backbone = build_backbone(cfg, image_size)
     mean, std = normalization(backbone, cfg.normalization)
     num_outputs, num_attack_types = 2 if loss.name == "ce" else 1, len(loss.attack_types)
-    model = LivenessModel(backbone, cfg, num_outputs=num_outputs, mean=mean, std=std, num_attack_types=num_attack_types)
-    return model.train()
+    return LivenessModel(
+        backbone, cfg, num_outputs=num_outputs, mean=mean, std=std, num_attack_types=num_attack_types, domains=domains
+    ).train()
 
 
 def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:

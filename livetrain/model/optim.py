@@ -48,7 +48,7 @@ def param_groups(model: LivenessModel, cfg: OptimConfig) -> list[dict[str, Any]]
     )
     for group in groups:
         group["lr_scale"] *= cfg.layer_decay  # timm's scale is 1 at the last layer, which is the head when there is one
-    for part in filter(None, (model.pool, model.head, model.attack_head)):
+    for part in filter(None, (model.pool, model.head, model.attack_head, model.domain_head)):
         groups += [group | {"lr_scale": 1.0} for group in param_groups_weight_decay(part, cfg.weight_decay)]
     return groups
 

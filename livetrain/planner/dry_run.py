@@ -7,9 +7,9 @@ from accelerate import Accelerator
 
 from livetrain.config import Config
 from livetrain.core.world import World
-from livetrain.data import Dataset, num_train_steps
+from livetrain.data import Dataset, num_train_steps, region
 from livetrain.data.graph import DEPTH
-from livetrain.data.plan import micro_batch_size
+from livetrain.data.plan import Samples, micro_batch_size
 from livetrain.distributed.oom import advice_for_training, oom_advice
 from livetrain.model import LivenessModel, build_loss, count_flops, count_parameters, estimate_memory_bytes
 from livetrain.planner import formulas, inputs
@@ -56,6 +56,7 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator
             f"steps        {steps} updates of {config.train.global_batch} clips = {epochs:.2f} epochs",
             f"processes    {world} x {config.train.accumulation} micro-batches x {micro} clips",
             f"clip         {config.data.num_frames} frames of {side} x {side}, {np.prod(clip) / 1e6:.1f} M values",
+            f"picture      {_picture(config, dataset)}",
             f"model        {config.model.backbone}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained",
             f"FLOPs        {flops / 1e9:.2f} G a clip forward, {3 * flops * num_clips:.3g} in all",
             f"memory       about {memory / 2**30:.2f} GiB a process (estimate)",
@@ -64,6 +65,21 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator
             *_speed(config, dataset, model, accelerator, 3 * flops, num_clips),
         ]
     )
+
+
+def _picture(config: Config, dataset: Dataset) -> str:
+    """How frames become square, and what that does to those of the training split."""
+    if config.data.crop == "face":
+        return "data.crop=face: a square around the face of each frame"
+    samples = Samples.of(dataset, config.data.train_split, config)
+    height, width = region.upright_size(samples.facts(np.arange(len(samples))), config)
+    ratio = np.maximum(height, width) / np.minimum(height, width)
+    if config.data.fit == "stretch":
+        typical, most = (f"{value:.2f}" for value in (np.median(ratio), ratio.max()))
+        return f"data.fit=stretch: {typical} times as wide or high as the frame at the median, {most} at most"
+    typical, most = (f"{1 - 1 / value:.0%}" for value in (np.median(ratio), ratio.max()))
+    what = "of the frame is cut away" if config.data.fit == "center" else "of the picture is black bars"
+    return f"data.fit={config.data.fit}: {typical} {what} at the median, {most} at most"
 
 
 def _decoders(config: Config, dataset: Dataset, *, on_gpu: bool) -> str:

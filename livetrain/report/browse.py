@@ -133,7 +133,7 @@ def _facts(planned: Any, index: int) -> list[tuple[str, str]]:
     message = [("crop", f"{left:.0%} to {right:.0%} across, {top:.0%} to {bottom:.0%} down, as stored")]
     if "window" in values:
         height, width = values["window"][0, 2:].tolist()
-        message = [("crop", f"{width} x {height} pixels around the face, frame by frame, as stored")]
+        message = [("crop", f"{width} x {height} pixels, as stored; around the face or with black bars")]
     if values["angle"]:
         message.append(("turned", f"{-values['angle']:g} degrees clockwise"))
     owner = ""

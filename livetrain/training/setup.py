@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,9 +37,8 @@ from livetrain.model import (
     prepare_model,
     warmup_steps,
 )
+from livetrain.model.losses import Loss
 from livetrain.training.step import Updater, seed_torch
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -134,7 +132,7 @@ def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool =
     reads = with_weights and has_numbers
     wanted = config.model if reads else dataclasses.replace(config.model, weights="", pretrained=False)
     with contextlib.nullcontext() if has_numbers else init_empty_weights(include_buffers=False):
-        model = build_model(wanted, config.loss, config.data.image_size)
+        model = build_model(wanted, config.loss, config.data.image_size, config.domains)
     return model if in_shards else model.to(accelerator.device)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,11 @@ from livetrain.data import Batch
 from livetrain.distributed import fsdp
 from livetrain.model import clip_by_unit
 from livetrain.model.keyed_dropout import batch_keys
-from livetrain.model.losses import kind_cross_entropy
+from livetrain.model.losses import Loss
+from livetrain.training.objective import Objective
 
 ADVICE = "Try a lower optim.lr, optim.clip_grad_norm, or train.precision=fp32"
+HEADS = ("head.", "attack_head.", "domain_head.")
 MAX_SKIPPED_IN_A_ROW = 10  # updates: weights or data that give no numbers so often do not recover
 
 
@@ -78,21 +80,22 @@ class Updater:
         accelerator: Accelerator,
         config: Config,
         model: torch.nn.Module,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        loss: Loss,
         optimizer: Any,
         schedule: Any,
         ema: Any | None,
     ) -> None:
         self.accelerator, self.config = accelerator, config
-        self.model, self.loss, self.optimizer, self.schedule, self.ema = model, loss, optimizer, schedule, ema
+        self.model, self.optimizer, self.schedule, self.ema = model, optimizer, schedule, ema
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # The last layer is left out, as its authors do (Brock et al., 2021, section 4.1).
         self.clipped_by_unit = [
             parameter
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and not name.removeprefix("module.").startswith(("head.", "attack_head."))
+            if parameter.requires_grad and not name.removeprefix("module.").startswith(HEADS)
         ]
-        self.noise = accelerator.unwrap_model(model).noise
+        bare = accelerator.unwrap_model(model)
+        self.noise, self.objective = bare.noise, Objective(accelerator, config, loss, bare)
         self.skips = config.train.on_non_finite == "skip"
         self.buffers = list(model.buffers()) if self.skips else []
 
@@ -108,6 +111,7 @@ class Updater:
         learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
         # DDP averages gradients over the processes: multiplied by their number, the average is the sum.
         scale = accelerator.num_processes / config.train.global_batch
+        self.objective.begin(batches)
         losses = []
         before = [buffer.clone() for buffer in self.buffers]
         for micro, batch in enumerate(batches):
@@ -118,11 +122,11 @@ class Updater:
             positions = chunk * len(batch.rows) + torch.arange(len(batch.rows), device=batch.clips.device)
             self.noise.clips = batch_keys(config.seed, step, positions)
             with contextlib.nullcontext() if averages else accelerator.no_sync(self.model):
+                reversal = self.objective.reversal(step, batch.clips.device)
                 with accelerator.autocast():
-                    outputs = self.model(batch.clips)
-                # where, not a product: a NaN of a masked clip must not spread
-                clip_losses = torch.where(batch.valid, self._losses(outputs, batch), 0.0)
-                accelerator.backward(clip_losses.sum() * scale)
+                    outputs = self.model(batch.clips, **({} if reversal is None else {"reversal": reversal}))
+                total, clip_losses = self.objective(outputs, batch)
+                accelerator.backward(total * scale)
             losses.append(clip_losses.detach())
         self.noise.clips = None
         grad_norm = self._clip()
@@ -154,14 +158,6 @@ class Updater:
         counts = [joined.sum(), valid.sum().double(), (~joined.isfinite()).sum().double()]
         totals = torch.stack([*counts, *asked])
         return self.accelerator.reduce(totals, reduction="sum")
-
-    def _losses(self, outputs: Any, batch: Batch) -> torch.Tensor:
-        """Loss of each clip [n]; the second head's is added."""
-        if isinstance(outputs, torch.Tensor):
-            return self.loss(outputs.float(), batch.labels)
-        logits, kind_logits = outputs
-        weight = self.config.loss.attack_types_weight
-        return self.loss(logits.float(), batch.labels) + weight * kind_cross_entropy(kind_logits, batch.kinds)
 
     def _clip(self) -> torch.Tensor:
         """Clip the gradient; its norm before. Without clipping there is a norm and no second pass over gradients."""

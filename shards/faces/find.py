@@ -13,8 +13,8 @@ from shards.faces import track
 from shards.faces.detector import DETECTORS, open_detector
 from shards.faces.track import find_face
 from shards.format.face_table import Track
-from shards.format.probe import evenly_spaced
-from shards.format.stored_clip import Shown, pictures_of_video
+from shards.format.probe import RejectedVideo, evenly_spaced
+from shards.format.stored_clip import Shown, StoredClip, pictures_of_video
 
 NO_FACE = "no face found"
 
@@ -40,6 +40,44 @@ class FaceOptions:
         """The options of `about`, of whatever version."""
         kind = str(about["detector"]).partition(":")[0]
         return FaceOptions(about["num_frames"], about["upsample"], kind if kind in DETECTORS else DETECTORS[0])
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """One clip to find the face in, and how."""
+
+    clip: StoredClip
+    options: FaceOptions
+
+    @property
+    def frames(self) -> list[int]:
+        """Those to look at."""
+        return evenly_spaced(self.clip.num_frames, self.options.num_frames)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A clip's track, or None and the reason."""
+
+    track: Track | None
+    reason: str = ""
+
+
+def pictures_of(task: ClipTask) -> list[NDArray[np.uint8]] | Found:
+    """The frames to look at, upright uint8 [height, width, 3] each; Found, with the reason, if they do not decode."""
+    try:
+        return list(task.clip.pictures(task.frames))
+    except (RejectedVideo, OSError, SyntaxError) as error:
+        return Found(None, f"cannot be decoded: {error}")
+
+
+def find_in_clip(task: ClipTask) -> Found:
+    """Decode a few frames of one clip and look for its face: the task of a worker process."""
+    pictures = pictures_of(task)
+    if isinstance(pictures, Found):
+        return pictures
+    track = find_in_pictures(pictures, task.frames, task.options)
+    return Found(track, "" if track else NO_FACE)
 
 
 def find_in_pictures(

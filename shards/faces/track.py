@@ -31,11 +31,11 @@ def find_face(
     none, they are looked at again, enlarged twofold and with their contrast stretched: a small or dark face costs four
     times as much, the others nothing.
     """
-    small = [_shrunk(picture) for picture in pictures]
-    seen = link([_relative(model.detect(picture, upsample), picture) for picture in small])
+    small = [shrunk(picture) for picture in pictures]
+    seen = link([relative(model.detect(picture, upsample), picture.shape) for picture in small])
     if not seen:
         small = [_stretched(picture) for picture in small]
-        seen = link([_relative(model.detect(picture, upsample + 1), picture) for picture in small])
+        seen = link([relative(model.detect(picture, upsample + 1), picture.shape) for picture in small])
     return smooth(seen, frames) if seen else None
 
 
@@ -104,13 +104,15 @@ def _distance(before: NDArray[np.float32], box: NDArray[np.float32]) -> float:
     return float(np.hypot(step[0], step[1]))
 
 
-def _relative(found: Detections, picture: NDArray[np.uint8]) -> Detections:
-    height, width = picture.shape[:2]
+def relative(found: Detections, shape: Sequence[int]) -> Detections:
+    """Detections with boxes in parts of the picture's sides. `shape`: its height, width and more."""
+    height, width = shape[:2]
     sides = np.array([height, width, height, width], np.float32)
     return Detections((found.boxes / sides).astype(np.float32), found.scores)
 
 
-def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As large as the detector is shown it: DETECT_SIDE pixels on the shorter side, or less."""
     height, width = picture.shape[:2]
     if min(height, width) <= DETECT_SIDE:
         return picture

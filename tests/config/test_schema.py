@@ -56,7 +56,7 @@ def test_keys_of_older_versions_load_and_are_named_where_they_had_an_effect(tmp_
         ("optim.lr=fast", r"optim\.lr.*'fast'"),
         ("data.num_frames=2.5", r"data\.num_frames.*2\.5"),
         ("augment.enabled=maybe", r"augment\.enabled"),
-        ("data.fit=squash", r"data\.fit='squash' is not one of stretch, center"),
+        ("data.fit=squash", r"data\.fit='squash' is not one of stretch, center, pad"),
         ("train.precision=fp8", r"train\.precision='fp8' is not one of fp32, bf16, fp16"),
         ("augment.flip=1.5", r"augment\.flip=1\.5 is out of range; it must be from 0 to 1"),
         ("train.epochs=-1", r"train\.epochs=-1.*at least"),

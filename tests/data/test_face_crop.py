@@ -14,7 +14,7 @@ from PIL import Image
 from livetrain.config import Config, load_config
 from livetrain.core.errors import UserError
 from livetrain.core.world import World
-from livetrain.data import Dataset, face_crop, plan, region
+from livetrain.data import Dataset, face_crop, plan, region, windows
 from livetrain.data.crop import Cut, cut, resize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphOptions, colour_params
@@ -107,8 +107,8 @@ def test_dalis_own_decoder_cuts_what_the_cpu_cuts(tmp_path: Path) -> None:
     options = {"crf": "10", "b:v": "0"}
     path = write_video(tmp_path / "a.webm", 8, codec="libvpx-vp9", height=96, width=128, options=options)
     frames = np.array([[0, 2, 5, 7]])
-    windows = np.array([[[-16, -8, 48, 40], [20, 100, 48, 40], [70, 0, 48, 40], [24, 44, 48, 40]]])
-    pixels, moved = face_crop.around(windows, np.array([96]), np.array([128]))
+    seen = np.array([[[-16, -8, 48, 40], [20, 100, 48, 40], [70, 0, 48, 40], [24, 44, 48, 40]]])
+    pixels, moved = windows.around(seen, np.array([96]), np.array([128]))
     params = {
         "box": (pixels / [96, 128, 96, 128]).astype(np.float32), "window": moved.astype(np.int32),
         "angle": np.zeros(1, np.float32), "flip": np.zeros(1, np.int32),
@@ -230,9 +230,9 @@ def test_windows_are_equally_large_and_relative_to_what_is_cut_out() -> None:
         [track], np.array([[0, 5, 10]]), np.array([100.0]), np.array([100.0]), np.array([2.0]), np.zeros((1, 2))
     )
     assert np.allclose(squares[0], [[0.3, -0.1, 0.7, 0.3], [0.3, 0.3, 0.7, 0.7], [0.3, 0.7, 0.7, 1.1]])
-    windows = face_crop.pixel_windows(squares, np.array([100]), np.array([100]))
-    assert windows[0].tolist() == [[30, -10, 40, 40], [30, 30, 40, 40], [30, 70, 40, 40]]
-    box, moved = face_crop.around(windows, np.array([100]), np.array([100]))
+    seen = windows.pixel_windows(squares, np.array([100]), np.array([100]))
+    assert seen[0].tolist() == [[30, -10, 40, 40], [30, 30, 40, 40], [30, 70, 40, 40]]
+    box, moved = windows.around(seen, np.array([100]), np.array([100]))
     assert box.tolist() == [[30, 0, 70, 100]] and moved[0, :, :2].tolist() == [[0, -10], [0, 30], [0, 70]]
 
 

@@ -278,7 +278,7 @@ def test_coded_box_is_the_upright_box_turned_back(rotation: int) -> None:
     assert (np.rot90(cut, -rotation // 90) == upright[top:bottom, left:right]).all()
 
 
-@pytest.mark.parametrize("fit", ["stretch", "center"])
+@pytest.mark.parametrize("fit", ["stretch", "center", "pad"])
 def test_random_boxes_keep_area_and_ratio(fit: str) -> None:
     samples, config = make_samples(4000), make_config(4000)
     config.data.fit = fit
@@ -287,12 +287,20 @@ def test_random_boxes_keep_area_and_ratio(fit: str) -> None:
     order = (p.rows - 1) // 3
     box = p.params["box"].astype(np.float64)
     assert box.min() >= 0 and box.max() <= 1 + 1e-6
+    if fit == "pad":  # the window, of a picture of 320x240 as it is stored
+        sides = p.params["window"][:, 0].astype(np.float64) / [240, 320, 240, 320]
+        box[:, :2] += sides[:, :2]
+        box[:, 2:] = box[:, :2] + sides[:, 2:]
+        assert box.min() > -1 / 6 - 0.01 and box.max() < 7 / 6 + 0.01 and box.min() < -0.1
     height, width = (box[:, 2] - box[:, 0]), (box[:, 3] - box[:, 1])
     height, width = np.where(upright_lying[order], width, height), np.where(upright_lying[order], height, width)
     if fit == "center":
         tall = np.where(upright_lying[order], 320, 240)
         wide = np.where(upright_lying[order], 240, 320)
         height, width = height * tall / 240, width * wide / 240
+    if fit == "pad":
+        lying = upright_lying[order]
+        height, width = height * np.where(lying, 1, 0.75), width * np.where(lying, 0.75, 1)
     area, ratio = height * width, width / height
     aug = config.augment
     assert area.min() > 0.9 * aug.crop_scale_min and area.max() <= aug.crop_scale_max + 0.02  # even pixels
@@ -306,6 +314,14 @@ def test_center_fit_is_the_central_square() -> None:
     config.data.fit, config.eval.batch_size = "center", 4
     boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
     assert np.allclose(boxes, np.tile([0, 0.125, 1, 0.875], (4, 1)))  # 320x240 coded, however it is turned
+
+
+def test_pad_is_the_square_around_the_picture() -> None:
+    samples, config = make_samples(4), make_config()
+    config.data.fit, config.eval.batch_size = "pad", 4
+    params = plan.plan_evaluation(samples, config, 0, 0, 1).params
+    assert np.allclose(params["box"], np.tile([0, 0, 1, 1], (4, 1)))
+    assert (params["window"] == [-40, 0, 320, 320]).all()  # 320x240 coded, however it is turned
 
 
 def test_a_box_is_of_the_coded_frame_whose_upper_left_is_the_picture() -> None:

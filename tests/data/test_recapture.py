@@ -12,7 +12,7 @@ from PIL import Image
 
 from livetrain.config import AugmentConfig, load_config
 from livetrain.core.errors import UserError
-from livetrain.data import Dataset, attack_types, plan, recapture
+from livetrain.data import Dataset, plan, recapture, targets
 from livetrain.data import recapture_operators as operators
 from livetrain.data.recapture_operators import OPERATORS
 from tests.data.test_graph import FRAMES, NUM_FRAMES, SIZE, clip, jpegs, make_graph, params, small, take
@@ -142,7 +142,7 @@ def test_labels_and_types_follow_the_plan_on_any_number_of_processes(demo_shards
     config = make_config(demo_shards)
     config.augment.recapture, config.loss.attack_types = 0.6, ["print", "synthetic:moire", "synthetic:edge"]
     dataset = Dataset.open(str(demo_shards), config.data)
-    attack_types.check(dataset, config)
+    targets.check(dataset, config)
     batches = read(make_loader(config, steps=4))
     samples = plan.Samples.of_training(dataset, config)
     seen = set()

@@ -13,6 +13,7 @@ import pytest
 
 from shards import annotate_faces as annotate
 from shards import cli
+from shards.faces.find import ClipTask, Found
 from shards.format import face_table, index_table, manifest
 from tests.shards.faces import clips
 
@@ -76,9 +77,9 @@ def test_workers_and_a_stop_change_no_byte(
 ) -> None:
     many, stopped = (Path(shutil.copytree(built, tmp_path / name)) for name in ("many", "stopped"))
     assert cli.main(["faces", str(many), "--num-frames", "6", "--workers", "2"]) == 0
-    looked: list[annotate.ClipTask] = []
+    looked: list[ClipTask] = []
 
-    def interrupted(task: annotate.ClipTask) -> annotate.Found:
+    def interrupted(task: ClipTask) -> Found:
         if len(looked) == 3:
             raise KeyboardInterrupt
         looked.append(task)
@@ -90,7 +91,7 @@ def test_workers_and_a_stop_change_no_byte(
     assert face_table.FILE_NAME not in manifest.read(stopped)["files"]
     with (stopped / annotate.STATE_FOLDER / "clips.jsonl").open("a") as file:
         file.write('["half a li')  # what a kill leaves
-    again: list[annotate.ClipTask] = []
+    again: list[ClipTask] = []
     monkeypatch.setattr(annotate, "find_in_clip", lambda task: again.append(task) or find(task))
     assert cli.main(["faces", str(stopped), "--num-frames", "6", "--workers", "1"]) == 0
     assert not set(looked) & set(again) and len(looked) + len(again) == 8

@@ -41,12 +41,12 @@ def preprocess(
 
 
 def whole(frame: np.ndarray, how: dict[str, Any]) -> tuple[int, ...]:
-    """(top, left, height, width) of the frame, or of the square in its middle where the model sees that."""
+    """(top, left, height, width) of the frame, or of the square in it or around it where the model sees that."""
     height, width = frame.shape[:2]
-    if how["fit"] != "center":
+    if how["fit"] == "stretch":
         return 0, 0, height, width
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+    side = min(height, width) if how["fit"] == "center" else max(height, width)
+    return int(np.rint((height - side) / 2)), int(np.rint((width - side) / 2)), side, side
 
 
 def face_windows(boxes: np.ndarray, how: dict[str, Any], scale: float | None = None) -> list[tuple[int, ...]]:

@@ -9,23 +9,23 @@ import pytest
 import torch
 
 from livetrain.core.errors import UserError
-from livetrain.data import Dataset, attack_types, mixup
+from livetrain.data import Dataset, mixup, targets
 from tests.data.test_loader import make_config, make_loader, read
 
 
 def test_live_comes_first_and_what_is_not_named_has_no_column() -> None:
-    found = attack_types.one_hot(["live", "replay", "mask", "print", ""], ["print", "replay"])
+    found = targets.one_hot(["live", "replay", "mask", "print", ""], ["print", "replay"])
     assert found.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
-    assert attack_types.one_hot(["live", "mask"], []).shape == (2, 0)
+    assert targets.one_hot(["live", "mask"], []).shape == (2, 0)
 
 
 def test_a_type_that_training_has_not_is_an_error_that_names_those_it_has(demo_shards: Path) -> None:
     config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
     config.loss.attack_types = ["replay", "print"]
-    attack_types.check(dataset, config)
+    targets.check(dataset, config)
     config.loss.attack_types = ["replay", "mask"]
     with pytest.raises(UserError, match=r"attack type 'mask'; it has: print, replay"):
-        attack_types.check(dataset, config)
+        targets.check(dataset, config)
 
 
 def test_batches_tell_the_type_of_each_clip_blended_as_its_label(demo_shards: Path) -> None:
@@ -50,7 +50,7 @@ def test_batches_tell_the_type_of_each_clip_blended_as_its_label(demo_shards: Pa
 def test_training_sees_the_kinds_that_its_split_names(demo_shards: Path) -> None:
     config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
     config.data.train_split = "train:-replay"
-    attack_types.check(dataset, config)
+    targets.check(dataset, config)
     seen = {dataset.text("attack_type", int(row)) for batch in read(make_loader(config)) for row in batch.rows}
     assert seen == {"live", "print"}
     assert len(dataset.rows("train:live+print")) + len(dataset.rows("train:replay")) == len(dataset.rows("train"))
@@ -62,11 +62,11 @@ def test_a_training_split_of_one_class_is_an_error_unless_attacks_are_made(demo_
     config, dataset = make_config(demo_shards), Dataset.open(demo_shards)
     config.data.train_split = "train:-live"
     with pytest.raises(UserError, match="'train:-live' has attacks alone, and no live clips to learn from"):
-        attack_types.check(dataset, config)
+        targets.check(dataset, config)
     config.data.train_split = "train:live"
     with pytest.raises(UserError, match=r"live clips alone, and no attacks to learn from; augment\.recapture makes"):
-        attack_types.check(dataset, config)
+        targets.check(dataset, config)
     config.augment.recapture = 0.5
-    attack_types.check(dataset, config)
+    targets.check(dataset, config)
     labels = [float(label) for batch in read(make_loader(config)) for label in batch.labels]
     assert {0.0, 1.0} == set(labels)

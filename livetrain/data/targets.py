@@ -1,4 +1,4 @@
-"""The targets of training: each clip's label, and its kind, live or one of loss.attack_types."""
+"""The targets of training: each clip's label, its kind (live or one of loss.attack_types), and its domain."""
 
 from __future__ import annotations
 
@@ -27,13 +27,21 @@ LIVE_THRESHOLD = 0.5  # labels from here on are live
 
 
 def check(dataset: Dataset, config: Config) -> None:
-    """Raises UserError for a training split of one class, or an attack type that no clip of it has."""
+    """Raises UserError for a training split of one class, an attack type or a domain that no clip of it has."""
     rows = dataset.rows(config.data.train_split)
     live = dataset.column("label")[rows] >= LIVE_THRESHOLD
     if live.all() and not recapture.is_active(config.augment) or not live.any():
         only, other = ("live clips", "attacks") if live.all() else ("attacks", "live clips")
         advice = "; augment.recapture makes some of live clips" if live.all() else ""
         raise UserError(f"split {config.data.train_split!r} has {only} alone, and no {other} to learn from{advice}")
+    if config.domains.names:
+        codes, words = dataset.codes("domain")
+        there = words[np.bincount(codes[rows], minlength=len(words)) > 0]
+        if absent := sorted(set(config.domains.names) - set(there)):
+            raise UserError(
+                f"domains.names: no clip of split {config.data.train_split!r} is of the domain {absent[0]!r}; it has: "
+                f"{', '.join(sorted(there))}"
+            )
     if not config.loss.attack_types:
         return
     codes, words = dataset.codes("attack_type")
@@ -61,6 +69,15 @@ def one_hot(kinds: Sequence[str], attack_types: Sequence[str]) -> NDArray[np.flo
         if kind in place:
             targets[row, place[kind]] = 1
     return targets
+
+
+def domains(clips: Labelled, plan: ClipPlan, config: Config) -> NDArray[np.int64]:
+    """Places in domains.names of a plan's clips, int64 [n]; -1 for those of other domains and for padding."""
+    places = {name: place for place, name in enumerate(config.domains.names)}
+    if not places:
+        return np.full(len(plan.rows), -1)
+    of = [-1 if row == PADDING else places.get(clips.text("domain", row), -1) for row in plan.rows.tolist()]
+    return np.array(of, np.int64)
 
 
 def targets(clips: Labelled, plan: ClipPlan, valid: NDArray[np.bool_], config: Config) -> NDArray[np.float32]:

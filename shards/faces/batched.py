@@ -1,0 +1,93 @@
+"""Faces of many clips with the network on a GPU: worker processes decode and shrink, this one runs batches of pictures.
+
+What the network sees, and what becomes of its answers, is the same code as on the CPU. Clips in whose frames it sees no
+face are few; they are looked at again, enlarged, by the CPU's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from livetrain.core import worker_pool
+from shards.faces.blazeface import Look, detections_of, looked_at, weights_path
+from shards.faces.blazeface_torch import BlazeFaceTorch
+from shards.faces.find import ClipTask, Found, find_in_clip, pictures_of
+from shards.faces.track import link, relative, shrunk, smooth
+
+NUM_PICTURES = 256  # in a batch: 28 MB of pixels, and about 2 GiB of activations on the GPU
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the network is shown of a clip, a Look for each frame, and the height and width of what is looked at."""
+
+    looks: list[Look]
+    shapes: list[tuple[int, ...]]
+
+    @property
+    def num_pictures(self) -> int:
+        """Of all frames and parts."""
+        return sum(len(look.pixels) for look in self.looks)
+
+
+def find_in_clips(
+    tasks: Sequence[ClipTask], num_workers: int, device: str, num_pictures: int = NUM_PICTURES
+) -> Iterator[tuple[int, Found | worker_pool.WorkerDied]]:
+    """Yield (index of the task, what was found) as clips are done. Raises UserError where a package is missing."""
+    network = BlazeFaceTorch(weights_path(), torch.device(device))
+    waiting: list[tuple[int, Prepared]] = []
+    unseen: list[int] = []
+
+    def answers() -> Iterator[tuple[int, Found]]:
+        for index, found in zip(
+            [index for index, _ in waiting],
+            _run(network, [tasks[index] for index, _ in waiting], [prepared for _, prepared in waiting]),
+            strict=True,
+        ):
+            if found is None:
+                unseen.append(index)
+            else:
+                yield index, found
+        waiting.clear()
+
+    for index, prepared in worker_pool.unordered(prepare, tasks, num_workers, ("shards.faces.find",)):
+        if not isinstance(prepared, Prepared):
+            yield index, prepared
+            continue
+        waiting.append((index, prepared))
+        if sum(prepared.num_pictures for _, prepared in waiting) >= num_pictures:
+            yield from answers()
+    yield from answers()
+    again = worker_pool.unordered(find_in_clip, [tasks[index] for index in unseen], num_workers, ("shards.faces.find",))
+    yield from ((unseen[position], found) for position, found in again)
+
+
+def prepare(task: ClipTask) -> Prepared | Found:
+    """Decode and shrink: the task of a worker process. Found, with the reason, if the clip does not decode."""
+    pictures = pictures_of(task)
+    if isinstance(pictures, Found):
+        return pictures
+    small = [shrunk(picture) for picture in pictures]
+    looks = [looked_at(picture, task.options.upsample) for picture in small]
+    return Prepared(looks, [picture.shape for picture in small])
+
+
+def _run(network: BlazeFaceTorch, tasks: Sequence[ClipTask], clips: Sequence[Prepared]) -> Iterator[Found | None]:
+    """The face of each clip, None where the network sees none."""
+    looks = [look for clip in clips for look in clip.looks]
+    if not looks:
+        return
+    boxes, logits = network(np.concatenate([look.pixels for look in looks]))
+    ends = np.cumsum([len(look.pixels) for look in looks])[:-1]
+    answers = iter(zip(looks, np.split(boxes, ends), np.split(logits, ends), strict=True))
+    for task, clip in zip(tasks, clips, strict=True):
+        detections = []
+        for shape in clip.shapes:
+            look, raw, logit = next(answers)
+            detections.append(relative(detections_of(look.places, raw, logit), shape))
+        seen = link(detections)
+        yield Found(smooth(seen, np.array(task.frames))) if seen else None
