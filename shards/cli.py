@@ -26,6 +26,7 @@ from livetrain.core.errors import EXIT_USER_ERROR, UserError
 from livetrain.core.files import is_url
 from livetrain.core.machine import num_cores
 from shards.cli_audit import add_audit
+from shards.cli_faces import add_faces
 from shards.cli_stores import media_of
 from shards.stores import STORES
 
@@ -131,29 +132,7 @@ def parser() -> Parser:
     _add_import(verbs)
     _add_split(verbs)
 
-    faces = verbs.add_parser("faces", help="find the face of each clip (extra: faces)")
-    faces.set_defaults(verb=_faces)
-    faces.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
-    faces.add_argument("--num-frames", type=int, default=8, metavar="K", help="frames to look at in a clip (default 8)")
-    faces.add_argument(
-        "--upsample",
-        type=int,
-        default=0,
-        metavar="N",
-        help="enlarge frames N times twofold: small faces, slower",
-    )
-    faces.add_argument(
-        "--detector", choices=("blazeface", "dlib"), default="blazeface", help="what finds faces (default blazeface)"
-    )
-    faces.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
-    faces.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where blazeface's network runs, on a GPU in batches (default: a GPU if there is one)",
-    )
-    faces.add_argument("--overwrite", action="store_true", help="replace faces found with other options")
-
+    add_faces(verbs, _local)
     add_audit(verbs, _local)
 
     verify = verbs.add_parser("verify", help="read a shard folder again and name what is damaged")
@@ -349,37 +328,6 @@ def _split(arguments: argparse.Namespace) -> int:
         arguments.folder, Request(arguments.protocol, arguments.seed, given, allow_leak=arguments.allow_leak)
     )
     print(_split_table(content))
-    return 0
-
-
-def _face_device(device: str, detector: str) -> str:
-    """Cpu or cuda. Raises UserError where `device` cannot be had."""
-    if device == "cpu" or (device == "auto" and detector != "blazeface"):
-        return "cpu"
-    if detector != "blazeface":
-        raise UserError(f"--device cuda: the detector {detector} runs on the CPU only; leave the flag out")
-    from torch import cuda
-
-    if cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise UserError("--device cuda: PyTorch sees no GPU here; leave the flag out, or see `livetrain doctor`")
-    return "cpu"
-
-
-def _faces(arguments: argparse.Namespace) -> int:
-    from shards.annotate_faces import MISSING, Machine, find_faces
-    from shards.faces.find import FaceOptions
-
-    if arguments.num_frames < 1:
-        raise UserError(f"--num-frames {arguments.num_frames}: give 1 or more")
-    if not 0 <= arguments.upsample <= 3:
-        raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
-    options = FaceOptions(arguments.num_frames, arguments.upsample, arguments.detector)
-    machine = Machine(num_workers(arguments.workers), _face_device(arguments.device, arguments.detector))
-    print(find_faces(arguments.folder, options, machine, overwrite=arguments.overwrite))
-    if (arguments.folder / MISSING).exists():
-        print(f"clips without a face: {arguments.folder / MISSING}")
     return 0
 
 

@@ -71,7 +71,11 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("train.ema_decay=0.9", "model.dropout=0.3", "train.accumulation=2", "train.precision=bf16")]
+    "options",
+    [
+        ("model.backbone=test_efficientnet", "train.swa_start=0.4", "train.swa_bn_updates=2", "eval.shifted_dev=true"),
+        ("train.ema_decay=0.9", "model.dropout=0.3", "train.accumulation=2", "train.precision=bf16"),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
     options: tuple[str, ...], demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,9 +98,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         )
         assert a == b and len(a) >= 2
     assert same_weights(weights(whole), weights(stopped))
-    if "train.ema_decay=0.9" in options:
-        assert same_weights(weights(whole, "ema"), weights(stopped, "ema"))
-        assert not same_weights(weights(whole, "ema"), weights(whole))
+    assert same_weights(weights(whole, "ema"), weights(stopped, "ema"))
+    assert not same_weights(weights(whole, "ema"), weights(whole))
     assert (whole / "verdict.json").read_text() == (stopped / "verdict.json").read_text()
 
 
@@ -451,6 +454,20 @@ def test_a_run_may_begin_at_a_checkpoint_of_other_data(plain: Path, demo_shards:
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     train_here(small_config(tmp_path / "other", tmp_path / "run", *options))
     assert [record["step"] for record in records(tmp_path / "run")] == [7, 8]
+
+
+def test_shifted_dev_is_evaluated_beside_dev_and_may_choose(demo_shards: Path, tmp_path: Path) -> None:
+    options = ("eval.shifted_dev=true", "eval.select_on=shifted", "eval.criterion=loss", "train.eval_every_epochs=0.5")
+    train_here(small_config(demo_shards, tmp_path / "run", *options, "optim.lr=0.02"))
+    dev, shifted = records(tmp_path / "run", "dev"), records(tmp_path / "run", "shifted")
+    assert [record["step"] for record in dev] == [record["step"] for record in shifted] and len(dev) > 2
+    assert all(one["loss"] != other["loss"] for one, other in zip(dev, shifted, strict=True))
+    best = min(shifted, key=lambda record: record["loss"])["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"best-{best:08d}").exists() or list(
+        (tmp_path / "run" / "checkpoints").glob(f"best-*{best}")
+    )
+    with pytest.raises(UserError, match="eval.select_on=worst needs eval.shifted_dev=true"):
+        small_config(demo_shards, tmp_path / "run", "eval.select_on=worst")
 
 
 def test_best_weights_are_those_the_dev_split_chose(demo_shards: Path, tmp_path: Path) -> None:

@@ -48,13 +48,20 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
         assert 0 < record["step_seconds_min"] <= record["step_seconds_max"] and record["slowest_rank"] in (0, 1)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_dev_is_scored_with_the_weights_that_are_saved(decay: float, demo_shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "average",
+    [
+        pytest.param("train.ema_decay=0.0", marks=pytest.mark.slow),
+        "train.ema_decay=0.5",
+        "train.swa_start=0.3 train.swa_bn_updates=2",
+    ],
+)
+def test_dev_is_scored_with_the_weights_that_are_saved(average: str, demo_shards: Path, tmp_path: Path) -> None:
     """Batch statistics, and their average, are each process's own: what is logged is of the first one's, which are
     saved. Scored again from the file, dev has the same loss.
     """
     run = tmp_path / "run"
-    options = ("model.backbone=test_efficientnet", f"train.ema_decay={decay}", "train.eval_every_epochs=0.7")
+    options = ("model.backbone=test_efficientnet", *average.split(), "train.eval_every_epochs=0.7")
     ranks.train(demo_shards, run, *OPTIONS, *options, "optim.lr=0.01")
     (best,) = (run / "checkpoints").glob("best-*")
     logged = {record["step"]: record["loss"] for record in records(run, "dev")}[int(best.name[5:])]

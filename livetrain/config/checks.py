@@ -37,6 +37,11 @@ def _first_key(section: str) -> str:
     return next(name.split(".")[1] for name in known_keys() if name.startswith(f"{section}."))
 
 
+def averages(config: Config) -> bool:
+    """Whether a run keeps an average of its weights."""
+    return config.train.ema_decay > 0 or config.train.swa_start < 1
+
+
 def check_values(config: Config, explicit: dict[str, str]) -> None:
     for key, item in known_keys().items():
         value = value_of(config, key)
@@ -62,6 +67,10 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
             "draw, and add up to more than 1; lower one"
         )
     domains.check(config.domains, blends=config.augment.enabled and config.augment.mixup + config.augment.cutmix > 0)
+    if config.eval.select_on != "dev" and not config.eval.shifted_dev:
+        raise UserError(f"eval.select_on={config.eval.select_on} needs eval.shifted_dev=true")
+    if config.train.ema_decay and config.train.swa_start < 1:
+        raise UserError("train.ema_decay and train.swa_start are two averages of the weights; choose one of the two")
     if config.model.pool == "thumbnail":
         for key in ("data.num_frames", "eval.num_frames"):
             if not value_of(config, key) or value_of(config, key) % 4:
@@ -167,7 +176,9 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     criterion = config.verdict.criterion
     yield ["verdict.max_apcer"], criterion != "max_apcer", f"verdict.criterion={criterion}"
     yield ["verdict.attack_cost", "verdict.live_cost"], criterion != "cost", f"verdict.criterion={criterion}"
-    yield ["eval.use_ema", "train.ema_warmup"], config.train.ema_decay == 0, "train.ema_decay=0"
+    yield ["train.ema_warmup"], config.train.ema_decay == 0, "train.ema_decay=0"
+    yield ["eval.use_ema"], not averages(config), "train.ema_decay=0 and train.swa_start=1"
+    yield ["train.swa_bn_updates"], config.train.swa_start == 1, "train.swa_start=1"
     yield ["train.patience"], config.train.eval_every_epochs == 0, "train.eval_every_epochs=0"
     wandb = [f"tracking.{name}" for name in ("project", "entity", "group")]
     yield wandb, config.tracking.wandb == "disabled", "tracking.wandb=disabled"

@@ -191,6 +191,10 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights; 0: none."""
     ema_warmup: bool = True
     """The decay rises from 0, so that an average that is used early is not of the initial weights."""
+    swa_start: float = number(1.0, 0.0, 1.0)
+    """Share of the run from which the weights of all updates are averaged evenly, in place of ema_decay; 1: never."""
+    swa_bn_updates: int = number(20, 1)
+    """Updates whose clips give that average its batch statistics, before each evaluation."""
     patience: int = number(0, 0)
     """End training after so many evaluations of dev in a row that were not the best so far; 0: never."""
     deterministic: bool = False
@@ -256,11 +260,15 @@ class EvalConfig:
     tta: str = choice("none", "flip", "five_crop", "ten_crop")
     """Views of a video whose scores are averaged: mirrored too; corners and centre; those and mirrored."""
     use_ema: bool = True
-    """Score the moving average of the weights, where there is one."""
+    """Score the average of the weights, where there is one."""
     robustness: bool = False
     """Score the test split also cropped, downscaled, recompressed, recoloured, blurred and shortened, 14 ways."""
     criterion: str = choice("eer", "auc", "loss")
     """Dev metric that chooses the best checkpoint."""
+    shifted_dev: bool = False
+    """Evaluate dev also shifted: every clip changed in one of the 14 ways of eval.robustness, always the same."""
+    select_on: str = choice("dev", "shifted", "worst")
+    """Where the best checkpoint is chosen: dev, shifted dev, or the worse of the two (both need eval.shifted_dev)."""
 
 
 @dataclass

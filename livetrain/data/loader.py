@@ -347,12 +347,13 @@ class Loader:
         valid[list(prepared.failures)] = False
         given = targets.targets(self._clips, prepared.plan, valid, self._config)
         clips, given = mixup.apply(clips, given, valid, prepared.plan.blend)
-        on_device = self._side.upload(given)
+        domains = targets.domains(self._clips, prepared.plan, self._config)
+        on_device = self._side.upload(np.concatenate([given, domains[:, None]], axis=1, dtype=np.float32))
         return Batch(
             clips,
             on_device[:, 0],
-            on_device[:, 1:],
-            self._side.upload(targets.domains(self._clips, prepared.plan, self._config)),
+            on_device[:, 1:-1],
+            on_device[:, -1].long(),
             self._side.upload(valid),
             rows,
             prepared.plan.frames,

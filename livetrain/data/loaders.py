@@ -60,18 +60,18 @@ def eval_loader(
     world: World,
     mean: Sequence[float],
     std: Sequence[float],
-    perturbation: perturb.Perturbation | None = None,
+    shifts: perturb.Shifts | None = None,
 ) -> Loader:
     """Batches of a split without augmentation: each sample once over all processes, equally many batches on each.
 
-    With a `perturbation` every clip comes changed by it.
+    With `shifts` every clip comes changed by the one it is under.
     """
     samples = plan.Samples.of(dataset, split, config)
     num_batches = plan.num_evaluation_batches(len(samples), config, world.size)
 
     def planned(batch: int) -> ClipPlan:
         item = plan.plan_evaluation(samples, config, batch, world.rank, world.size)
-        return item if perturbation is None else perturb.perturb(item, samples, config, perturbation)
+        return item if shifts is None else perturb.perturb(item, samples, config, shifts)
 
     def plans() -> Iterator[ClipPlan]:
         return map(planned, range(num_batches))
@@ -80,5 +80,5 @@ def eval_loader(
     if not config.eval.num_frames:  # room for the longest
         longest = int(samples.columns["num_frames"][samples.rows].max())
         example = dataclasses.replace(example, frames=np.zeros((1, longest), np.int64))
-    augmentations = [] if perturbation is None else perturbation.augmentations()
+    augmentations = [] if shifts is None else shifts.augmentations()
     return Loader(dataset, config, Plans(plans, num_batches, example, augmentations), world=world, mean=mean, std=std)

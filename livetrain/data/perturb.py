@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import augment, plan, region
+from livetrain.data.dataset import Dataset
+from livetrain.data.permutation import permute
 from livetrain.data.plan import ClipPlan
 
 
@@ -39,21 +41,65 @@ class Perturbation:
     pixels: Mapping[str, float] = field(default_factory=dict)
     relative: Mapping[str, float] = field(default_factory=dict)
 
+    def strengths(self, size: int) -> dict[str, NDArray[Any]]:
+        """The inputs of its augmentation for one clip of `size` pixels."""
+        found = {
+            name: np.array(value, np.int32 if isinstance(value, int) else np.float32)
+            for name, value in self.values.items()
+        }
+        found |= {name: np.array(value * size / 224, np.float32) for name, value in self.pixels.items()}
+        found |= {name: np.full(2, max(1, round(value * size)), np.float32) for name, value in self.relative.items()}
+        return found
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Which perturbation each clip of an evaluation is under.
+
+    kinds: those there are. of_row: int64 [number of clips of the data set], which of them; None: all the first.
+    """
+
+    name: str
+    kinds: tuple[Perturbation, ...]
+    of_row: NDArray[np.int64] | None = None
+
+    @staticmethod
+    def same(perturbation: Perturbation) -> Shifts:
+        """Every clip under one."""
+        return Shifts(perturbation.name, (perturbation,))
+
+    @staticmethod
+    def spread(dataset: Dataset, split: str) -> Shifts:
+        """Every clip of the split under one of PERTURBATIONS, each as often as the others in either class.
+
+        Which one depends on nothing but the data set and the split.
+        """
+        of_row = np.zeros(len(dataset), np.int64)
+        rows = dataset.rows(split)
+        live = dataset.column("label")[rows] >= 0.5
+        for members in (rows[live], rows[~live]):
+            order = permute(np.arange(len(members)), len(members), 0, 0) if len(members) else members
+            of_row[members] = order % len(PERTURBATIONS)
+        return Shifts("shifted", PERTURBATIONS, of_row)
+
     def augmentations(self) -> list[augment.Augmentation]:
         """What the graph is built with."""
-        return [item for item in augment.AUGMENTATIONS if item.name == self.augmentation]
+        names = {kind.augmentation for kind in self.kinds}
+        return [item for item in augment.AUGMENTATIONS if item.name in names]
 
-    def parameters(self, num_clips: int, size: int) -> dict[str, NDArray[Any]]:
-        """The inputs of the graph beyond the plan's own, each [num_clips, …], for pictures of `size` pixels."""
-        if not self.augmentation:
-            return {}
-        found: dict[str, NDArray[Any]] = {f"{self.augmentation}_on": np.ones(num_clips, np.bool_)}
-        for name, value in self.values.items():
-            found[name] = np.full(num_clips, value, np.int32 if isinstance(value, int) else np.float32)
-        for name, value in self.pixels.items():
-            found[name] = np.full(num_clips, value * size / 224, np.float32)
-        for name, value in self.relative.items():
-            found[name] = np.full((num_clips, 2), max(1, round(value * size)), np.float32)
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which of `kinds` the clips in these rows are under, int64 [n]."""
+        return np.zeros(len(rows), np.int64) if self.of_row is None else self.of_row[rows]
+
+    def parameters(self, which: NDArray[np.int64], size: int) -> dict[str, NDArray[Any]]:
+        """The inputs of the graph beyond the plan's own, each [n, …], for pictures of `size` pixels."""
+        found: dict[str, NDArray[Any]] = {}
+        for augmentation in {kind.augmentation for kind in self.kinds} - {""}:
+            has = [kind.augmentation == augmentation for kind in self.kinds]
+            found[f"{augmentation}_on"] = np.array(has)[which]
+            usual = self.kinds[has.index(True)].strengths(size)  # of clips for which it is off: any will do
+            own = [kind.strengths(size) if of else usual for kind, of in zip(self.kinds, has, strict=True)]
+            found |= {name: np.stack([strengths[name] for strengths in own])[which] for name in usual}
         return found
 
 
@@ -87,16 +133,18 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
 )
 
 
-def perturb(item: ClipPlan, samples: plan.Samples, config: Config, perturbation: Perturbation) -> ClipPlan:
+def perturb(item: ClipPlan, samples: plan.Samples, config: Config, shifts: Shifts) -> ClipPlan:
     """The plan of an evaluation batch of `samples`, perturbed."""
     rows = np.where(item.rows == plan.PADDING, 0, item.rows)
     facts = dataclasses.replace(samples, rows=rows, mixture=None).facts(np.arange(len(rows)))
-    params = item.params | perturbation.parameters(len(rows), config.data.image_size)
+    which = shifts.of(rows)
+    params = item.params | shifts.parameters(which, config.data.image_size)
     frames = item.frames
-    if perturbation.part < 1:
-        kept = np.maximum(1, np.ceil(facts.num_frames * perturbation.part)).astype(np.int64)
+    side, part = (np.array([getattr(kind, name) for kind in shifts.kinds])[which] for name in ("side", "part"))
+    if (part < 1).any():
+        kept = np.maximum(1, np.ceil(facts.num_frames * part)).astype(np.int64)
         frames = plan.evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
         params |= region.fixed_region(frames, facts, config)  # a face is elsewhere in other frames
-    if perturbation.side < 1:
-        params |= region.shrunk(params, perturbation.side, facts)
+    if (side < 1).any():
+        params |= region.shrunk(params, side, facts)
     return dataclasses.replace(item, params=params, frames=frames)

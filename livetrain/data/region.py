@@ -44,20 +44,20 @@ def fixed_region(frames: NDArray[np.int64], facts: Facts, config: Config) -> Par
     return _region(box, np.full(num, config.data.face_scale), np.zeros((num, 2)), frames, facts, config)
 
 
-def shrunk(params: Params, side: float, facts: Facts) -> Params:
-    """A region's middle: `side` of each of its sides."""
+def shrunk(params: Params, side: NDArray[np.float64], facts: Facts) -> Params:
+    """A region's middle: `side` (float [n]) of each of its sides; those of a clip whose `side` is 1 stay."""
     coded = np.stack([facts.coded_height, facts.coded_width] * 2, axis=1)
     if "window" in params:
         window = params["window"].copy()
-        out = 2 * np.rint(window[..., 2:] * (1 - side) / 2).astype(np.int32)
+        out = 2 * np.rint(window[..., 2:] * (1 - side[:, None, None]) / 2).astype(np.int32)
         window[..., :2] += out // 2
         window[..., 2:] -= out
         return {"window": window}
     shown = np.stack([facts.height, facts.width] * 2, axis=1)
     box = params["box"].astype(np.float64) * coded / shown  # of the picture, not of the coded frame
-    middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * side
+    middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * side[:, None]
     box = crop.even_box(np.concatenate([middle - half, middle + half], axis=1), facts.height, facts.width) / coded
-    return {"box": box.astype(np.float32)}
+    return {"box": np.where(side[:, None] < 1, box.astype(np.float32), params["box"])}
 
 
 def coded_box(upright: NDArray[np.floating], rotation: NDArray[np.int64]) -> NDArray[np.float64]:

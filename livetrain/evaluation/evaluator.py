@@ -21,7 +21,7 @@ from livetrain.core.progress import progress
 from livetrain.core.world import World
 from livetrain.data import Batch, Dataset, Failure, eval_loader
 from livetrain.data.face_tracks import Faces
-from livetrain.data.perturb import Perturbation
+from livetrain.data.perturb import Shifts
 from livetrain.distributed.fsdp import is_sharded
 from livetrain.distributed.oom import advice_for_evaluation, oom_advice
 from livetrain.evaluation.scoring import autocast, rendered, scored_frames
@@ -75,15 +75,15 @@ def evaluate(
     model: LivenessModel,
     *,
     hooks: Hooks = NO_HOOKS,
-    perturbation: Perturbation | None = None,
+    shifts: Shifts | None = None,
     with_details: bool = True,
 ) -> Evaluation:
     """Score every video of `split` with the unwrapped `model`.
 
     All processes call it; the first one gets the result, the others one without a row.
 
-    perturbation: scores every clip changed by it. with_details: clip metadata too, which a figure alone does not need.
-    The loss is that of config.loss.
+    shifts: scores every clip changed by the one it is under. with_details: clip metadata too, which a figure alone does
+    not need. The loss is that of config.loss.
 
     Videos rejected by the shard builder, clips that cannot be decoded and clips whose score is NaN or Inf are rows with
     status failed_to_acquire; the last are named in a warning.
@@ -100,9 +100,9 @@ def evaluate(
         world=World.of(accelerator),
         mean=model.mean,
         std=model.std,
-        perturbation=perturbation,
+        shifts=shifts,
     )
-    title = f"scoring {split}" + (f", {perturbation.name}" if perturbation else "")
+    title = f"scoring {split}" + (f", {shifts.name}" if shifts else "")
     # Gathered shards would be tensors that training cannot use any more.
     without_gradients = torch.no_grad() if is_sharded(model) else torch.inference_mode()
     bar = progress(title, len(loader), "batches", enabled=accelerator.is_main_process)

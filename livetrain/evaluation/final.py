@@ -14,7 +14,7 @@ from livetrain.config.split_spec import Selection
 from livetrain.core.files import write_json
 from livetrain.data import Dataset, face_notices, leaks
 from livetrain.data.clip_pictures import Pictures, clip_pictures
-from livetrain.data.perturb import PERTURBATIONS, Perturbation
+from livetrain.data.perturb import PERTURBATIONS, Shifts
 from livetrain.evaluation import lost_clips
 from livetrain.evaluation.evaluator import NO_HOOKS, Evaluation, Hooks, evaluate
 from livetrain.evaluation.finish import finish
@@ -66,14 +66,14 @@ def final_evaluation(
     stored = origin.stored or threshold.read(origin.checkpoint)
     data = config.data
 
-    def score(split: str, perturbation: Perturbation | None = None) -> Evaluation:
-        return evaluate(accelerator, config, dataset, split, model, hooks=hooks, perturbation=perturbation)
+    def score(split: str, shifts: Shifts | None = None) -> Evaluation:
+        return evaluate(accelerator, config, dataset, split, model, hooks=hooks, shifts=shifts)
 
     has_dev = Selection.parse(data.dev_split).which(dataset.codes("split")[1], "split").any()
     dev = score(data.dev_split) if has_dev or stored is None else Evaluation.empty()
     test = score(data.test_split)
     wanted = PERTURBATIONS if config.eval.robustness else ()
-    perturbed = {item.name: (item.text, score(data.test_split, item).scores) for item in wanted}
+    perturbed = {item.name: (item.text, score(data.test_split, Shifts.same(item)).scores) for item in wanted}
     if not accelerator.is_main_process:
         return run.report
     clip_metadata.write(run.details("dev"), dev.details)

@@ -2,7 +2,7 @@
 
 from livetrain.model.backbone import check_single_frame
 from livetrain.model.cost import count_flops, count_parameters, count_training_flops, estimate_memory_bytes
-from livetrain.model.ema import Ema
+from livetrain.model.ema import Ema, EvenAverage
 from livetrain.model.liveness import LivenessModel, build_model, live_logit, p_live, prepare_model
 from livetrain.model.local_shards import clip_by_unit
 from livetrain.model.losses import build_loss
@@ -20,6 +20,7 @@ from livetrain.model.weights import load_backbone_weights
 
 __all__ = [
     "Ema",
+    "EvenAverage",
     "LivenessModel",
     "build_loss",
     "build_model",

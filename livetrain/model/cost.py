@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from livetrain.config import Config
+from livetrain.config.checks import averages
 from livetrain.model.fake_forward import fake_forward
 from livetrain.model.optim import num_states
 
@@ -54,7 +55,7 @@ def estimate_memory_bytes(model: nn.Module, config: Config, micro_batch: int) ->
         weights        4 x parameters
         gradients      4 x trained parameters
         optimizer      4 x states x trained parameters (`num_states`: AdamW 2, SGD with momentum 1)
-        average        4 x parameters, with train.ema_decay
+        average        4 x parameters, with train.ema_decay or train.swa_start
         activations    what autograd saves of a micro-batch for its backward pass
         input          4 x values of a micro-batch
 
@@ -65,7 +66,7 @@ def estimate_memory_bytes(model: nn.Module, config: Config, micro_batch: int) ->
     total, trained = count_parameters(model)
     side = config.data.image_size
     states = num_states(config.optim)
-    fixed = BYTES * round(total + trained * (1 + states) + (total if config.train.ema_decay else 0))
+    fixed = BYTES * round(total + trained * (1 + states) + (total if averages(config) else 0))
     shape = (micro_batch, config.data.num_frames, 3, side, side)
     return fixed + saved_activation_bytes(model, shape, config.train.precision) + BYTES * math.prod(shape)
 

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights."""
+"""Averages of the weights over the updates of a run: an exponential one, and an even one."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ class Ema(ModelEmaV3):
     def _foreach_lerp_(self, ema_values: list[torch.Tensor], model_values: list[torch.Tensor], weight: float) -> None:
         # Number by number, so shards are averaged as the whole would be; torch refuses lists of shards and buffers.
         super()._foreach_lerp_([local(v) for v in ema_values], [local(v) for v in model_values], weight)
+
+
+class EvenAverage(Ema):
+    """The mean of the weights after each update from number `first` (from 0) on; before that, the weights themselves.
+
+    Stochastic weight averaging with an average after every update, as SWAD has it: Izmailov et al., UAI 2018; Cha et
+    al., "SWAD: domain generalization by seeking flat minima", NeurIPS 2021. Its window ends where dev is best, since
+    dev chooses among the averages of a run. Batch statistics are not those of the mean weights: see
+    livetrain.training.batch_statistics.
+    """
+
+    def __init__(self, model: nn.Module, first: int) -> None:
+        super().__init__(model, 0.0)
+        self.first = first
+
+    def get_decay(self, step: int | None = None) -> float:
+        """Of update number `step`: n / (n + 1), with n weights in the mean so far."""
+        assert step is not None
+        so_far = max(0, step - self.first)
+        return so_far / (so_far + 1)

@@ -141,17 +141,24 @@ def reliability(scores: Scores, num_bins: int = 10) -> Figure:
 
 
 def training_curves(records: Sequence[dict[str, Any]]) -> Figure:
-    """Loss of training and dev, and dev EER, over updates."""
+    """Loss of training and dev, and EER of dev and of shifted dev, over updates."""
     figure, axes = _figure("updates", "loss")
     for kind, color, style in (("train", TEST_COLOR, "-"), ("dev", DEV_COLOR, "o-")):
         points = [(r["step"], r["loss"]) for r in records if r["kind"] == kind and r.get("loss") is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, markersize=3, label=f"{kind} loss")
-    eer = [(r["step"], 100 * r["eer"]) for r in records if r["kind"] == "dev" and r.get("eer") is not None]
     handles = axes.get_legend_handles_labels()
-    if eer:
+    named = {"dev": ("dev EER", "s--"), "shifted": ("shifted dev EER", "^:")}
+    of = {
+        kind: [(r["step"], 100 * r["eer"]) for r in records if r["kind"] == kind and r.get("eer") is not None]
+        for kind in named
+    }
+    if any(of.values()):
         right = axes.twinx()
-        right.plot(*zip(*eer, strict=True), "s--", color="#CC79A7", markersize=3, label="dev EER")
+        for kind, points in of.items():
+            if points:
+                label, style = named[kind]
+                right.plot(*zip(*points, strict=True), style, color="#CC79A7", markersize=3, label=label)
         right.set_ylabel("EER, %")
         right.set_ylim(bottom=0)
         right.spines["top"].set_visible(False)

@@ -136,13 +136,15 @@ class RunLog:
             state.window_loss = state.window_clips = 0.0
         return f"loss {loss:.4f}"
 
-    def write_dev(self, step: int, figures: dict[str, Any]) -> None:
-        """Log a dev evaluation."""
+    def write_dev(self, step: int, kind: str, figures: dict[str, Any]) -> None:
+        """Log an evaluation of dev, or of `shifted` dev."""
         epoch = self.epoch(step)
-        self.write({"kind": "dev", "step": step, "epoch": epoch, **figures, "time": time.time()})
+        self.write({"kind": kind, "step": step, "epoch": epoch, **figures, "time": time.time()})
         if self._accelerator.is_main_process:
             shown = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
-            self._warn(f"dev after {step} steps ({epoch:.2f} epochs): {shown}")
+            self._warn(
+                f"{'dev' if kind == 'dev' else 'dev, shifted,'} after {step} steps ({epoch:.2f} epochs): {shown}"
+            )
 
     def epoch(self, step: int) -> float:
         """Passes over the training split after `step` steps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKw
 
 from livetrain.checkpoint.folders import CheckpointReader
 from livetrain.config import Config
+from livetrain.config.checks import averages
 from livetrain.core.errors import UserError
 from livetrain.core.progress import warn_stderr
 from livetrain.data import Dataset, num_train_steps
@@ -24,6 +26,7 @@ from livetrain.distributed import collectives, fsdp, watchdog
 from livetrain.distributed.load_weights import load_for_all
 from livetrain.model import (
     Ema,
+    EvenAverage,
     LivenessModel,
     build_loss,
     build_model,
@@ -154,9 +157,10 @@ def make_objects(
     asked, warmup = config.optim.warmup_steps, warmup_steps(config.optim, num_steps)
     if warmup != asked and accelerator.is_main_process:
         warn_stderr(f"warning: optim.warmup_steps={asked} in a run of {num_steps} steps: it warms up over {warmup}")
-    if start is not None and config.train.ema_decay and start.outline["ema"] is None:
+    if start is not None and averages(config) and start.outline["ema"] is None:
         raise UserError(
-            "train.ema_decay is set, but the checkpoint has no moving average; resume=never starts a new run"
+            "train.ema_decay or train.swa_start is set, but the checkpoint has no average of the weights; resume=never "
+            "starts a new run"
         )
     if start is not None and not accelerator.is_fsdp2:
         load_for_all(model, lambda: start.part("model"), "the checkpoint")
@@ -166,8 +170,8 @@ def make_objects(
     blocks = fsdp.units(model.backbone) if accelerator.is_fsdp2 else None
     prepare_model(model, config.model, accelerator.device, accelerator.num_processes, blocks=blocks)
     numbers = fsdp.to_meta(model) if accelerator.is_fsdp2 else {}
-    ema = Ema(model, config.train.ema_decay, warmup=config.train.ema_warmup) if config.train.ema_decay else None
-    averaged = [] if ema is None else [(ema.module, "ema", "the checkpoint's moving average")]
+    ema = _average(model, config, num_steps)
+    averaged = [] if ema is None else [(ema.module, "ema", "the checkpoint's average of the weights")]
     if accelerator.is_fsdp2:
         for module, field, what in [(model, "model", "the checkpoint"), *averaged]:
             fsdp.shard(module, accelerator, config)
@@ -206,6 +210,12 @@ def make_objects(
             accelerator.scaler.load_state_dict(start.part("state", "scaler"))
     updater = Updater(accelerator, config, wrapped, loss, prepared_optimizer, schedule, ema)
     return RunObjects(model, loss, ema, optimizer, updater, num_samples, num_steps, flops_per_clip)
+
+
+def _average(model: LivenessModel, config: Config, num_steps: int) -> Ema | None:
+    if config.train.swa_start < 1:
+        return EvenAverage(model, math.ceil(config.train.swa_start * num_steps))
+    return Ema(model, config.train.ema_decay, warmup=config.train.ema_warmup) if config.train.ema_decay else None
 
 
 def prepare(accelerator: Accelerator, model: LivenessModel, optimizer: Any) -> tuple[Any, Any]:

@@ -8,8 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from livetrain.checkpoint.folders import CheckpointReader
+from livetrain.config.schema import EvalConfig
 
 STORED_AS = "carry"  # in a checkpoint's state
+
+
+def chosen_by(figures: dict[str, dict[str, Any]], options: EvalConfig) -> dict[str, Any]:
+    """The figures that eval.select_on chooses by, of those of `dev` and `shifted` dev."""
+    if options.select_on != "worst":
+        return figures[options.select_on]
+    return max(figures.values(), key=lambda found: rank(found, options.criterion))
+
+
+def rank(figures: dict[str, Any], criterion: str) -> tuple[float, float]:
+    """The lower, the better, by `criterion` (eer, auc, loss); small splits tie often: then by the loss."""
+    value = figures.get(criterion)
+    value = math.inf if value is None or math.isnan(value) else -value if criterion == "auc" else value
+    return value, float(figures["loss"])
 
 
 @dataclass
@@ -42,13 +57,8 @@ class TrainState:
         self.best = self.best_loss = math.inf
 
     def take_dev(self, figures: dict[str, Any], criterion: str) -> bool:
-        """Whether a dev evaluation is better than all before, by `criterion` (eer, auc, loss), which is noted here.
-
-        Small dev splits tie often: then the smaller loss is the better model.
-        """
-        loss = float(figures["loss"])
-        value = figures.get(criterion)
-        value = math.inf if value is None or math.isnan(value) else -value if criterion == "auc" else value
+        """Whether a dev evaluation is better than all before (see `rank`), which is noted here."""
+        value, loss = rank(figures, criterion)
         self.eval_due = False
         self.num_worse += 1
         if (value, loss) >= (self.best, self.best_loss):

@@ -24,17 +24,19 @@ from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
 from livetrain.core.world import World
 from livetrain.data import Dataset, train_loader
+from livetrain.data.perturb import Shifts
 from livetrain.distributed import collectives, fsdp, oom
 from livetrain.distributed.load_weights import load_checked
 from livetrain.distributed.preemption import StopRequest
 from livetrain.distributed.watchdog import Heartbeat
 from livetrain.evaluation.evaluator import Hooks, evaluate
-from livetrain.training import gc_control
+from livetrain.model import EvenAverage, LivenessModel
+from livetrain.training import batch_statistics, gc_control
 from livetrain.training.profiler import recording
 from livetrain.training.run_log import RunLog
 from livetrain.training.saving import Saver
 from livetrain.training.setup import RunObjects
-from livetrain.training.state import TrainState
+from livetrain.training.state import TrainState, chosen_by
 from livetrain.training.step import ADVICE, MAX_SKIPPED_IN_A_ROW, StepResult
 from livetrain.verdict import metrics
 
@@ -239,27 +241,29 @@ class Trainer:
         config, objects = self.config, self.objects
         self.heartbeat.beat(done, "evaluating")
         scored = objects.ema.module if objects.ema is not None and config.eval.use_ema else objects.model
+        if isinstance(objects.ema, EvenAverage) and scored is objects.ema.module and done > objects.ema.first:
+            num_updates = min(config.train.swa_bn_updates, objects.num_steps)
+            batch_statistics.estimate(scored, config, self.accelerator, self.dataset, num_updates)
         if self.accelerator.num_processes > 1:
             # Each process has the batch statistics of its own last step, and its own average: those that are saved
             # are the first one's, so they are what is scored. DDP broadcasts them before the next step, too.
             fsdp.agree_on_buffers(scored)
+        figures = {"dev": self._figures(scored)}
+        if config.eval.shifted_dev:
+            figures["shifted"] = self._figures(scored, Shifts.spread(self.dataset, config.data.dev_split))
+        for kind, found in figures.items():
+            self.log.write_dev(done, kind, found)
+        if self.state.take_dev(chosen_by(figures, config.eval), config.eval.criterion):
+            self.saver.save_best(done, scored, figures["dev"])
+
+    def _figures(self, model: LivenessModel, shifts: Shifts | None = None) -> dict[str, Any]:
+        """Loss and figures of the dev split, on all processes."""
+        config = self.config
         result = evaluate(
-            self.accelerator,
-            config,
-            self.dataset,
-            config.data.dev_split,
-            scored,
-            hooks=self.hooks,
-            with_details=False,
-        )
-
-        def summary() -> dict[str, Any]:
-            return {"loss": result.loss, **metrics.summary(result.scores)}
-
-        figures = collectives.decide_on_rank_zero(summary)
-        self.log.write_dev(done, figures)
-        if self.state.take_dev(figures, config.eval.criterion):
-            self.saver.save_best(done, scored, figures)
+            self.accelerator, config, self.dataset, config.data.dev_split, model,
+            hooks=self.hooks, shifts=shifts, with_details=False,
+        )  # fmt: skip
+        return collectives.decide_on_rank_zero(lambda: {"loss": result.loss, **metrics.summary(result.scores)})
 
     def _stopped(self, done: int) -> Stopped:
         self.heartbeat.beat(done, "saving")

@@ -19,7 +19,7 @@ from livetrain.data.crop import Cut, cut, resize
 from livetrain.data.decode import decode_video
 from livetrain.data.graph import Graph, GraphOptions, colour_params
 from livetrain.data.loaders import eval_loader, train_loader
-from livetrain.data.perturb import PERTURBATIONS, perturb
+from livetrain.data.perturb import PERTURBATIONS, Shifts, perturb
 from shards import cli
 from shards.format.colour import Colours, ToRgb
 from shards.format.face_table import Track
@@ -212,7 +212,7 @@ def test_perturbations_keep_to_the_face(face_shards: Path) -> None:
     dataset = Dataset.of(config.data)
     samples = plan.Samples.of(dataset, "all", config)
     item = plan.plan_evaluation(samples, config, 0, 0, 1)
-    named = {item.name: item for item in PERTURBATIONS}
+    named = {item.name: Shifts.same(item) for item in PERTURBATIONS}
     cropped = perturb(item, samples, config, named["crop60"]).params["window"]
     was = item.params["window"]
     assert np.abs(cropped[..., 2:] / was[..., 2:] - 0.6).max() < 0.05

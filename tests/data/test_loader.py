@@ -326,7 +326,8 @@ def test_every_batch_is_handed_over_by_the_loaders_stream(demo_shards: Path, mon
     given = [value for name, value in calls if name == "hand over"]
     assert [mark for mark, _ in given] == ["mark 2", "mark 4", "mark 6"]
     for batch, (_, tensors) in zip(batches, given, strict=True):
-        assert [id(t) for t in tensors] == [id(t) for t in (batch.clips, batch.labels, batch.kinds, batch.valid)]
+        of = (batch.clips, batch.labels, batch.kinds, batch.domains, batch.valid)
+        assert [id(t) for t in tensors] == [id(t) for t in of]
     assert {value for name, value in calls if name == "upload"} == {"livetrain-loader"}
 
 

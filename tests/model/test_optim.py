@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers, schedules, the moving average."""
+"""Parameter groups, optimizers, schedules, averages of the weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from livetrain.config import LossConfig, ModelConfig, OptimConfig
 from livetrain.core.errors import UserError
 from livetrain.model import (
     Ema,
+    EvenAverage,
     LivenessModel,
     build_model,
     build_optimizer,
@@ -207,7 +208,7 @@ def test_schedules_that_cannot_be() -> None:
         rates(schedule="step", min_lr_ratio=0.0)
 
 
-# --- moving average ---------------------------------------------------------------------------------------------------
+# --- averages of the weights ------------------------------------------------------------------------------------------
 
 
 def nudge(model: LivenessModel, seed: int) -> None:
@@ -235,6 +236,20 @@ def test_ema_is_the_average() -> None:
             assert value == seen[2][key]
     assert not ema.module.training and not any(p.requires_grad for p in ema.module.parameters())
     assert all(torch.equal(p, seen[2][name]) for name, p in model.named_parameters()), "the model itself is left alone"
+
+
+def test_an_even_average_is_the_mean_of_the_weights_from_its_first_update_on() -> None:
+    model = make("test_resnet")
+    average, seen = EvenAverage(model, first=2), []
+    for step in range(5):
+        nudge(model, step)
+        average.update(model, step=step)
+        seen.append(copy.deepcopy(model.state_dict()))
+        if step <= 2:
+            assert all(torch.equal(p, seen[step][name]) for name, p in average.module.named_parameters()), step
+    for name, value in average.module.named_parameters():
+        mean = torch.stack([state[name].double() for state in seen[2:]]).mean(dim=0)
+        torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-6)
 
 
 def test_ema_goes_on_exactly_from_its_state() -> None:

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from livetrain.training.state import TrainState
+from livetrain.config.schema import EvalConfig
+from livetrain.training.state import TrainState, chosen_by
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,14 @@ def test_a_better_figure_is_kept_and_a_worse_one_counted(criterion: str, better:
 def test_a_tie_is_decided_by_the_loss() -> None:
     state = TrainState()
     assert state.take_dev({"loss": 0.5, "eer": 0.2}, "eer") and state.take_dev({"loss": 0.4, "eer": 0.2}, "eer")
+
+
+@pytest.mark.parametrize(("on", "criterion", "loss"), [
+    ("dev", "eer", 0.1), ("shifted", "eer", 0.2), ("worst", "eer", 0.2), ("worst", "auc", 0.1), ("worst", "loss", 0.2)
+])  # fmt: skip
+def test_the_best_is_chosen_on_dev_or_shifted_dev_or_the_worse(on: str, criterion: str, loss: float) -> None:
+    figures = {"dev": {"loss": 0.1, "eer": 0.1, "auc": 0.7}, "shifted": {"loss": 0.2, "eer": 0.3, "auc": 0.9}}
+    assert chosen_by(figures, EvalConfig(select_on=on, criterion=criterion))["loss"] == loss
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan])

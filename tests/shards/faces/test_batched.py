@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from livetrain.core.errors import UserError
-from shards import cli
+from shards import cli, cli_faces
 from shards.faces import batched, blazeface_torch
 from shards.faces.blazeface import BlazeFace, detections_of, looked_at, weights_path
 from shards.faces.blazeface_torch import BlazeFaceTorch
@@ -20,7 +20,8 @@ from tests.shards.faces.portrait import portrait
 
 pytest.importorskip("ai_edge_litert")
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
 
 @pytest.fixture(scope="module", params=DEVICES)
@@ -101,5 +102,5 @@ def test_a_device_that_cannot_be_had_is_an_error(
 
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [cli._face_device("auto", name) for name in ("blazeface", "dlib")] == ["cuda", "cpu"]
-    assert cli._face_device("cpu", "blazeface") == "cpu"
+    assert [cli_faces.face_device("auto", name) for name in ("blazeface", "dlib")] == ["cuda", "cpu"]
+    assert cli_faces.face_device("cpu", "blazeface") == "cpu"
