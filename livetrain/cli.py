@@ -67,6 +67,12 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "livetrain.jobs.cross_validation:main",
             "livetrain.jobs.cross_validation",
         ),
+        "protocol": Verb(
+            "ocim --root DIR --out RUNS",
+            "train on some data sets, test on another, for each fold of a published protocol",
+            "livetrain.jobs.protocol:main",
+            "livetrain.jobs.protocol",
+        ),
         "sweep": Verb(
             "SWEEP.yaml CONFIG.yaml …",
             "many runs over some options, into one table",

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # `accelerate launch livetrain/train.py` puts livetr
 
 from livetrain.config import Config, load_config, split_arguments
 from livetrain.core import entrypoint
+from livetrain.core.files import write_json
 from livetrain.distributed.preemption import StopRequest
 from livetrain.jobs.launch import follow_launcher
 
@@ -59,7 +60,10 @@ def train(config: Config, stop: StopRequest) -> None:
 
         collectives.decide_on_rank_zero(take)
         start = resume.find_start(config, dataset, warn)
-        collectives.decide_on_rank_zero(lambda: face_record.keep(RunDir.of(config), config, dataset))
+        run = RunDir.of(config)
+        collectives.decide_on_rank_zero(lambda: face_record.keep(run, config, dataset))
+        if accelerator.is_main_process:
+            write_json(run.training, {"clips_by_type": data.targets.count_by_type(dataset, config)})
         objects = setup.make_objects(config, accelerator, dataset, model, start)
         with Trainer(config, accelerator, dataset, objects, start, warn, stop) as trainer:
             trainer.train()

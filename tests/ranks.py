@@ -23,7 +23,7 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-from tests.runs import SMALL, without_report
+from tests.runs import SMALL, quickly
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = [
@@ -142,6 +142,6 @@ def _rank(rank: int, world: int, port: int, module: str, arguments: list[str], l
     import torch
 
     torch.set_num_threads(1)
-    with without_report():
+    with quickly():
         code = importlib.import_module(module).main(arguments)
     sys.exit(code)

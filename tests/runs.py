@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +20,7 @@ from livetrain.config import Config, load_config
 from livetrain.distributed.preemption import StopRequest
 from livetrain.report import page
 from livetrain.train import train
+from livetrain.training import gc_control
 
 REPO = Path(__file__).parent.parent
 
@@ -57,14 +58,19 @@ def train_here(config: Config, *, with_report: bool = False) -> None:
     The report takes as long as the rest of so small a run: it is left out where a test does not look at it.
     """
     forget_accelerator()
-    with StopRequest() as stop, contextlib.nullcontext() if with_report else without_report():
+    with StopRequest() as stop, quickly(with_report=with_report):
         train(config, stop)
 
 
 @contextlib.contextmanager
-def without_report() -> Iterator[None]:
-    """Runs end without report.html."""
-    with mock.patch.object(page, "write", lambda content, **_: content.run.report):
+def quickly(*, with_report: bool = False) -> Iterator[None]:
+    """Runs leave the garbage collector alone (a pass over what a test process holds takes a quarter of so small a run;
+    tests/training/test_gc_control.py tests it), and end without report.html.
+    """
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(gc_control, "paused_gc", _left_alone))
+        if not with_report:
+            patches.enter_context(mock.patch.object(page, "write", lambda content, **_: content.run.report))
         yield
 
 
@@ -113,3 +119,8 @@ def weights(run_dir: Path, field: str = "model") -> dict[str, torch.Tensor]:
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Bit-identical."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@contextlib.contextmanager
+def _left_alone() -> Iterator[Callable[[int], None]]:
+    yield lambda step: None

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.runs import SMALL, forget_accelerator, losses, without_report
+from tests.runs import SMALL, forget_accelerator, losses, quickly
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -34,11 +34,11 @@ def test_the_loader_in_a_foreign_loop(demo_shards: Path, capsys: pytest.CaptureF
 def test_an_own_loss_is_the_one_that_is_trained(demo_shards: Path, tmp_path: Path) -> None:
     forget_accelerator()
     module, run = example("own_loss"), tmp_path / "run"
-    with without_report():
+    with quickly():
         module.main(str(demo_shards), str(run), *SMALL)
     forget_accelerator()
     (usual := example("own_loss")).asymmetric = lambda logits, labels: 2 * module.asymmetric(logits, labels)
-    with without_report():
+    with quickly():
         usual.main(str(demo_shards), str(tmp_path / "other"), *SMALL)
     assert losses(tmp_path / "other")[0] == pytest.approx(2 * losses(run)[0], rel=1e-5)
 
@@ -61,7 +61,7 @@ def test_a_package_is_fine_tuned_from_its_own_weights(plain: Path, demo_shards: 
         "optim.weight_decay=0",
         "tracking.wandb=disabled",
     )
-    with without_report():
+    with quickly():
         run = example("finetune_package").main(str(packed), str(demo_shards), str(tmp_path / "run"), *options)
     before, after = (package.load(path).model.state_dict() for path in (packed, run))
     names = [

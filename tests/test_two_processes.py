@@ -71,7 +71,7 @@ def test_dev_is_scored_with_the_weights_that_are_saved(average: str, demo_shards
     assert again == pytest.approx(logged, rel=1e-5)
 
 
-@pytest.mark.launch
+@pytest.mark.slow  # the README's quickstart and the job of tests/slurm launch processes, too
 def test_accelerate_launches_two_processes(one: Path, demo_shards: Path, tmp_path: Path) -> None:
     """The launcher itself, with launch/two_cpus.yaml, gradients accumulated, and a log file for each process."""
     logs = ("--tee", "3", "--log_dir", str(tmp_path / "logs"))

@@ -67,6 +67,8 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
             "draw, and add up to more than 1; lower one"
         )
     domains.check(config.domains, blends=config.augment.enabled and config.augment.mixup + config.augment.cutmix > 0)
+    if config.eval.watch:
+        Selection.parse(config.eval.watch)
     if config.eval.select_on != "dev" and not config.eval.shifted_dev:
         raise UserError(f"eval.select_on={config.eval.select_on} needs eval.shifted_dev=true")
     if config.train.ema_decay and config.train.swa_start < 1:
@@ -161,7 +163,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
     yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
-    yield ["model.freeze"], config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["model.freeze", "model.unfreeze_last"], config.model.freeze_backbone, "model.freeze_backbone=true"
     yield ["loss.attack_types_weight"], not config.loss.attack_types, "loss.attack_types empty"
     yield from domains.effects(config.domains)
     yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"

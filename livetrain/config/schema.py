@@ -107,6 +107,8 @@ class ModelConfig:
     """Train pooling and head alone."""
     freeze: list[str] = field(default_factory=list)
     """Parts of the backbone that are not trained, by the beginnings of their names: [patch_embed, blocks.0.]."""
+    unfreeze_last: int = number(0, 0)
+    """Train the backbone's last blocks alone, so many, and what follows them; 0: all."""
     channels_last: bool = True
     """Memory format of the weights and pictures; faster convolutions."""
     grad_checkpointing: bool = False
@@ -137,6 +139,8 @@ class LossConfig:
     """Attack types that a second head learns to name beside live, in training alone: [print, replay]; empty: none."""
     attack_types_weight: float = number(0.3, 0.0)
     """Weight of that head's cross-entropy, which is added to the loss of a clip."""
+    patch_tokens: float = number(0.0, 0.0)
+    """Weight of the loss of each patch of a ViT by itself, in proportion to its attention; 0: none."""
 
 
 @dataclass
@@ -267,6 +271,8 @@ class EvalConfig:
     """Dev metric that chooses the best checkpoint."""
     shifted_dev: bool = False
     """Evaluate dev also shifted: every clip changed in one of the 14 ways of eval.robustness, always the same."""
+    watch: str = ""
+    """Another split that is scored at every evaluation of dev, for `livetrain protocol`: it chooses nothing."""
     select_on: str = choice("dev", "shifted", "worst")
     """Where the best checkpoint is chosen: dev, shifted dev, or the worse of the two (both need eval.shifted_dev)."""
 

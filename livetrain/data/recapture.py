@@ -69,18 +69,31 @@ def planned(
     """
     (u,) = uniforms(seed, epochs, rows, [(STREAM, NUM_UNIFORMS * (1 + len(OPERATORS)))])
     names = list(config.recapture_operators)
-    chosen = np.where(live & (u[:, 0] < config.recapture), 1 + np.floor(u[:, 1] * len(names)).astype(np.int64), 0)
+    place = _chosen(config, u, live)
     params: Parameters = {}
     for item in active_operators(config):
         own = (1 + OPERATORS.index(item)) * NUM_UNIFORMS
-        on = (chosen == names.index(item.name) + 1) if item.name in names else np.zeros(len(rows), bool)
+        on = (place == names.index(item.name) + 1) if item.name in names else np.zeros(len(rows), bool)
         if item.name == "edge":
-            on = on | ((chosen > 0) & (u[:, 2] < config.recapture_edge))
+            on = on | ((place > 0) & (u[:, 2] < config.recapture_edge))
         if item.name == "rephotograph":
-            on = on | ((chosen > 0) & (u[:, 3] < config.recapture_rephotograph))
+            on = on | ((place > 0) & (u[:, 3] < config.recapture_rephotograph))
         params[f"{item.name}_on"] = on
         params |= item.draw(u[:, own : own + NUM_UNIFORMS], size)
-    return chosen, params
+    return place, params
+
+
+def chosen(
+    config: AugmentConfig, seed: int, epochs: NDArray[np.int64], rows: NDArray[np.int64], live: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Which clips become attacks, as `planned` says, and nothing else."""
+    (u,) = uniforms(seed, epochs, rows, [(STREAM, 2)])
+    return _chosen(config, u, live)
+
+
+def _chosen(config: AugmentConfig, u: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.int64]:
+    place = 1 + np.floor(u[:, 1] * len(config.recapture_operators)).astype(np.int64)
+    return np.where(live & (u[:, 0] < config.recapture), place, 0)
 
 
 def attack_types(config: AugmentConfig) -> list[str]:

@@ -23,6 +23,8 @@ class Labelled(Protocol):
 
 
 LIVE = "live"  # as the index has it
+UNNAMED = "attack"  # an attack whose type the label file does not give
+CHUNK = 100_000  # clips whose random numbers are made at once
 LIVE_THRESHOLD = 0.5  # labels from here on are live
 
 
@@ -54,6 +56,30 @@ def check(dataset: Dataset, config: Config) -> None:
                 f"loss.attack_types: no clip of split {config.data.train_split!r} is of the attack type {name!r}; it "
                 f"has: {', '.join(known)}"
             )
+
+
+def count_by_type(dataset: Dataset, config: Config) -> dict[str, int]:
+    """Clips of the training split by attack type ("live" too), as its first pass sees them.
+
+    Live clips that are made attacks count as `synthetic:` and the operator's name (livetrain.data.recapture).
+    """
+    rows = dataset.rows(config.data.train_split).astype(np.int64)
+    live = dataset.column("label")[rows] >= LIVE_THRESHOLD
+    codes, words = dataset.codes("attack_type")
+    kinds = np.where(live, len(words), codes[rows])
+    names = [*(str(word) or UNNAMED for word in words), LIVE]
+    if recapture.is_active(config.augment):
+        for first in range(0, len(rows), CHUNK):
+            part = slice(first, first + CHUNK)
+            place = recapture.chosen(config.augment, config.seed, np.zeros_like(rows[part]), rows[part], live[part])
+            kinds[part] = np.where(place > 0, len(words) + place, kinds[part])
+        names += recapture.attack_types(config.augment)
+    counts = np.bincount(kinds, minlength=len(names))
+    found: dict[str, int] = {}
+    for name, count in zip(names, counts.tolist(), strict=True):
+        if count:
+            found[name] = found.get(name, 0) + count
+    return found
 
 
 def one_hot(kinds: Sequence[str], attack_types: Sequence[str]) -> NDArray[np.float32]:

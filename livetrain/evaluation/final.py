@@ -90,6 +90,8 @@ def final_evaluation(
     splits = [data.dev_split] * bool(has_dev) + [data.test_split]
     notices = [*leaks.check(dataset, config), *face_notices(dataset, config, splits)]
     notices += lost_clips.notices(origin.home or run.path)
+    if config.eval.watch:
+        notices.append(f"eval.watch={config.eval.watch} was scored at every evaluation: what it chooses is flattered")
     weights = {origin.checkpoint.name: digest}
     found = finish(run, config, dev.scores, test.scores, chosen, weights=weights, notices=notices, home=origin.home)
     if perturbed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ def finish(
         run.path, dev, test, weights=weights, scoring=scoring_of(config), precision=precision(config),
         code=code_version(), home=home,
     )  # fmt: skip
-    found = verdict.build(dev, test, threshold, config.verdict, notices=notices, chain=chain)
+    found = verdict.build(
+        dev, test, threshold, config.verdict,
+        notices=notices, chain=chain, trained_on=_trained_on(RunDir(home or run.path)),
+    )  # fmt: skip
     write_json(run.verdict, found)
     return found
+
+
+def _trained_on(run: RunDir) -> dict[str, int]:
+    """Training clips by attack type; none of an ensemble, and of a run from before they were kept."""
+    if not run.training.exists():
+        return {}
+    counts: dict[str, int] = json.loads(run.training.read_text(encoding="utf-8"))["clips_by_type"]
+    return counts

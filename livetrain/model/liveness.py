@@ -20,8 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from livetrain.config import LossConfig, ModelConfig
 from livetrain.config.domains import DomainsConfig, is_contrastive
 from livetrain.core.errors import UserError
+from livetrain.model import patch_tokens
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
 from livetrain.model.domain_losses import domain_head, reverse_gradient
+from livetrain.model.freezing import freeze
 from livetrain.model.keyed_dropout import KeyedDropout, SampleKeys, with_keys
 from livetrain.model.pooling import ThumbnailPool, build_pool
 
@@ -32,13 +34,15 @@ class Outputs(NamedTuple):
     """What a model gives in training, where more than logits is asked of it.
 
     logits: [B] or [B,2]. kinds: logits of live and each of loss.attack_types [B, 1 + K]. domains: logits of each of
-    domains.names. features: of clips [B,D], before dropout.
+    domains.names. features: of clips [B,D], before dropout. patches: logits of each patch, [B,P] or [B,P,2] with those
+    of all frames, and its attention [B,P], which sums to 1.
     """
 
     logits: Tensor
     kinds: Tensor | None = None
     domains: Tensor | None = None
     features: Tensor | None = None
+    patches: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def of(outputs: Tensor | Outputs) -> Outputs:
@@ -66,8 +70,9 @@ class LivenessModel(nn.Module):
         std: Triple,
         num_attack_types: int = 0,
         domains: DomainsConfig | None = None,
+        gives_patches: bool = False,
     ) -> None:
-        """Raises UserError where model.freeze names nothing of the backbone."""
+        """Raises UserError where model.freeze names nothing of the backbone, or it has no patches to give."""
         super().__init__()
         dim = num_features(backbone)
         self.backbone = backbone
@@ -82,11 +87,13 @@ class LivenessModel(nn.Module):
         if domains.weighting == "dro":
             groups = 2 * len(domains.names)
             self.register_buffer("domain_weights", torch.full((groups,), 1 / groups))
-        self.gives_features = is_contrastive(domains)
+        self.gives_features, self.gives_patches = is_contrastive(domains), gives_patches
+        if gives_patches:
+            patch_tokens.check(cfg.backbone, backbone)
         self.frozen, self.channels_last, self.mean, self.std = cfg.freeze_backbone, cfg.channels_last, mean, std
         if self.frozen:
             backbone.requires_grad_(False).eval()
-        self.frozen_modules = _freeze(backbone, cfg.freeze)
+        self.frozen_modules = freeze(backbone, cfg)
         if self.channels_last:
             _to_channels_last(self)
 
@@ -100,6 +107,10 @@ class LivenessModel(nn.Module):
 
     def features(self, clips: Tensor) -> Tensor:
         """Clips [B,F,3,H,W] → features of each frame [B,F,D]. Half-precision clips are cast where no autocast is."""
+        return self._features(clips, with_patches=False)[0]
+
+    def _features(self, clips: Tensor, *, with_patches: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(as `features`; of each picture that the backbone sees, [N,D], and of its patches, [N,P,D], or None)."""
         if not torch.is_autocast_enabled(clips.device.type):
             clips = clips.to(self.head.weight.dtype)
         num_alike = 1
@@ -109,8 +120,13 @@ class LivenessModel(nn.Module):
         if self.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features: Tensor = self.backbone(frames).unflatten(0, clips.shape[:2])
-        return features if num_alike == 1 else torch.stack([features] * num_alike, dim=2).flatten(1, 2)
+            if with_patches:
+                seen, patches = patch_tokens.features_and_patches(self.backbone, frames)
+            else:
+                seen, patches = self.backbone(frames), None
+        features: Tensor = seen.unflatten(0, clips.shape[:2])
+        features = features if num_alike == 1 else torch.stack([features] * num_alike, dim=2).flatten(1, 2)
+        return features, seen, patches
 
     def forward(
         self, clips: Tensor, per_frame: bool = False, reversal: Tensor | None = None
@@ -125,18 +141,26 @@ class LivenessModel(nn.Module):
         the frames together. With max pooling no frame has a share of
         its own: each feature is that of the frame where it is largest, and the share is how many features a frame gave.
         """
-        features = self.features(clips)
+        features, seen, patches = self._features(clips, with_patches=self.training and self.gives_patches)
         pooled = self.pool(features)
         logits = self._classify(pooled)
-        if self.training and (self.attack_head or self.domain_head or self.gives_features):
+        if self.training and (self.attack_head or self.domain_head or self.gives_features or self.gives_patches):
             kinds = self.attack_head(self.dropout(pooled)) if self.attack_head else None
             domains = None
             if self.domain_head and reversal is not None:
                 domains = self.domain_head(reverse_gradient(pooled, reversal))
-            return Outputs(logits, kinds, domains, pooled if self.gives_features else None)
+            of_patches = None if seen is None or patches is None else self._judge(len(clips), seen, patches)
+            return Outputs(logits, kinds, domains, pooled if self.gives_features else None, of_patches)
         if not per_frame:
             return logits
         return logits, self._classify(features), self.pool.shares(features)  # type: ignore[operator]
+
+    def _judge(self, num_clips: int, seen: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs.patches, of pictures [N,D] and their patches [N,P,D]; those of a clip's pictures count alike."""
+        logits = self.head(patches)
+        logits = logits.squeeze(-1) if self.head.out_features == 1 else logits
+        shares = patch_tokens.attention(seen, patches) * num_clips / len(seen)
+        return logits.unflatten(0, (num_clips, -1)).flatten(1, 2), shares.unflatten(0, (num_clips, -1)).flatten(1)
 
     def _classify(self, features: Tensor) -> Tensor:
         """Features [...,D] → logits [...] or [...,2]."""
@@ -157,25 +181,9 @@ def build_model(
     mean, std = normalization(backbone, cfg.normalization)
     num_outputs, num_attack_types = 2 if loss.name == "ce" else 1, len(loss.attack_types)
     return LivenessModel(
-        backbone, cfg, num_outputs=num_outputs, mean=mean, std=std, num_attack_types=num_attack_types, domains=domains
-    ).train()
-
-
-def _freeze(backbone: nn.Module, prefixes: Sequence[str]) -> list[str]:
-    """Have parameters whose names begin so not trained.
-
-    Returns the modules that lie wholly within: their batch statistics and drop path stay as in evaluation. Raises
-    UserError for a beginning that no parameter has.
-    """
-    names = [name for name, _ in backbone.named_parameters()]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-            raise UserError(f"model.freeze: no parameter of the backbone begins with {prefix!r}; there are: {there}")
-    for name, parameter in backbone.named_parameters():
-        if name.startswith(tuple(prefixes)):
-            parameter.requires_grad_(False)
-    return [name for name, _ in backbone.named_modules() if name and f"{name}.".startswith(tuple(prefixes))]
+        backbone, cfg, num_outputs=num_outputs, mean=mean, std=std, num_attack_types=num_attack_types, domains=domains,
+        gives_patches=loss.patch_tokens > 0,
+    ).train()  # fmt: skip
 
 
 def prepare_model(

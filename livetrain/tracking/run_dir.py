@@ -98,6 +98,11 @@ class RunDir:
         return load_config([self.config], overrides, warn=warn)
 
     @property
+    def training(self) -> Path:
+        """What it is trained on: clips by attack type."""
+        return self.path / "training.json"
+
+    @property
     def faces(self) -> Path:
         """How the faces of its clips were found, with data.crop=face."""
         return self.path / "faces.json"

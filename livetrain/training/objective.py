@@ -49,6 +49,8 @@ class Objective:
         losses = self.loss(found.logits.float(), batch.labels)
         if found.kinds is not None:
             losses = losses + self.config.loss.attack_types_weight * kind_cross_entropy(found.kinds, batch.kinds)
+        if found.patches is not None:
+            losses = losses + self.config.loss.patch_tokens * self._of_patches(*found.patches, batch.labels)
         if options.weighting != "clips":
             losses = losses * self._weights_of(losses.detach(), batch)
         if found.domains is not None:
@@ -63,6 +65,11 @@ class Objective:
             compared, own = self._contrast(found.features, batch)
             total, losses = total + compared, losses + own
         return total, losses
+
+    def _of_patches(self, logits: Tensor, shares: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each clip's patches [n], weighted by their shares: [n,P] or [n,P,2], [n,P], [n] → [n]."""
+        every = self.loss(logits.float().flatten(0, 1), labels.repeat_interleave(shares.shape[1]))
+        return (every.view(shares.shape) * shares).sum(dim=1)
 
     def _contrast(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses that compare clips: (their sum over all processes, those of this process's clips [n], detached)."""

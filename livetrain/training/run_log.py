@@ -137,14 +137,13 @@ class RunLog:
         return f"loss {loss:.4f}"
 
     def write_dev(self, step: int, kind: str, figures: dict[str, Any]) -> None:
-        """Log an evaluation of dev, or of `shifted` dev."""
+        """Log an evaluation: of `dev`, of `shifted` dev, or of the split that eval.watch names."""
         epoch = self.epoch(step)
         self.write({"kind": kind, "step": step, "epoch": epoch, **figures, "time": time.time()})
         if self._accelerator.is_main_process:
             shown = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
-            self._warn(
-                f"{'dev' if kind == 'dev' else 'dev, shifted,'} after {step} steps ({epoch:.2f} epochs): {shown}"
-            )
+            what = {"dev": "dev", "shifted": "dev, shifted,", "watch": self._config.eval.watch}[kind]
+            self._warn(f"{what} after {step} steps ({epoch:.2f} epochs): {shown}")
 
     def epoch(self, step: int) -> float:
         """Passes over the training split after `step` steps."""

@@ -248,19 +248,20 @@ class Trainer:
             # Each process has the batch statistics of its own last step, and its own average: those that are saved
             # are the first one's, so they are what is scored. DDP broadcasts them before the next step, too.
             fsdp.agree_on_buffers(scored)
-        figures = {"dev": self._figures(scored)}
+        dev = config.data.dev_split
+        figures = {"dev": self._figures(scored, dev)}
         if config.eval.shifted_dev:
-            figures["shifted"] = self._figures(scored, Shifts.spread(self.dataset, config.data.dev_split))
-        for kind, found in figures.items():
+            figures["shifted"] = self._figures(scored, dev, Shifts.spread(self.dataset, dev))
+        watched = {"watch": self._figures(scored, config.eval.watch)} if config.eval.watch else {}
+        for kind, found in (figures | watched).items():
             self.log.write_dev(done, kind, found)
         if self.state.take_dev(chosen_by(figures, config.eval), config.eval.criterion):
             self.saver.save_best(done, scored, figures["dev"])
 
-    def _figures(self, model: LivenessModel, shifts: Shifts | None = None) -> dict[str, Any]:
-        """Loss and figures of the dev split, on all processes."""
-        config = self.config
+    def _figures(self, model: LivenessModel, split: str, shifts: Shifts | None = None) -> dict[str, Any]:
+        """Loss and figures of a split, on all processes."""
         result = evaluate(
-            self.accelerator, config, self.dataset, config.data.dev_split, model,
+            self.accelerator, self.config, self.dataset, split, model,
             hooks=self.hooks, shifts=shifts, with_details=False,
         )  # fmt: skip
         return collectives.decide_on_rank_zero(lambda: {"loss": result.loss, **metrics.summary(result.scores)})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livetrain.verdict import intervals
+from livetrain.verdict import calibration, intervals
 from livetrain.verdict.clip_metadata import Details
 from livetrain.verdict.intervals import USUAL, Interval, Settings
 from livetrain.verdict.scores import Scores
@@ -35,7 +35,9 @@ def slices(scores: Scores, details: Mapping[str, Details], threshold: float, set
     """The slices of a split's scored clips, worst first, as JSON-able dicts.
 
     Each has `attribute`, `value`, `num_clips`, `num_subjects` (None where unknown), and `apcer` and `bpcer` as
-    {num, errors, rate, low, high} or None without such clips. An attribute with one value alone gives no slice.
+    {num, errors, rate, low, high} or None without such clips, and `temperature`: of the scores of that slice alone
+    (livetrain.verdict.calibration; above 1: surer than they are right), None where a class is missing. It is reported,
+    not used. An attribute with one value alone gives no slice.
     """
     found = []
     rows = np.flatnonzero(scores.scored)
@@ -64,10 +66,12 @@ def table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]
         "clips",
         "people",
         *(f"{name}, {part}" for name in ("apcer", "bpcer") for part in parts),
+        "temperature",
     ]
     rows = [
         [item["attribute"], item["value"], item["num_clips"], item["num_subjects"]]
         + [(item[name] or {}).get(part) for name in ("apcer", "bpcer") for part in parts]
+        + [item["temperature"]]
         for item in found
     ]
     return columns, rows
@@ -90,6 +94,7 @@ def _figures(scores: Scores, rows: NDArray[np.int64], threshold: float, settings
         "num_subjects": len(people) or None,
         "apcer": share(accepted[~part.live], bounds["apcer_pooled"]),
         "bpcer": share(~accepted[part.live], bounds["bpcer"]),
+        "temperature": calibration.fit_temperature(part.live, part.p_live) if 0 < part.live.sum() < len(part) else None,
     }
 
 

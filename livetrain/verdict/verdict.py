@@ -37,6 +37,8 @@ DEFINITIONS = {
     "reported beside them: "
     "share of all, of live (BPNRR), of attacks and of each type (APNRR)",
     "with_failures": "largest APCER and BPCER of all videos, when a video without a score counts as a rejection",
+    "trained_on": "training clips by attack type in the first pass; synthetic ones are made of live clips, never of "
+    "those of dev or test",
     "chain": "SHA-256 of weights, lists of videos and scores; way of scoring; commit of the code when it was submitted "
     "or started; how many different evaluations of this run on this test split there were up to this one",
     "intervals": "two-sided, over people and one more who was not seen: who always errs for the upper bound, never "
@@ -55,12 +57,13 @@ def build(
     notices: Sequence[str] = (),
     seed: int = 0,
     chain: Mapping[str, Any] | None = None,
+    trained_on: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The verdict as a JSON-able dict; rates that do not exist are None.
 
     threshold: frozen before; without one it is chosen on dev as `settings` say, and UserError is raised when dev has
     scores of one class only. notices: lines that come first wherever the verdict is shown. seed: of the draws.
-    chain: what the scores were made of (livetrain.verdict.provenance).
+    chain: what the scores were made of (livetrain.verdict.provenance). trained_on: training clips by attack type.
     """
     settings = settings or VerdictConfig()
     threshold = threshold or threshold_.fit(dev, settings)
@@ -72,6 +75,7 @@ def build(
         "threshold_from": {**dataclasses.asdict(threshold), "criterion_text": threshold.describe()},
         "intervals": how.describe(),
         "chain": dict(chain or {}),
+        "trained_on": dict(trained_on or {}),
         "dev": split_figures(dev, threshold, how),
         "test": split_figures(test, threshold, how),
         "definitions": DEFINITIONS,
@@ -157,6 +161,8 @@ def format_text(verdict: dict[str, Any]) -> str:
     if any(no_face):
         add("  of them without a face", *no_face)
     lines += _about_intervals(verdict)
+    if counts := verdict.get("trained_on"):
+        lines.append("trained on: " + ", ".join(f"{display_names.shown(kind, 32)} {n:,}" for kind, n in counts.items()))
     looks = verdict.get("chain", {}).get("test_evaluations", 1)
     if looks > 1:
         lines.append(f"evaluation {looks} of this run on this test split: what was chosen after the first is flattered")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,23 @@ def test_only_live_clips_are_chosen_as_often_as_asked_and_by_all_operators_alike
     assert found["edge_on"][chosen == 3].all() and abs(found["edge_on"][others].mean() - 0.25) < 0.06
     assert not found["edge_on"][chosen == 0].any() and not found["rephotograph_on"][chosen == 0].any()
     assert "screen_on" not in found, "the graph holds what is wanted alone"
+
+
+def test_training_clips_are_counted_as_the_first_pass_sees_them(demo_shards: Path) -> None:
+    config, dataset = make_config(demo_shards), Dataset.open(str(demo_shards))
+    plain = targets.count_by_type(dataset, config)
+    rows = dataset.rows("train")
+    live = int((dataset.column("label")[rows] >= 0.5).sum())
+    assert plain == {"live": live, "print": plain["print"], "replay": len(rows) - live - plain["print"]}
+    config.augment.recapture = 0.5
+    found = targets.count_by_type(dataset, config)
+    chosen, _ = recapture.planned(
+        config.augment, config.seed, np.zeros(len(rows), np.int64), rows.astype(np.int64),
+        dataset.column("label")[rows] >= 0.5, SIZE,
+    )  # fmt: skip
+    made = [recapture.attack_type(config.augment, place) for place in chosen[chosen > 0].tolist()]
+    assert made and {name: count for name, count in found.items() if name.startswith("synthetic:")} == Counter(made)
+    assert found["live"] + len(made) == live and found["print"] == plain["print"]
 
 
 def test_a_clip_s_plan_depends_on_seed_epoch_and_row_alone() -> None:

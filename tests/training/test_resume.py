@@ -30,6 +30,7 @@ ALL = (
 # Statistics of batches in the backbone, and layers that are left out by chance.
 BATCH_NORM = ("model.backbone=test_efficientnet", "model.drop_path=0.2")
 STEPS = 18
+BEGUN = ("train.save_every_steps=2", "train.keep_last=10")
 # Without batch norm the number of processes changes nothing but rounding, dropout and stochastic depth included; micro-
 # batches must divide over four.
 ELASTIC = ("train.accumulation=1", "model.drop_path=0.2")
@@ -86,7 +87,7 @@ def in_precision(first: str, other: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("options", values, indirect=True, scope="module")
 
 
-@in_precision("fp32", "bf16")
+@in_precision("bf16-bn", "fp32")
 def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
@@ -165,29 +166,33 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert losses(run) == pytest.approx(losses(one), abs=1e-3)
 
 
-def test_a_process_that_sees_the_checkpoint_late_waits_for_it(demo_shards: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def begun(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that is to go on from update 4, with a checkpoint at 2 as well."""
+    return ranks.train(demo_shards, tmp_path_factory.mktemp("begun") / "run", *BEGUN, "train.max_steps=4")
+
+
+def test_a_process_that_sees_the_checkpoint_late_waits_for_it(begun: Path, demo_shards: Path, tmp_path: Path) -> None:
     """The first process decides where the run continues.
 
     Each deciding for itself, the second one would train other updates than the first, and nobody would tell.
     """
-    options = ("train.save_every_steps=2", "train.keep_last=10")
-    one, two = (ranks.train(demo_shards, tmp_path / name, *options, "train.max_steps=4") for name in ("one", "two"))
-    ranks.train(demo_shards, one, *options, "train.max_steps=8")
+    one, two = (Path(shutil.copytree(begun, tmp_path / name)) for name in ("one", "two"))
+    ranks.train(demo_shards, one, *BEGUN, "train.max_steps=8")
     log = tmp_path / "log"
-    arguments = [f"data.shards={demo_shards}", f"run_dir={two}", *SMALL, *options, "train.max_steps=8"]
+    arguments = [f"data.shards={demo_shards}", f"run_dir={two}", *SMALL, *BEGUN, "train.max_steps=8"]
     with ranks.start_script("tests.blind", arguments, log=log) as started:
         assert started.wait() == [0, 0], log.read_text()
     assert losses(one) == losses(two) and same_weights(weights(one), weights(two))
 
 
-def test_a_process_that_never_sees_the_checkpoint_says_so(demo_shards: Path, tmp_path: Path) -> None:
-    run, log = tmp_path / "run", tmp_path / "log"
-    ranks.train(demo_shards, run, "train.max_steps=2")
-    arguments = [f"data.shards={demo_shards}", f"run_dir={run}", *SMALL, "train.max_steps=4", "name=never"]
+def test_a_process_that_never_sees_the_checkpoint_says_so(begun: Path, demo_shards: Path, tmp_path: Path) -> None:
+    run, log = Path(shutil.copytree(begun, tmp_path / "run")), tmp_path / "log"
+    arguments = [f"data.shards={demo_shards}", f"run_dir={run}", *SMALL, "train.max_steps=8", "name=never"]
     with ranks.start_script("tests.blind", arguments, log=log) as started:
         started.until(lambda: "does not see" in log.read_text())
     assert (
-        f"does not see {run / 'checkpoints' / 'step-00000002' / 'checkpoint.json'} as the first process"
+        f"does not see {run / 'checkpoints' / 'step-00000004' / 'checkpoint.json'} as the first process"
         in log.read_text()
     )
 

@@ -26,6 +26,22 @@ def test_details_come_back(tmp_path: Path) -> None:
     assert clip_metadata.read(tmp_path / "absent.csv", ["a"]) == {}
 
 
+def test_each_domain_has_the_temperature_of_its_own_scores() -> None:
+    # Right in 88 of 100 clips of either class, as a log-odds of 2 says; the other domain's are three times as sure.
+    live = np.arange(400) % 2 == 0
+    right = np.arange(400) // 2 % 100 < 88
+    logits = np.where(live == right, 2.0, -2.0) * np.where(np.arange(400) >= 200, 3, 1)
+    p = 1 / (1 + np.exp(-logits))
+    scores = make_scores([("live" if of else "print", float(value)) for of, value in zip(live, p, strict=True)])
+    details = {f"clip{i}": Details(domain="far" if i >= 200 else "near") for i in range(400)}
+    found = {item["value"]: item for item in slices.slices(scores, details, 0.5)}
+    assert found["near"]["temperature"] == pytest.approx(1, rel=0.02)
+    assert found["far"]["temperature"] == pytest.approx(3, rel=0.02)
+    assert found["print"]["temperature"] is None, "one class alone"
+    columns, rows = slices.table(list(found.values()))
+    assert [row[columns.index("temperature")] for row in rows] == [item["temperature"] for item in found.values()]
+
+
 def test_intervals_of_slices_are_those_of_the_verdict() -> None:
     """They are over people, and of one person alone as wide as can be."""
     wrong = [("live", 0.1)] * 10 + [("live", 0.9)] * 30

@@ -24,6 +24,13 @@ def test_the_threshold_of_dev_is_applied_to_test() -> None:
     assert (test["num_clips"], test["num_live"], test["num_attack"], test["num_subjects"]) == (5, 2, 3, 3)
 
 
+def test_what_training_saw_is_stated() -> None:
+    built = verdict.build(DEV, TEST, trained_on={"live": 1200, "synthetic:moire": 30})
+    assert built["trained_on"] == {"live": 1200, "synthetic:moire": 30}
+    assert "trained on: live 1,200, synthetic:moire 30" in verdict.format_text(built)
+    assert "trained on" not in verdict.format_text(verdict.build(DEV, TEST))
+
+
 def test_test_scores_do_not_move_the_threshold() -> None:
     other = make_scores([("live", 0.01), ("print", 0.99)])
     assert verdict.build(DEV, other)["threshold"] == verdict.build(DEV, TEST)["threshold"]
