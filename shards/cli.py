@@ -166,13 +166,13 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument("root", type=_local, metavar="ROOT", help="folder of the data set; of `table`: the file")
     parser.add_argument("--out", type=_local, required=True, metavar="CSV", help="label file to write")
     parser.add_argument("--domain", default="", metavar="NAME", help="name of the data set (default: the layout's)")
-    parser.add_argument("--protocol", default="", help="oulu_npu, nuaa_raw: which official protocol")
+    parser.add_argument("--protocol", default="", help="oulu_npu, nuaa_raw, hifimask: which official protocol")
     parser.add_argument("--fold", type=int, default=0, metavar="N", help="oulu_npu: fold of protocols 3 and 4")
     parser.add_argument("--columns", nargs="+", default=[], metavar="FIELD=COLUMN", help="table: which column is what")
     parser.add_argument("--invert", action="store_true", help="table: the label is 1 for attacks")
     parser.add_argument("--live", nargs="+", default=(), metavar="NAME", help="class_folders: folders of live people")
     parser.add_argument("--subject-pattern", default="", metavar="REGEX", help="class_folders: the person in a path")
-    parser.add_argument("--clips", type=_local, metavar="DIR", help="nuaa_raw: folder for the clips")
+    parser.add_argument("--clips", type=_local, metavar="DIR", help="layouts of pictures: folder for the clips")
     parser.add_argument("--clip-frames", type=int, default=0, metavar="N", help="nuaa_raw: frames of a clip (16)")
 
 

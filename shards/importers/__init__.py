@@ -21,12 +21,17 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from shards.importers import (
     casia_fasd,
+    casia_surf,
+    celeba_spoof,
     class_folders,
+    hifimask,
     msu_mfsd,
     nuaa_raw,
     oulu_npu,
     replay_attack,
+    rose_youtu,
     siw,
+    siw_mv2,
     table,
     zalo,
 )
@@ -43,6 +48,11 @@ LAYOUTS: dict[str, ModuleType] = {
     "casia_fasd": casia_fasd,
     "msu_mfsd": msu_mfsd,
     "siw": siw,
+    "siw_mv2": siw_mv2,
+    "rose_youtu": rose_youtu,
+    "casia_surf": casia_surf,
+    "celeba_spoof": celeba_spoof,
+    "hifimask": hifimask,
 }
 OFFICIAL = ("replay_attack", "oulu_npu", "casia_fasd", "msu_mfsd", "siw")  # layouts whose folders or lists are splits
 SPLIT_FOLDER = re.compile(r"(train|dev|devel|test|val|valid)(_.*)?", re.IGNORECASE)

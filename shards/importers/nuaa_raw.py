@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from livetrain.core.errors import UserError
-from livetrain.core.files import atomic_write
 from livetrain.core.progress import progress
 from shards.importers.layout import UNUSED, Options, Row, attack, only_protocols, read_list
+from shards.importers.pictures import clips_folder, write_clip
 
 OPTIONS = ("clips", "clip_frames", "protocol")
 FRAMES_PER_SECOND = 20
@@ -35,8 +33,7 @@ NAME = re.compile(r"(\d{4})_(\d\d)_(\d\d)_(\d\d)_(\d+)\.jpg", re.IGNORECASE)
 
 
 def rows(root: Path, options: Options) -> Iterator[Row]:
-    if options.clips is None:
-        raise UserError("nuaa_raw holds pictures, no videos: name a folder for the clips made of them with --clips DIR")
+    folder = clips_folder(options, "nuaa_raw")
     official = _official(root) if only_protocols(options, ("people", "official")) == "official" else None
     length = options.clip_frames or CLIP_FRAMES
     if length < 2:
@@ -51,7 +48,7 @@ def rows(root: Path, options: Options) -> Iterator[Row]:
                 if len(part) < max(2, length / 2):
                     continue
                 name = f"{kind}_{sequence}_{number:03d}.avi"
-                write_clip(options.clips / name, part)
+                write_clip(folder / name, part, FRAMES_PER_SECOND)
                 split = "" if official is None else official.get((kind, part[0].name), UNUSED)
                 yield Row(name, float(is_live), person, attack(is_live, "print"), session, f"light{light}", split)
             advance(1, sequence)
@@ -67,31 +64,6 @@ def find_sequences(root: Path) -> dict[tuple[str, str], list[Path]]:
     if {kind for kind, _ in found} != {"client", "imposter"}:
         raise UserError(f"ROOT {root}: has no ClientRaw/0001/0001_00_00_01_0.jpg …, or no ImposterRaw/…")
     return {key: [path for _, path in sorted(pictures)] for key, pictures in found.items()}
-
-
-def write_clip(path: Path, pictures: Sequence[Path]) -> None:
-    """Write JPEG pictures of one size, not decoded, as the frames of a Motion JPEG AVI. Raises UserError."""
-    import av
-    from PIL import Image
-
-    sizes = set()
-    for picture in pictures:
-        try:
-            with Image.open(picture, formats=["JPEG"]) as image:
-                sizes.add(image.size)
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"{picture}: no readable JPEG ({error}); move it away") from None
-    if len(sizes) > 1:
-        raise UserError(f"{pictures[0]} and those after it have different sizes: {sorted(sizes)}; move one away")
-    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="avi") as container:
-        stream: Any = container.add_stream("mjpeg", rate=FRAMES_PER_SECOND)
-        stream.width, stream.height = sizes.pop()
-        stream.pix_fmt = "yuvj420p"
-        for number, picture in enumerate(pictures):
-            packet = av.Packet(picture.read_bytes())
-            packet.stream, packet.pts, packet.dts = stream, number, number
-            packet.time_base, packet.is_keyframe = Fraction(1, FRAMES_PER_SECOND), True
-            container.mux(packet)
 
 
 def _official(root: Path) -> dict[tuple[str, str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -385,3 +386,100 @@ def test_the_clip_set_beside_the_project(tmp_path: Path) -> None:
     assert len(rows) == 796 and sum(row.is_live for row in rows) == 404
     assert len({row.identity for row in rows}) == 11 and {row.domain for row in rows} == {"nuaa"}
     assert {row.attack_type for row in rows} == {"live", "print"} and all(row.session for row in rows)
+
+
+def test_rose_youtu(tmp_path: Path) -> None:
+    names = ["2/G_NT_5s_wg_B_2_1.mp4", "13/Mu_T_HS_g_E_13_120.mp4", "2/Vl_T_ZTE_wg_C_2_33.mp4", "2/other.mp4"]
+    rows = read("rose_youtu", tree(tmp_path, names))
+    assert [values(rows[name]) for name in names[:3]] == [
+        (1.0, "2", "live", "B", "5s", "", "rose_youtu"),
+        (0.0, "13", "mask_upper", "E", "hs", "", "rose_youtu"),
+        (0.0, "2", "replay_lenovo", "C", "zte", "", "rose_youtu"),
+    ]
+    assert importers.without_row(tmp_path, list(rows.values())) == names[3:]
+
+
+def test_siw_mv2_does_not_say_who_it_is(tmp_path: Path) -> None:
+    names = ["Live/Live_12.mov", "Spoof/Mask_HalfMask/Mask_Half_3.mov", "Spoof/Paper/Paper_1.mov"]
+    rows = read("siw_mv2", tree(tmp_path, names))
+    assert [values(rows[name])[:3] for name in names] == [
+        (1.0, "", "live"), (0.0, "", "mask_halfmask"), (0.0, "", "print")
+    ]  # fmt: skip
+    assert "of unknown people" in importers.summary(list(rows.values()))
+
+
+def picture(path: Path, value: int, size: tuple[int, int] = (32, 24)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def test_hifimask_as_videos_and_its_protocols(tmp_path: Path) -> None:
+    names = ["Data/1_01_0_1_1_1.mp4", "Data/1_01_3_6_0_8.mp4", "Data/3_70_1_2_4_6.mp4"]
+    root = tree(tmp_path, names)
+    rows = read("hifimask", root)
+    assert [values(rows[name]) for name in names] == [
+        (1.0, "1-01", "live", "scene1-light1", "iphone11", "", "hifimask"),
+        (0.0, "1-01", "mask_resin", "scene6-light0", "hjim", "", "hifimask"),
+        (0.0, "3-70", "mask_transparent", "scene2-light4", "vivo", "", "hifimask"),
+    ]
+    with pytest.raises(UserError, match=r"has no \*@p2\.1_video_train\.txt"):
+        read("hifimask", root, protocol="p2.1")
+    for split, name in (("train", "1_01_0_1_1_1"), ("dev", "3_70_1_2_4_6"), ("test", "")):
+        (root / f"CASIA_HiFiMask@p2.1_video_{split}.txt").write_text(f"Data/{name} 1\n" if name else "")
+    assert [read("hifimask", root, protocol="p2.1")[name].split for name in names] == ["train", "unused", "dev"]
+    with pytest.raises(UserError, match="--protocol p9: this layout has none, p1"):
+        read("hifimask", root, protocol="p9")
+
+
+def test_pictures_become_clips_and_jpeg_files_stay_as_they_are(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "clips"
+    for number in (1, 2, 10):
+        picture(root / "Data" / "2_30_2_5_2_3" / f"{number:04d}.png", 20 * number)
+    with pytest.raises(UserError, match="hifimask holds pictures, no videos: .* with --clips DIR"):
+        read("hifimask", root)
+    rows = read("hifimask", root, clips=out)
+    assert values(rows["2_30_2_5_2_3.avi"])[:3] == (0.0, "2-30", "mask_plaster")
+    facts = probe((out / "2_30_2_5_2_3.avi").read_bytes())
+    assert (facts.num_frames, facts.width, facts.height) == (3, 32, 24)
+    (root / "Data" / "2_30_2_5_2_4").mkdir()
+    with pytest.raises(UserError, match="2_30_2_5_2_4: holds no JPEG or PNG picture"):
+        read("hifimask", root, clips=out)
+
+
+def test_casia_surf(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "clips"
+    files = [picture(root / f"Training/real_part/CLKJ_AS0005/real.rssdk/color/{n}.jpg", n) for n in (2, 11)]
+    picture(root / "Training/real_part/CLKJ_AS0005/real.rssdk/depth/2.jpg", 9)
+    picture(root / "Training/fake_part/CLKJ_AS0007/04_en_b.rssdk/color/1.jpg", 50)
+    picture(root / "Val/0001/000001-color.jpg", 50)
+    rows = read("casia_surf", root, clips=out)
+    assert {name: values(row)[:3] for name, row in rows.items()} == {
+        "real_CLKJ_AS0005_real.avi": (1.0, "CLKJ_AS0005", "live"),
+        "fake_CLKJ_AS0007_04_en_b.avi": (0.0, "CLKJ_AS0007", "print_en_b"),
+    }
+    data = (out / "real_CLKJ_AS0005_real.avi").read_bytes()
+    assert 0 < data.index(files[0].read_bytes()) < data.index(files[1].read_bytes()), "in order, byte for byte"
+    with pytest.raises(UserError, match="or no Training/fake_part"):
+        read("casia_surf", root / "Training" / "real_part", clips=out)
+
+
+def test_celeba_spoof(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "clips"
+    names = ["Data/train/10/live/000001.jpg", "Data/train/10/spoof/000002.png", "Data/test/77/spoof/000003.jpg"]
+    for number, name in enumerate(names):
+        picture(root / "CelebA_Spoof" / name, number)
+    numbers = {names[0]: [0] * 43, names[1]: [*[0] * 40, 8, 2, 1]}
+    meta = root / "CelebA_Spoof" / "metas" / "intra_test" / "train_label.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps(numbers))
+    rows = read("celeba_spoof", root, clips=out)
+    assert {name: values(row) for name, row in rows.items()} == {
+        "train_10_live_000001.avi": (1.0, "10", "live", "light0-place0", "", "train", "celeba_spoof"),
+        "train_10_spoof_000002.avi": (0.0, "10", "replay_pad", "light2-place1", "", "train", "celeba_spoof"),
+        "test_77_spoof_000003.avi": (0.0, "77", "attack", "", "", "test", "celeba_spoof"),
+    }
+    assert probe((out / "train_10_spoof_000002.avi").read_bytes()).num_frames == 1
+    meta.write_text(json.dumps({names[0]: [0] * 40 + [99, 0, 0]}))
+    with pytest.raises(UserError, match=r"train_label\.json: damaged .*a type at place 40"):
+        read("celeba_spoof", root, clips=out)
