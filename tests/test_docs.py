@@ -80,10 +80,13 @@ def test_files_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_keys_exist_and_take_the_values_shown(page: str) -> None:
+    needed = {
+        "data.sources": [], "data.weights": ["data.sources=[a,b]"], "domains.": ["data.shards=x", "domains.names=[a,b]"],
+        "eval.select_on": ["data.shards=x", "eval.shifted_dev=true"],
+    }  # fmt: skip
     for item in sorted(assignments(TEXTS[page])):
-        shards = [] if item.startswith("data.sources") else ["data.shards=x"]
-        weights = ["data.sources=[a,b]"] if item.startswith("data.weights") else shards
-        load_config([], [*weights, item], warn=lambda line: None)
+        beside = next((words for start, words in needed.items() if item.startswith(start)), ["data.shards=x"])
+        load_config([], [*beside, item], warn=lambda line: None)
     sections = {key.split(".")[0] for key in known_keys() if "." in key}
     named = set(re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_0-9]+)`", TEXTS[page]))
     named -= {name for name in named if name.endswith((".py", ".json"))} | {"data.nvdec_lanes"}

@@ -29,13 +29,13 @@ class DomainsConfig:
     supcon_classes: str = choice("domain_label", "merge_live")
     """What it draws together: live clips and attacks of each domain, or all live clips and the attacks of each."""
     triplet: float = number(0.0, 0.0)
-    """Weight of the batch-hard triplet loss of clips' features; 1 in SSDG (Jia et al., 2020)."""
+    """Weight of the batch-hard triplet loss of clips' features (SSDG; Jia et al., 2020)."""
     triplet_margin: float = number(0.1, 0.0)
     """Its margin, between features of length 1."""
     triplet_classes: str = choice("merge_live", "domain_label")
     """As supcon_classes."""
     adversary: float = number(0.0, 0.0)
-    """Weight of a second head that learns the domain of live clips while features learn to hide it; 1 in SSDG."""
+    """Weight of a second head that learns the domain of live clips while features learn to hide it (SSDG)."""
     adversary_warmup_steps: int = number(1000, 1)
     """Updates in which the reversed gradient grows from 0 to nearly all of it (Ganin et al., 2016)."""
 

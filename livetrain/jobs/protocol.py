@@ -9,7 +9,8 @@
 DIR holds a shard folder of each data set, named oulu_npu, casia_fasd, replay_attack and msu_mfsd, each with a train, a
 dev and a test split (`livetrain shards split … --protocol carve_dev` makes a dev split). A fold is a run in
 RUNS/OCI-M …: it trains on the train and test splits of its sources, chooses weights and threshold on their dev splits,
-and is tested on all of its target. What is finished is not trained again; folds with other settings are refused.
+and is tested on all of its target. domains.names are its sources. What is finished is not trained again; folds with
+other settings are refused.
 
 The table is written twice, into RUNS/protocol.md and protocol.json. The first holds to that. The second does as most
 papers do: of all evaluations of a run the one where the target has its lowest EER, at the target's own threshold. It is
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livetrain.config import load_config, split_arguments
+from livetrain.config import domains, load_config, split_arguments
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json, write_text
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     if missing:
         raise UserError(f"--root {options.root}: has no shard folder {missing[0]}; {options.protocol} needs it")
     launcher = ["--config_file", options.config_file] if options.config_file else []
-    own = {fold: fold.overrides(options.root, options.out) for fold in folds}
+    own = {fold: _words(fold, base, fold.overrides(options.root, options.out)) for fold in folds}
     for words in own.values():  # all before any is trained
         config = load_config(*split_arguments([*base, *words]))
         dataset = Dataset.of(config.data)
@@ -112,6 +113,13 @@ def main(arguments: Sequence[str]) -> int:
     write_text(options.out / "protocol.md", text)
     print(text, end="")
     return 0
+
+
+def _words(fold: Fold, base: Sequence[str], own: list[str]) -> list[str]:
+    """`own`, and the fold's domains where the configuration has losses that know of them."""
+    names = f"domains.names=[{','.join(fold.sources)}]"
+    config = load_config(*split_arguments([*base, *own, names]), warn=lambda line: None)
+    return [*own, names] if domains.is_active(config.domains) else own
 
 
 def read(fold: Fold, run: RunDir) -> Result:

@@ -23,7 +23,7 @@ from pathlib import Path
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.importers.layout import Options, Row, attack
-from shards.importers.pictures import clips_folder, write_clip
+from shards.importers.picture_clips import clips_folder, write_clip
 
 OPTIONS = ("clips",)
 FRAMES_PER_SECOND = 10

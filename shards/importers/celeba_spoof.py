@@ -22,7 +22,7 @@ from pathlib import Path
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.importers.layout import Options, Row, attack, read_text
-from shards.importers.pictures import clips_folder, write_clip
+from shards.importers.picture_clips import clips_folder, write_clip
 from shards.labels import UNKNOWN_ATTACK
 
 OPTIONS = ("clips",)

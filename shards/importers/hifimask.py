@@ -24,7 +24,7 @@ from pathlib import Path
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.importers.layout import UNUSED, Options, Row, attack, only_protocols, read_list
-from shards.importers.pictures import clips_folder, write_clip
+from shards.importers.picture_clips import clips_folder, write_clip
 from shards.labels import VIDEO_SUFFIXES
 
 OPTIONS = ("clips", "protocol")

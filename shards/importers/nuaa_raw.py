@@ -24,7 +24,7 @@ from pathlib import Path
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.importers.layout import UNUSED, Options, Row, attack, only_protocols, read_list
-from shards.importers.pictures import clips_folder, write_clip
+from shards.importers.picture_clips import clips_folder, write_clip
 
 OPTIONS = ("clips", "clip_frames", "protocol")
 FRAMES_PER_SECOND = 20

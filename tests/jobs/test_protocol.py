@@ -72,6 +72,14 @@ def test_two_folds_make_a_table_twice(root: Path, tmp_path: Path, monkeypatch: p
         protocol.main([*options, *words, "seed=1"])
 
 
+def test_losses_that_know_domains_get_those_of_the_fold(root: Path, tmp_path: Path) -> None:
+    fold = protocol.Fold("OMI-C")
+    own = fold.overrides(root, tmp_path)
+    found = protocol._words(fold, ["domains.weighting=mean"], own)
+    assert found == [*own, "domains.names=[oulu_npu,msu_mfsd,replay_attack]"]
+    assert protocol._words(fold, ["seed=1"], own) == own
+
+
 def test_a_folder_that_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     (root / "oulu_npu").unlink()
     with pytest.raises(UserError, match="has no shard folder oulu_npu; ocim needs it"):
