@@ -81,9 +81,11 @@ def test_files_exist(page: str) -> None:
 @pytest.mark.parametrize("page", TEXTS)
 def test_keys_exist_and_take_the_values_shown(page: str) -> None:
     needed = {
-        "data.sources": [], "data.weights": ["data.sources=[a,b]"], "domains.": ["data.shards=x", "domains.names=[a,b]"],
+        "data.sources": [],
+        "data.weights": ["data.sources=[a,b]"],
+        "domains.": ["data.shards=x", "domains.names=[a,b]"],
         "eval.select_on": ["data.shards=x", "eval.shifted_dev=true"],
-    }  # fmt: skip
+    }
     for item in sorted(assignments(TEXTS[page])):
         beside = next((words for start, words in needed.items() if item.startswith(start)), ["data.shards=x"])
         load_config([], [*beside, item], warn=lambda line: None)
