@@ -23,7 +23,7 @@ from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
-from shards import build, build_checks, shard_plan, split
+from shards import build, build_checks, probing, shard_plan, split
 from shards.build import Options
 from shards.existing import Kept
 from shards.format import face_table, index_table, manifest
@@ -77,8 +77,8 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         first = len(content["shards"])
         _clear_other(out, digest, first)
         sizes = [build.file_size(videos / row.video) for row in new]
-        probed = build.probe_all(videos, new, out, num_workers, quick=options.check == "probe")
-        added_labels = replace(labels, rows=tuple(new), contents=build.contents(probed))
+        probed = probing.probe_all(videos, new, out, num_workers, quick=options.check == "probe")
+        added_labels = replace(labels, rows=tuple(new), contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
         keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
         samples, rejected = build.sort(new, splits, sizes, probed, keys)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
 import shutil
@@ -24,21 +23,19 @@ from typing import Any
 
 from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
-from livetrain.core.files import file_sha256, patiently, write_json, write_text
+from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
 from shards import build_checks, existing, shard_plan, split
 from shards.existing import Kept
 from shards.format import index_table, manifest
 from shards.format import rejected as rejected_
-from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.format.tar import shard_name
 from shards.labels import Columns, Label, Labels, find_videos, read_labels
+from shards.probing import PRELOAD, Probed, contents, file_size, probe_all
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, write_shard
 from shards.stores import StoreOptions
 
 KEPT = "kept.csv"  # in the build folder
-PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
-MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
 OUR_FILES = (
     "dataset.json", "shard-*.tar", "shard-*.idx", "index.arrow", "index.parquet", "rejected.csv", "faces.arrow",
     "faces_missing.csv", ".*.tmp",
@@ -81,12 +78,79 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Probed:
-    """A video's SHA-256 and either its facts or the reason why it is rejected."""
+class Request:
+    """A build that is asked for: its labels as read, the splits that are kept, bytes of each video, its digest."""
 
-    sha256: str
-    facts: Probe | None
-    reason: str
+    videos: Path
+    out: Path
+    options: Options
+    labels: Labels
+    before: Kept | None
+    sizes: list[int]
+    digest: str
+
+    @staticmethod
+    def read(videos: Path, labels_file: Path, out: Path, options: Options, *, overwrite: bool = False) -> Request:
+        """Raises UserError for bad input: what is wrong is known before hours of decoding."""
+        labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
+        for notice in labels.notices:
+            build_checks.warn(notice)
+        build_checks.warn_without_subjects(labels, labels_file)
+        before = _kept(out, options, overwrite)
+        if labels.split_column:
+            if options.keep or options.protocol != split.STRATIFIED:
+                raise UserError(
+                    f"{labels_file}: its column {labels.split_column!r} decides the splits, so --keep and --protocol "
+                    "have no effect; leave them out, or let the builder split: --columns split="
+                )
+            before = None
+        sizes = [file_size(videos / row.video) for row in labels.rows]
+        digest = _digest([options.decisive(), [asdict(row) for row in labels.rows], sizes])
+        request = Request(videos, out, options, labels, before, sizes, digest)
+        request.assigned(labels)
+        return request
+
+    def assigned(self, labels: Labels) -> list[str]:
+        """The split of each row."""
+        return split.assign(
+            labels, self.options.shares(), self.options.seed, protocol=self.options.protocol, kept=self.before,
+            allow_leak=self.options.allow_leak,
+        )  # fmt: skip
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether videos are probed without decoding all of them."""
+        return self.options.check == "probe"
+
+    def about(self) -> dict[str, Any]:
+        """As request.json and dataset.json have it."""
+        return {"options": self.options.as_dict(), "request": self.digest}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build does when all videos are probed: its labels, splits, samples, what it rejects, its shards."""
+
+    labels: Labels
+    splits: list[str]
+    samples: list[shard_plan.Sample]
+    rejected: list[tuple[Label, str, str]]
+    tasks: list[ShardTask]
+
+    @staticmethod
+    def of(request: Request, probed: Sequence[Probed]) -> Plan:
+        """Pure: parts of a build plan the same."""
+        labels = replace(request.labels, contents=contents(probed))
+        splits = request.assigned(labels)
+        keys = shard_plan.keys(row.video for row in labels.rows)
+        samples, rejected = sort(labels.rows, splits, request.sizes, probed, keys)
+        options = request.options
+        shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        tasks = [
+            ShardTask(number, shard, request.videos, request.out, options.media, request.digest)
+            for number, shard in enumerate(shards)
+        ]
+        return Plan(labels, splits, samples, rejected, tasks)
 
 
 def build(
@@ -97,82 +161,35 @@ def build(
     Raises UserError for bad input, for an `out` that holds another build (unless `overwrite`), cannot be written or is
     full; finished shards stay, so that the same command resumes.
     """
-    labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
-    for notice in labels.notices:
-        build_checks.warn(notice)
-    build_checks.warn_without_subjects(labels, labels_file)
-    before = _kept(out, options, overwrite)
-    if labels.split_column:
-        if options.keep or options.protocol != split.STRATIFIED:
-            raise UserError(
-                f"{labels_file}: its column {labels.split_column!r} decides the splits, so --keep and --protocol have "
-                "no effect; leave them out, or let the builder split: --columns split="
-            )
-        before = None
-
-    def assigned(labels: Labels) -> list[str]:
-        return split.assign(
-            labels, options.shares(), options.seed, protocol=options.protocol, kept=before,
-            allow_leak=options.allow_leak,
-        )  # fmt: skip
-
-    assigned(labels)  # what is wrong is known before hours of decoding
-    sizes = [file_size(videos / row.video) for row in labels.rows]
-    digest = _digest([options.decisive(), [asdict(row) for row in labels.rows], sizes])
-    request = {"options": options.as_dict(), "request": digest}
-
-    with _claimed(out, request, overwrite, before) as finished:
+    request = Request.read(videos, labels_file, out, options, overwrite=overwrite)
+    with _claimed(out, request.about(), overwrite, request.before) as finished:
         if finished is not None:
             print(f"{out} is built already, from the same videos, labels and options; nothing to do", file=sys.stderr)
             if "resplit" in finished:
                 print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
             return finished
-        probed = probe_all(videos, labels.rows, out, num_workers, quick=options.check == "probe")
-        labels = replace(labels, contents=contents(probed))
-        splits = assigned(labels)
-        if before is not None:
-            _tell_kept(before, labels)
-        keys = shard_plan.keys(row.video for row in labels.rows)
-        samples, rejected = sort(labels.rows, splits, sizes, probed, keys)
-        write_text(out / rejected_.FILE_NAME, rejected_text(rejected))
-        build_checks.refuse_useless(samples, rejected, out)
-        build_checks.warn_about_splits(samples, splits)
-        build_checks.warn_about_duplicates(samples)
-        build_checks.suggest_audit(samples, labels, out)
+        probed = probe_all(videos, request.labels.rows, out, num_workers, quick=request.is_quick)
+        plan = Plan.of(request, probed)
+        if request.before is not None:
+            _tell_kept(request.before, plan.labels)
+        write_text(out / rejected_.FILE_NAME, rejected_text(plan.rejected))
+        build_checks.refuse_useless(plan.samples, plan.rejected, out)
+        build_checks.warn_about_splits(plan.samples, plan.splits)
+        build_checks.warn_about_duplicates(plan.samples)
+        build_checks.suggest_audit(plan.samples, plan.labels, out)
+        return finish(request, plan, write_all(plan.tasks, num_workers))
 
-        shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
-        tasks = [ShardTask(i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
-        records = write_all(tasks, num_workers)
-        rows = [row for record in records for row in record["rows"]]
-        index_table.write(out / index_table.FILE_NAME, rows)
-        index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
-        content = manifest.describe(out, records, rows, len(rejected), labels.subject_column, request)
-        manifest.write(out, content)
-        shutil.rmtree(out / BUILD_FOLDER)
+
+def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write the index and dataset.json of shards that are all there; returns the content of the latter."""
+    out = request.out
+    rows = [row for record in records for row in record["rows"]]
+    index_table.write(out / index_table.FILE_NAME, rows)
+    index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
+    content = manifest.describe(out, records, rows, len(plan.rejected), plan.labels.subject_column, request.about())
+    manifest.write(out, content)
+    shutil.rmtree(out / BUILD_FOLDER)
     return content
-
-
-def probe_file(path: Path, quick: bool = False) -> Probed:
-    """Read, hash and probe one video: the task of a worker process."""
-    try:
-        data = patiently(path.read_bytes, path)
-    except OSError as error:
-        return Probed("", None, f"cannot read it: {error.strerror or error}")
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        return Probed(sha256, probe(data, quick=quick), "")
-    except RejectedVideo as rejection:
-        return Probed(sha256, None, str(rejection))
-    except MemoryError:
-        return Probed(sha256, None, f"decoding takes more than {MEMORY_BYTES / 1e9:g} GB of memory")
-
-
-def file_size(path: Path) -> int:
-    """Bytes of a video; -1 where it cannot be asked."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # a dangling link, say: probing gives the reason and rejects it
 
 
 def _digest(value: Any) -> str:
@@ -214,7 +231,7 @@ def _claimed(
     try:
         if out.is_dir() and any(out.iterdir()) and not (state.exists() or (out / manifest.FILE_NAME).exists()):
             raise UserError(f"--out {out}: holds other files; choose a new or empty folder")
-        finished = None if overwrite else _same_build(out / manifest.FILE_NAME, request, out)
+        finished = None if overwrite else same_build(out / manifest.FILE_NAME, request, out)
         if finished is not None:
             shutil.rmtree(state, ignore_errors=True)
             yield finished
@@ -232,14 +249,14 @@ def _claimed(
             if before is not None:
                 write_text(state / KEPT, before.text())
             _clear(out)
-        _same_build(known, request, out)
+        same_build(known, request, out)
         for leftover in out.glob(".*.tmp"):  # of workers that were killed in the middle of a shard
             leftover.unlink()
         write_json(known, request)
         yield None
 
 
-def _same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any] | None:
+def same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any] | None:
     """The JSON at `path` if it is there and of the same request; UserError when it is of another."""
     if not path.exists():
         return None
@@ -265,59 +282,9 @@ def _clear(out: Path) -> None:
             path.unlink()
 
 
-def probe_all(videos: Path, rows: Sequence[Label], out: Path, num_workers: int, quick: bool) -> list[Probed]:
-    """Probe every video, but for those that a killed build probed already and that did not change since."""
-    log = out / BUILD_FOLDER / "probes.jsonl"
-    known = _read_log(log)
-    stamps = [_stamp(videos / row.video) for row in rows]
-    found = {i: known[stamp] for i, stamp in enumerate(stamps) if stamp in known}
-    missing = [i for i in range(len(rows)) if i not in found]
-    try:
-        with log.open("a", encoding="utf-8") as file, progress("probe", len(missing), "videos") as advance:
-            paths = [videos / rows[i].video for i in missing]
-            task = functools.partial(probe_file, quick=True) if quick else probe_file
-            # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-            largest = max((file_size(path) for path in paths), default=0)
-            limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
-            for position, result in worker_pool.unordered(task, paths, num_workers, PRELOAD, limits):
-                if isinstance(result, worker_pool.WorkerDied):
-                    result = Probed("", None, f"the decoder {result.reason}")
-                index = missing[position]
-                found[index] = result
-                file.write(json.dumps([stamps[index], asdict(result)]) + "\n")
-                file.flush()
-                advance(1, rows[index].video)
-    except OSError as error:
-        raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
-    return [found[i] for i in range(len(rows))]
-
-
-def _stamp(path: Path) -> str:
-    """What identifies a version of a video file without reading it."""
-    try:
-        status = path.stat()
-    except OSError:
-        return f"{path} missing"
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
-
-
-def _read_log(path: Path) -> dict[str, Probed]:
-    known: dict[str, Probed] = {}
-    if not path.exists():
-        return known
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            stamp, values = json.loads(line)
-        except ValueError:
-            continue  # the line that the killed build was writing
-        facts = values["facts"]
-        known[stamp] = Probed(values["sha256"], None if facts is None else Probe(**facts), values["reason"])
-    return known
-
-
 def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, Any]]:
     """Write the shards that are not finished yet; the records of all, in order."""
-    records = {task.number: record for task in tasks if (record := _finished_record(task)) is not None}
+    records = {task.number: record for task in tasks if (record := finished_record(task)) is not None}
     todo = [task for task in tasks if task.number not in records]
     if records:
         print(f"continuing a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
@@ -334,7 +301,7 @@ def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, An
     return [records[task.number] for task in tasks]
 
 
-def _finished_record(task: ShardTask) -> dict[str, Any] | None:
+def finished_record(task: ShardTask) -> dict[str, Any] | None:
     """The record of a shard that a stopped build finished, if it is of the same request and the same sources."""
     tar = task.out / f"{shard_name(task.number)}.tar"
     try:
@@ -346,11 +313,6 @@ def _finished_record(task: ShardTask) -> dict[str, Any] | None:
         return None
     wanted = [(sample.key, sample.split, sample.sha256) for sample in task.samples]
     return record if written == wanted and tar.with_suffix(".idx").exists() else None
-
-
-def contents(probed: Sequence[Probed]) -> tuple[str, ...]:
-    """What is known to be the same file: of good videos alone, for empty files are alike and no leak."""
-    return tuple(result.sha256 if result.facts else "" for result in probed)
 
 
 def sort(

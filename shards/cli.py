@@ -1,6 +1,7 @@
 """Command line of the shard builder.
 
     python -m shards build --videos DIR --labels label.csv --out DIR    videos and labels -> a shard folder
+    python -m shards merge DIR                                          finish a build that was made in parts
     python -m shards import LAYOUT ROOT --out label.csv                 a known data set -> its label.csv
     python -m shards split DIR --protocol NAME                          other splits for a shard folder, in place
     python -m shards faces DIR                                          find the face of each clip, into faces.arrow
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_USER_ERROR, UserError
@@ -29,6 +30,9 @@ from shards.cli_audit import add_audit
 from shards.cli_faces import add_faces
 from shards.cli_stores import media_of
 from shards.stores import STORES
+
+if TYPE_CHECKING:
+    from shards.build import Options
 
 EXIT_DAMAGE = 1
 EXIT_INTERRUPTED = 130
@@ -129,6 +133,14 @@ def parser() -> Parser:
         "there stays as it is, splits included",
     )  # fmt: skip
 
+    build.add_argument(
+        "--part", metavar="I/N", help="do part I (from 0) of N, on one of several machines; then shards merge DIR"
+    )
+
+    merge = verbs.add_parser("merge", help="finish a build whose parts (build --part) are done")
+    merge.set_defaults(verb=_merge)
+    merge.add_argument("folder", type=_local, metavar="DIR", help="shard folder that the parts are in")
+
     _add_import(verbs)
     _add_split(verbs)
 
@@ -210,40 +222,22 @@ def _local(text: str) -> Path:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from shards.build import Options, build
-    from shards.labels import Columns
+    from shards.build import Request, build
 
-    given = dict(item.partition("=")[::2] for item in arguments.columns.split(",") if item)
-    if "group" in given:  # until 0.3
-        print("warning: --columns group=… is now --columns subject=…", file=sys.stderr)
-        given["subject"] = given.pop("group")
-    fields = ("name", "label", "attack", "subject", "split")
-    if unknown := sorted(set(given) - set(fields)):
-        raise UserError(
-            f"--columns {unknown[0]}=…: there are {', '.join(fields)}, as in --columns label=spoof,subject=id"
-        )
-    columns = Columns(**given, invert=arguments.invert)
-    if not 0 < arguments.shard_mb < float("inf"):
-        raise UserError(f"--shard-mb {arguments.shard_mb:g}: give a size above 0")
-    options = Options(
-        media_of(arguments),
-        arguments.shard_mb,
-        arguments.seed,
-        arguments.fractions,
-        arguments.folds,
-        columns,
-        arguments.check,
-        arguments.domain,
-        arguments.skip_unlabelled,
-        arguments.allow_leak,
-        arguments.protocol,
-        arguments.keep,
-        arguments.reassign,
-    )
+    options = _build_options(arguments)
     if arguments.keep and arguments.reassign:
         raise UserError("--keep and --reassign: give one of them")
     start = time.monotonic()
     workers = num_workers(arguments.workers)
+    if arguments.part and (arguments.append or arguments.overwrite):
+        raise UserError("--part does not go with --append or --overwrite: build in parts into a new folder")
+    if arguments.part:
+        from shards.build_parts import Part, run_part
+
+        part = Part.parse(arguments.part)
+        words = {name: _plain(value) for name, value in vars(arguments).items() if name not in ("verb", "part")}
+        print(run_part(Request.read(arguments.videos, arguments.labels, arguments.out, options), part, words, workers))
+        return 0
     if arguments.append:
         from shards.append import append
 
@@ -258,6 +252,56 @@ def _build(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     print(_summary(content, arguments.out, time.monotonic() - start))
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; paths from the root, for they are read elsewhere."""
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from shards.build import Request
+    from shards.build_parts import asked, merge
+
+    start = time.monotonic()
+    given = argparse.Namespace(**asked(arguments.folder))
+    given.keep = given.keep and Path(given.keep)
+    request = Request.read(Path(given.videos), Path(given.labels), arguments.folder, _build_options(given))
+    print(_summary(merge(request), arguments.folder, time.monotonic() - start))
+    return 0
+
+
+def _build_options(arguments: argparse.Namespace) -> Options:
+    from shards.build import Options
+    from shards.labels import Columns
+
+    given = dict(item.partition("=")[::2] for item in arguments.columns.split(",") if item)
+    if "group" in given:  # until 0.3
+        print("warning: --columns group=… is now --columns subject=…", file=sys.stderr)
+        given["subject"] = given.pop("group")
+    fields = ("name", "label", "attack", "subject", "split")
+    if unknown := sorted(set(given) - set(fields)):
+        raise UserError(
+            f"--columns {unknown[0]}=…: there are {', '.join(fields)}, as in --columns label=spoof,subject=id"
+        )
+    columns = Columns(**given, invert=arguments.invert)
+    if not 0 < arguments.shard_mb < float("inf"):
+        raise UserError(f"--shard-mb {arguments.shard_mb:g}: give a size above 0")
+    return Options(
+        media_of(arguments),
+        arguments.shard_mb,
+        arguments.seed,
+        arguments.fractions,
+        arguments.folds,
+        columns,
+        arguments.check,
+        arguments.domain,
+        arguments.skip_unlabelled,
+        arguments.allow_leak,
+        arguments.protocol,
+        arguments.keep,
+        arguments.reassign,
+    )
 
 
 def num_workers(number: int | None) -> int:

@@ -144,7 +144,7 @@ def probe(home: Path, workers: int) -> float:
     """Reading, hashing and probing the packets of every file, in as many processes as a build has."""
     from functools import partial
 
-    from shards.build import probe_file
+    from shards.probing import probe_file
 
     return _each(partial(probe_file, quick=True), home, workers)
 

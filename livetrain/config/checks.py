@@ -73,6 +73,8 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
         raise UserError(f"eval.select_on={config.eval.select_on} needs eval.shifted_dev=true")
     if config.train.ema_decay and config.train.swa_start < 1:
         raise UserError("train.ema_decay and train.swa_start are two averages of the weights; choose one of the two")
+    if config.model.lora_rank and config.model.unfreeze_last:
+        raise UserError("model.lora_rank and model.unfreeze_last both say what of the backbone is trained; choose one")
     if config.model.pool == "thumbnail":
         for key in ("data.num_frames", "eval.num_frames"):
             if not value_of(config, key) or value_of(config, key) % 4:
@@ -163,7 +165,9 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
     yield ["model.pretrained"], config.model.pretrained and bool(config.model.weights), "model.weights set"
     frozen = ["model.grad_checkpointing", "model.drop_path", "optim.layer_decay", "model.sync_bn"]
     yield frozen, config.model.freeze_backbone, "model.freeze_backbone=true"
-    yield ["model.freeze", "model.unfreeze_last"], config.model.freeze_backbone, "model.freeze_backbone=true"
+    trained = ["model.freeze", "model.unfreeze_last", "model.lora_rank"]
+    yield trained, config.model.freeze_backbone, "model.freeze_backbone=true"
+    yield ["model.lora_alpha", "model.lora_targets"], config.model.lora_rank == 0, "model.lora_rank=0"
     yield ["loss.attack_types_weight"], not config.loss.attack_types, "loss.attack_types empty"
     yield from domains.effects(config.domains)
     yield ["loss.focal_gamma"], config.loss.name != "focal", f"loss.name={config.loss.name}"

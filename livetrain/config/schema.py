@@ -109,6 +109,12 @@ class ModelConfig:
     """Parts of the backbone that are not trained, by the beginnings of their names: [patch_embed, blocks.0.]."""
     unfreeze_last: int = number(0, 0)
     """Train the backbone's last blocks alone, so many, and what follows them; 0: all."""
+    lora_rank: int = number(0, 0)
+    """Train low-rank updates of linear layers in place of the backbone's own weights, of this rank; 0: none."""
+    lora_alpha: float = number(16.0, 0.001)
+    """Their scale: they count alpha / rank."""
+    lora_targets: list[str] = field(default_factory=lambda: ["attn.qkv", "attn.proj"])
+    """Endings of the names of the linear layers that have one."""
     channels_last: bool = True
     """Memory format of the weights and pictures; faster convolutions."""
     grad_checkpointing: bool = False

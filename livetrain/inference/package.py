@@ -39,7 +39,7 @@ from livetrain.data import Dataset, face_tracks
 from livetrain.distributed.load_weights import load_weights
 from livetrain.inference import preprocessing
 from livetrain.inference.model_card import LABELS, model_card
-from livetrain.model import LivenessModel, build_model
+from livetrain.model import LivenessModel, build_model, lora
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import threshold as stored_threshold
 from livetrain.verdict.older import upgraded
@@ -75,8 +75,21 @@ NOT_PACKAGED = {
         "threads",
         "decoder",
     ),
-    "model": ("pretrained", "weights", "freeze_backbone", "grad_checkpointing", "compile", "sync_bn", "drop_path"),
-    "eval": ("criterion", "use_ema"),
+    "model": (
+        "pretrained",
+        "weights",
+        "freeze_backbone",
+        "freeze",
+        "unfreeze_last",
+        "lora_rank",
+        "lora_alpha",
+        "lora_targets",
+        "grad_checkpointing",
+        "compile",
+        "sync_bn",
+        "drop_path",
+    ),
+    "eval": ("criterion", "use_ema", "watch", "shifted_dev", "select_on"),
     "predict": (),
 }
 
@@ -324,7 +337,7 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     bare = config_from(packaged_config(config), str(run.config), warn=lambda line: None)
     model = build_model(bare.model, bare.loss, config.data.image_size).eval()
     weights, manifest = folders.load_weights(folder, averaged=config.eval.use_ema)
-    load_weights(model, _for_scoring(weights), str(folder))
+    load_weights(model, _for_scoring(weights, trained), str(folder))
     facts: dict[str, Any] = {"step": manifest["step"]}
     if run.faces.exists():
         facts["faces"] = {name: value for name, value in run.read_faces().items() if name in face_tracks.KEYS}
@@ -345,9 +358,13 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     return Trained(folder, config, model, threshold, facts)
 
 
-def _for_scoring(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What training alone needs (loss.attack_types, domains) is not part of a model that scores."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(TRAINING_ONLY)}
+def _for_scoring(weights: Mapping[str, torch.Tensor], trained: Config) -> dict[str, torch.Tensor]:
+    """The weights of a model that scores.
+
+    Without what training alone needs (loss.attack_types, domains); what model.lora_rank learned is added where it acts.
+    """
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(TRAINING_ONLY)}
+    return lora.merged(kept, trained.model)
 
 
 def _umask() -> int:

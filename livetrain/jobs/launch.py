@@ -91,8 +91,7 @@ def _set_defaults(options: Any) -> None:
     from torch import cuda
 
     num_processes = options.num_processes
-    if options.config_file and not Path(options.config_file).is_file():
-        raise UserError(f"--config_file {options.config_file}: no such file; livetrain's own are in launch/")
+    content = _read(options.config_file) if options.config_file else None
     if options.config_file is None and not Path(default_config_file).is_file():
         num_gpus = 0 if options.cpu else cuda.device_count()
         num_processes = options.num_processes = num_processes or max(1, num_gpus)
@@ -103,12 +102,27 @@ def _set_defaults(options: Any) -> None:
         options.mixed_precision = options.mixed_precision or "no"
         options.dynamo_backend = options.dynamo_backend or "no"
     elif num_processes is None:
-        content = OmegaConf.load(options.config_file or default_config_file)
-        num_processes = int(OmegaConf.select(content, "num_processes") or 1)
+        path = options.config_file or default_config_file
+        num_processes = (content or _read(path)).get("num_processes") or 1
+        if not isinstance(num_processes, int):
+            raise UserError(f"--config_file {path}: num_processes: {num_processes!r} is no whole number")
     if options.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ and not cuda.is_available():
         here = max(1, num_processes // (options.num_machines or 1))
         cores = min(num_cores(), psutil.cpu_count(logical=False) or num_cores())
         options.num_cpu_threads_per_process = max(1, cores // here)
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Accelerate's configuration. Raises UserError for a file that is none."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise UserError(f"--config_file {path}: no such file; livetrain's own are in launch/") from None
+    except Exception as error:  # YAML's errors have no common base that omegaconf promises
+        raise UserError(f"--config_file {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--config_file {path}: must hold `key: value` lines; livetrain's own are in launch/")
+    return {str(key): value for key, value in content.items()}
 
 
 def _when(failure: Any) -> int:

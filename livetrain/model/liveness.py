@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from livetrain.config import LossConfig, ModelConfig
 from livetrain.config.domains import DomainsConfig, is_contrastive
 from livetrain.core.errors import UserError
-from livetrain.model import patch_tokens
+from livetrain.model import lora, patch_tokens
 from livetrain.model.backbone import Triple, build_backbone, normalization, num_features
 from livetrain.model.domain_losses import domain_head, reverse_gradient
 from livetrain.model.freezing import freeze
@@ -178,6 +178,7 @@ def build_model(
     livetrain.model.backbone).
     """
     backbone = build_backbone(cfg, image_size)
+    lora.add(backbone, cfg)
     mean, std = normalization(backbone, cfg.normalization)
     num_outputs, num_attack_types = 2 if loss.name == "ce" else 1, len(loss.attack_types)
     return LivenessModel(

@@ -11,7 +11,7 @@ import pytest
 
 from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
-from shards import build
+from shards import probing
 from tests.shards import clips
 
 
@@ -30,20 +30,20 @@ def work(number: int) -> int:
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_every_task_gives_a_result(num_workers: int) -> None:
     numbers = [3, 1, 4, 1, 5, 9, 2, 6]
-    results = dict(worker_pool.unordered(work, numbers, num_workers, build.PRELOAD))
+    results = dict(worker_pool.unordered(work, numbers, num_workers, probing.PRELOAD))
     assert [results[index] for index in range(8)] == [n * n for n in numbers]
-    assert list(worker_pool.unordered(work, [], num_workers, build.PRELOAD)) == []
+    assert list(worker_pool.unordered(work, [], num_workers, probing.PRELOAD)) == []
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_is_raised_here(num_workers: int) -> None:
     with pytest.raises(UserError, match="ninety-nine"):
-        list(worker_pool.unordered(work, [1, 99, 2], num_workers, build.PRELOAD))
+        list(worker_pool.unordered(work, [1, 99, 2], num_workers, probing.PRELOAD))
 
 
 def test_only_the_task_that_kills_its_worker_lacks_a_result() -> None:
     numbers = [1, 2, 13, 4, 5, 6, 7, 13, 9]
-    results = dict(worker_pool.unordered(work, numbers, 2, build.PRELOAD))
+    results = dict(worker_pool.unordered(work, numbers, 2, probing.PRELOAD))
     assert sorted(results) == list(range(9))
     for index, number in enumerate(numbers):
         if number == 13:
@@ -55,18 +55,18 @@ def test_only_the_task_that_kills_its_worker_lacks_a_result() -> None:
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_a_task_that_hangs_is_ended_and_named(num_workers: int) -> None:
     limits = worker_pool.Limits(1, 10**9)
-    results = dict(worker_pool.unordered(work, [1, 17, 3, 13, 17, 5], num_workers, build.PRELOAD, limits))
+    results = dict(worker_pool.unordered(work, [1, 17, 3, 13, 17, 5], num_workers, probing.PRELOAD, limits))
     slow, crashed = worker_pool.WorkerDied("took longer than 1 s"), worker_pool.WorkerDied("crashed")
     assert results == {0: 1, 1: slow, 2: 9, 3: crashed, 4: slow, 5: 25}
 
 
 def test_a_task_gets_no_more_memory_than_its_limit() -> None:
     with pytest.raises(MemoryError):
-        list(worker_pool.unordered(work, [19], 2, build.PRELOAD, worker_pool.Limits(60, 10**9)))
+        list(worker_pool.unordered(work, [19], 2, probing.PRELOAD, worker_pool.Limits(60, 10**9)))
 
 
 def test_a_caller_that_stops_early_leaves_no_process_behind() -> None:
-    results = worker_pool.unordered(work, [17, 1, 17], 2, build.PRELOAD, worker_pool.Limits(60, 10**9))
+    results = worker_pool.unordered(work, [17, 1, 17], 2, probing.PRELOAD, worker_pool.Limits(60, 10**9))
     assert next(results) == (1, 1)
     results.close()
     assert not multiprocessing.active_children()
@@ -74,7 +74,7 @@ def test_a_caller_that_stops_early_leaves_no_process_behind() -> None:
 
 def test_a_pool_names_what_its_workers_die_of() -> None:
     """Tasks come one by one, from several threads; what fails takes nothing else with it."""
-    pool = worker_pool.Pool(work, 3, build.PRELOAD, worker_pool.Limits(1, 10**9))
+    pool = worker_pool.Pool(work, 3, probing.PRELOAD, worker_pool.Limits(1, 10**9))
     tasks = [1, 13, 2, 17, 3, 19, 4, 99, 5]
     futures = [pool.submit(task) for task in tasks]
     found = {task: future.exception() or future.result() for task, future in zip(tasks, futures, strict=True)}
@@ -87,20 +87,20 @@ def test_a_pool_names_what_its_workers_die_of() -> None:
     pool.close()
 
 
-def crash_on_bob(path: Path) -> build.Probed:
+def crash_on_bob(path: Path) -> probing.Probed:
     if path.name == "bob-0.mp4":
         os.abort()
     if path.name == "bob-1.mkv":
         signal.pause()
-    return build.probe_file(path)
+    return probing.probe_file(path)
 
 
 def test_videos_on_which_the_decoder_crashes_or_hangs_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = clips.corpus(tmp_path / "c", clips_per_person=2)
-    monkeypatch.setattr("shards.build.probe_file", crash_on_bob)
-    monkeypatch.setattr("shards.build.MAX_SECONDS", -59)
+    monkeypatch.setattr("shards.probing.probe_file", crash_on_bob)
+    monkeypatch.setattr("shards.probing.MAX_SECONDS", -59)
     assert clips.build(folder, tmp_path / "s", "--workers", 2) == 0
     lines = (tmp_path / "s/rejected.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == ["bob-0.mp4", "bob-1.mkv"]

@@ -11,8 +11,8 @@ import pytest
 
 from livetrain.core import worker_pool
 from livetrain.data.decode import DecodeError, decode_video
-from shards.build import MEMORY_BYTES
 from shards.format.probe import RejectedVideo, probe
+from shards.probing import MEMORY_BYTES
 from tests.shards.kinds import KINDS, reference
 from tests.shards.mutants import SMALL, mutants
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from livetrain.core.errors import UserError
+from livetrain.jobs import launch as start
 from tests.runs import REPO, SMALL, records
 
 WAYS = {"one_cpu": 1, "two_cpus": 2, "one_gpu": 1, "eight_gpus": 8}
@@ -155,3 +157,19 @@ def test_several_gpus_are_used_in_the_way_that_is_asked_for(
     parsed = accelerates.launch_command_parser().parse_args([*options, "script.py"])
     launch._set_defaults(parsed)
     assert parsed.multi_gpu == multi_gpu and sum([parsed.multi_gpu, parsed.use_fsdp]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_processes: [1", "cannot be read as YAML"),
+        ("- 1", "must hold `key: value` lines"),
+        ("num_processes: many", "num_processes: 'many' is no whole number"),
+    ],
+)
+def test_a_launchers_file_that_is_none_is_an_error(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        start.launch("train.py", ["--config_file", str(path), "data.shards=x"])
+    assert str(path) in str(error.value)

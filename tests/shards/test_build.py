@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.build import probe_file
 from shards.format import index_table, probe
+from shards.probing import probe_file
 from shards.stores import StoreOptions, transcode
 from tests.shards import clips
 
@@ -372,7 +372,7 @@ def test_a_stopped_build_with_other_options_needs_overwrite(
 ) -> None:
     out = tmp_path / "s"
     with monkeypatch.context() as patch:
-        patch.setattr("shards.build.probe_file", interrupt)
+        patch.setattr("shards.probing.probe_file", interrupt)
         assert clips.build(corpus, out) == 130
     assert clips.build(corpus, out, "--store", "frames") == 2
     assert "other options (store, num_frames, quality)" in capsys.readouterr().err
@@ -458,7 +458,7 @@ def test_a_video_that_changes_during_the_build(
             path.write_bytes(clips.video(seed=99))
         return found
 
-    monkeypatch.setattr("shards.build.probe_file", probe_then_change)
+    monkeypatch.setattr("shards.probing.probe_file", probe_then_change)
     assert clips.build(folder, tmp_path / "s") == 2
     assert "bob-0.mp4: changed while the build was running" in capsys.readouterr().err
 
