@@ -74,6 +74,10 @@ class AugmentConfig:
     """Probability of a blur along a line."""
     motion_blur_length_max: float = number(9.0, 1.0, 100.0)
     """Longest line, in pixels of a picture 224 pixels wide."""
+    tremble: float = probability(0.0)
+    """Probability of a hand that trembles: frames swing to and fro."""
+    tremble_max: float = number(16.0, 1.0, 100.0)
+    """How far at most, in pixels of a picture 224 pixels wide."""
     noise: float = probability(0.0)
     """Probability of a sensor's grain, the same in all frames of a clip."""
     noise_sigma_max: float = number(10.0, 0.0, 255.0)

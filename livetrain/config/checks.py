@@ -133,6 +133,7 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             ("gamma", "gamma_max"),
             ("temperature", "temperature_max"),
             ("motion_blur", "motion_blur_length_max"),
+            ("tremble", "tremble_max"),
             ("noise", "noise_sigma_max"),
             *(("recapture", f"recapture_{name}") for name in ("operators", "edge", "rephotograph")),
             *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),

@@ -6,6 +6,7 @@ in the order of application, with the next free `slot` (it selects the random nu
 theirs), its fields in `AugmentConfig`, and a test.
 
 All frames of a clip share the same parameters: parameters that change between frames would themselves be a spoof cue.
+`tremble` alone moves from frame to frame, as a hand does; live clips and attacks alike.
 `apply` gets a square picture of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped.
 """
 
@@ -26,6 +27,8 @@ Parameters = dict[str, NDArray[Any]]
 Node = Any  # a DALI DataNode
 
 NUM_UNIFORMS = 8  # random numbers reserved for each augmentation
+PATH = 64  # frames after which what moves repeats itself
+PER_FRAME = ("tremble_matrix",)  # parameters [n, PATH, …] that each frame has its own of
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,29 @@ def about_middle(linear: NDArray[np.floating], shift: NDArray[np.floating], size
 def apply_affine(frames: Node, p: dict[str, Node], size: int) -> Node:
     if p["affine_on"]:
         frames = fn.warp_affine(frames, matrix=p["affine_matrix"], interp_type=types.INTERP_LINEAR)
+    return frames
+
+
+# --- tremble: the hand that holds the camera --------------------------------------------------------------------------
+
+
+def draw_tremble(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
+    """`tremble_matrix`: float32 [n, PATH, 2, 3], where each frame's pixels come from (pixels, column and row).
+
+    Both directions swing by themselves: up to `tremble_max` of a picture 224 pixels wide, in 3 to 16 frames.
+    """
+    reach = between(u[:, 1:3], 1.0, config.tremble_max)[:, None] * size / 224
+    cycles, phase = 1 / between(u[:, 3:5], 3.0, 16.0)[:, None], u[:, 5:7][:, None]
+    shift = reach * np.sin(2 * np.pi * (cycles * np.arange(PATH)[None, :, None] + phase))
+    matrix = np.zeros((len(u), PATH, 2, 3), np.float32)
+    matrix[..., 0, 0] = matrix[..., 1, 1] = 1
+    matrix[..., 2] = shift
+    return {"tremble_on": u[:, 0] < config.tremble, "tremble_matrix": matrix}
+
+
+def apply_tremble(frames: Node, p: dict[str, Node], size: int) -> Node:
+    if p["tremble_on"]:
+        frames = fn.warp_affine(frames, matrix=p["tremble_matrix"], interp_type=types.INTERP_LINEAR)
     return frames
 
 
@@ -313,6 +339,7 @@ def apply_erase(frames: Node, p: dict[str, Node], size: int) -> Node:
 AUGMENTATIONS: tuple[Augmentation, ...] = (
     Augmentation(6, "flip_vertical", lambda c: c.flip_vertical > 0, draw_flip_vertical, apply_flip_vertical),
     Augmentation(7, "affine", lambda c: c.affine > 0, draw_affine, apply_affine),
+    Augmentation(12, "tremble", lambda c: c.tremble > 0, draw_tremble, apply_tremble),
     Augmentation(0, "downscale", lambda c: c.downscale > 0 and c.downscale_min < 1, draw_downscale, apply_downscale),
     Augmentation(8, "temperature", lambda c: c.temperature > 0, draw_temperature, apply_temperature),
     Augmentation(1, "color", lambda c: c.color > 0, draw_color, apply_color),

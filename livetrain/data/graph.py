@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
-from livetrain.data.augment import Change
+from livetrain.data.augment import PATH, PER_FRAME, Change
 from livetrain.data.decoders import Decoder
 from livetrain.data.windows import graph_inputs
 from shards.format.colour import Colours, correction
@@ -142,8 +142,12 @@ class Graph:
         unused = {"cpu": {"box", *COLOUR_INPUTS}, "image": COLOUR_INPUTS, "nvdec": set()}[self.decoder]
         window = params.get("window")
         params = {name: values for name, values in params.items() if name not in {"window", *unused}}
+        # What each frame has its own of, by frame; the rest is repeated where each frame is a sample.
+        own = {name: params.pop(name)[:, np.arange(num_frames) % PATH] for name in PER_FRAME if name in params}
         if self.decoder == "image":
             params = {name: np.repeat(values, num_frames, axis=0) for name, values in params.items()}
+            own = {name: values.reshape(-1, *values.shape[2:]) for name, values in own.items()}
+        params |= own
         if window is None or self.decoder == "cpu":
             return params
         if self.decoder == "image":
@@ -177,6 +181,8 @@ def _define(
     dtype = types.FLOAT16 if options.dtype == torch.float16 else types.FLOAT
     layout = "HWC" if decoder == "image" else "FHWC"
     params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
+    if decoder != "image":
+        params |= {name: fn.per_frame(params[name]) for name in PER_FRAME if name in params}
     device = "mixed" if on_gpu else "cpu"
     if decoder == "cpu":
         frames = fn.external_source(name="media", dtype=types.UINT8, ndim=4, layout="FHWC")

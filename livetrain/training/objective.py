@@ -105,7 +105,7 @@ class Objective:
 
         domains: int [N] of all processes, -1 for none. Returns float32 [number of names].
         """
-        counts = torch.bincount(domains[domains >= 0], minlength=len(self.config.domains.names)).float()
+        counts = _sums(domains, torch.ones_like(domains, dtype=torch.float32), len(self.config.domains.names))
         present = (counts > 0).sum().clamp(min=1)
         return torch.where(counts > 0, counts.sum() / present / counts.clamp(min=1), 0.0)
 
@@ -117,11 +117,16 @@ class Objective:
         """
         place = torch.where(named & losses.isfinite(), 2 * batch.domains + (batch.labels >= 0.5), -1)
         places, values = self.accelerator.gather(place), self.accelerator.gather(losses.float())
-        kept = places >= 0
         shares = self.model.get_buffer("domain_weights")
-        sums = torch.zeros_like(shares).index_add_(0, places[kept], values[kept])
-        counts = torch.bincount(places[kept], minlength=len(shares)).float()
+        sums, counts = (_sums(places, of, len(shares)) for of in (values, torch.ones_like(values)))
         grown = shares * torch.exp(self.config.domains.dro_rate * sums / counts.clamp(min=1))
         shares.copy_(grown / grown.sum())
         # Over the number of clips as a mean is: a group's clips share its weight evenly.
         self._weights = torch.where(counts > 0, shares * counts.sum() / counts.clamp(min=1), 0.0)
+
+
+def _sums(places: Tensor, values: Tensor, num: int) -> Tensor:
+    """Sum of the values at each place: int [N], -1 for none, float [N] → [num]. Nothing is waited for on a GPU."""
+    kept = torch.where(places >= 0, places, num)
+    values = torch.where(places >= 0, values, 0.0)  # of clips that do not count, NaN as well
+    return torch.zeros(num + 1, device=values.device).index_add_(0, kept, values)[:num]

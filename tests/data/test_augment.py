@@ -38,6 +38,7 @@ ON: dict[str, dict[str, np.ndarray]] = {
     "erase": {"erase_anchor": np.float32([4, 6]), "erase_shape": np.float32([10, 5])},
     "flip_vertical": {},
     "affine": {"affine_matrix": np.float32([[1, 0, 3], [0, 1, -2]])},
+    "tremble": {"tremble_matrix": np.float32([[[1, 0, 3 + t % 2], [0, 1, -2]] for t in range(augment.PATH)])},
     "gamma": {"gamma_power": np.float32(2)},
     "temperature": {"temperature_gains": np.float32([1.2, 1, 0.8])},
     "motion_blur": {"motion_blur_kernel": np.full((1, 5), 0.2, np.float32)},
@@ -93,9 +94,9 @@ def grainy(before: np.ndarray, after: np.ndarray) -> bool:
     return bool(np.abs(after - expected).max() <= 0.51)
 
 
-def moved(before: np.ndarray, after: np.ndarray) -> bool:
-    """What was 3 to the right and 2 above."""
-    return bool((after[:, 2:, :-3] == before[:, :-2, 3:]).all())
+def moved(before: np.ndarray, after: np.ndarray, right: int = 3) -> bool:
+    """What was `right` to the right and 2 above."""
+    return bool((after[:, 2:, :-right] == before[:, :-2, right:]).all())
 
 
 EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
@@ -107,6 +108,9 @@ EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
     "erase": erased,
     "flip_vertical": lambda before, after: bool((after == before[:, ::-1]).all()),
     "affine": moved,
+    "tremble": lambda before, after: all(
+        moved(before[t : t + 1], after[t : t + 1], 3 + t % 2) for t in range(len(before))
+    ),
     "gamma": lambda before, after: bool(np.abs(after - 255 * (before / 255) ** 2).max() <= 0.51),
     "temperature": lambda before, after: bool(
         np.abs(after - np.clip(before * np.float32([1.2, 1, 0.8]), 0, 255)).max() <= 0.51
@@ -190,3 +194,15 @@ def test_drawn_parameters_keep_their_ranges() -> None:
     limit = 224 * config.affine_translate * (1 + config.affine_scale) * 1.5
     assert np.abs(middle - 112).max() <= limit
     assert (drawn["erase_shape"].prod(axis=1) <= config.erase_scale_max * 224**2).all()
+
+
+def test_a_hand_swings_within_its_reach_and_never_jumps() -> None:
+    u = np.random.default_rng(0).random((200, augment.NUM_UNIFORMS))
+    matrix = augment.draw_tremble(u, AugmentConfig(tremble=1.0, tremble_max=16.0), 112)["tremble_matrix"]
+    shift = matrix[..., 2]
+    assert (matrix[..., :2] == np.eye(2)).all() and shift.shape == (200, augment.PATH, 2)
+    assert 6 < np.abs(shift).max() <= 8 and np.abs(shift).max(axis=(1, 2)).min() > 0.3, (
+        "half of 16: the picture is half"
+    )
+    assert (np.ptp(shift, axis=1) > 0.2).all(), "it moves"
+    assert np.abs(np.diff(shift, axis=1)).max() <= 2 * np.pi / 3 * 8
