@@ -348,3 +348,13 @@ def test_the_central_square_is_one_of_what_a_player_shows() -> None:
     config.data.apply_sar = False
     boxes = plan.plan_evaluation(samples, config, 0, 0, 1).params["box"]
     assert np.allclose(boxes, np.tile([0, 0.125, 1, 0.875], (4, 1)))
+
+
+def test_each_epoch_has_all_samples_in_an_order_of_its_own() -> None:
+    samples = make_samples(50)
+    epochs, order = samples.at(np.arange(150), seed=0)
+    assert (epochs == np.arange(150) // 50).all()
+    first, second, third = order.reshape(3, 50).tolist()
+    assert sorted(first) == sorted(second) == sorted(third) == list(range(50))
+    assert len({tuple(first), tuple(second), tuple(third)}) == 3
+    assert samples.at(np.arange(50), seed=1)[1].tolist() != first
