@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def face_device(device: str, detector: str) -> str:
-    """Cpu or cuda. Raises UserError where `device` cannot be had."""
+    """`cpu` or `cuda`. Raises UserError where `device` is not there, or the detector does not run on it."""
     if device == "cpu" or (device == "auto" and detector != "blazeface"):
         return "cpu"
     if detector != "blazeface":

@@ -51,7 +51,7 @@ def is_active(config: DomainsConfig) -> bool:
 
 
 def check(config: DomainsConfig, *, blends: bool) -> None:
-    """Raises UserError for losses without domains, and for those that cannot be had of clips that are blended."""
+    """Raises UserError for losses without domains, and for those that clips which are blended do not allow."""
     names = config.names
     if len(set(names)) < len(names) or "" in names:
         raise UserError(f"domains.names={names} must name domains, each once")

@@ -133,9 +133,9 @@ def make_model(config: Config, accelerator: Accelerator, *, with_weights: bool =
     in_shards = accelerator.is_fsdp2
     has_numbers = not in_shards or (with_weights and accelerator.is_main_process)
     reads = with_weights and has_numbers
-    wanted = config.model if reads else dataclasses.replace(config.model, weights="", pretrained=False)
+    options = config.model if reads else dataclasses.replace(config.model, weights="", pretrained=False)
     with contextlib.nullcontext() if has_numbers else init_empty_weights(include_buffers=False):
-        model = build_model(wanted, config.loss, config.data.image_size, config.domains)
+        model = build_model(options, config.loss, config.data.image_size, config.domains)
     return model if in_shards else model.to(accelerator.device)
 
 

@@ -44,10 +44,10 @@ def test_boxes_and_scores_are_those_of_litert(device: str) -> None:
     assert boxes.shape == (50, 2304, 16) and logits.shape == (50, 2304)
     for number, (look, shown) in enumerate(zip(looks, pictures, strict=True)):
         part = slice(10 * number, 10 * number + 10)
-        ours, wanted = detections_of(look.places, boxes[part], logits[part]), theirs.detect(shown, 1)
-        assert ours.boxes.shape == wanted.boxes.shape
-        np.testing.assert_allclose(ours.boxes, wanted.boxes, atol=0.01)
-        np.testing.assert_allclose(ours.scores, wanted.scores, atol=1e-4)
+        ours, of_litert = detections_of(look.places, boxes[part], logits[part]), theirs.detect(shown, 1)
+        assert ours.boxes.shape == of_litert.boxes.shape
+        np.testing.assert_allclose(ours.boxes, of_litert.boxes, atol=0.01)
+        np.testing.assert_allclose(ours.scores, of_litert.scores, atol=1e-4)
     assert len(theirs.detect(picture, 1).boxes) == 1
 
 
@@ -92,7 +92,7 @@ def test_an_unknown_operation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--device", "cuda"], "PyTorch sees no GPU here"),
     ],
 )
-def test_a_device_that_cannot_be_had_is_an_error(
+def test_a_device_that_is_not_there_is_an_error(
     face_shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
