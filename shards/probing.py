@@ -96,7 +96,8 @@ def probe_all(
 
 
 def _stamp(path: Path) -> str:
-    """What identifies a version of a video file without reading it."""
+    """What identifies a version of a video file without reading it, from whatever folder it is named."""
+    path = path.absolute()
     try:
         status = path.stat()
     except OSError:

@@ -58,6 +58,18 @@ def test_parts_make_what_one_machine_makes(
     assert "is built already" in capsys.readouterr().out
 
 
+def test_merge_finds_what_parts_named_from_another_folder(
+    demo_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(demo_videos)
+    flags = ["--shard-mb", "0.5", "--workers", "1", "--check", "probe", "--part", "0/1"]
+    out = tmp_path / "parts"
+    assert cli.main(["build", "--videos", "videos", "--labels", "label.csv", "--out", str(out), *flags]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["merge", "parts"]) == 0
+    assert cli.main(["verify", "parts"]) == 0
+
+
 def test_one_machine_may_finish_what_parts_began(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
