@@ -55,5 +55,5 @@ def test_the_page_fits_and_needs_no_network(width: int, tmp_path: Path) -> None:
         # chrome: the page that the browser itself starts with.
         assert [url for url in chromium.requests(window) if not url.startswith(("file:", "data:", "chrome:"))] == []
         text = window.find_element("tag name", "body").text
-    assert "Label conflict: 1 pairs" in text and "95 % likely, in different splits" in text and EVIL in text
+    assert "Label conflict: 1 pair" in text and "95 % likely, in different splits" in text and EVIL in text
     assert text.index("Label conflict") < text.index("Groups of copies") < text.index("Shortcuts", text.index("Groups"))
