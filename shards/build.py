@@ -152,6 +152,14 @@ class Plan:
         ]
         return Plan(labels, splits, samples, rejected, tasks)
 
+    def report(self, out: Path) -> None:
+        """Write rejected.csv, and warn of what is odd. Raises UserError where nothing useful is left."""
+        write_text(out / rejected_.FILE_NAME, rejected_text(self.rejected))
+        build_checks.refuse_useless(self.samples, self.rejected, out)
+        build_checks.warn_about_splits(self.samples, self.splits)
+        build_checks.warn_about_duplicates(self.samples)
+        build_checks.suggest_audit(self.samples, self.labels, out)
+
 
 def build(
     videos: Path, labels_file: Path, out: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False
@@ -172,11 +180,7 @@ def build(
         plan = Plan.of(request, probed)
         if request.before is not None:
             _tell_kept(request.before, plan.labels)
-        write_text(out / rejected_.FILE_NAME, rejected_text(plan.rejected))
-        build_checks.refuse_useless(plan.samples, plan.rejected, out)
-        build_checks.warn_about_splits(plan.samples, plan.splits)
-        build_checks.warn_about_duplicates(plan.samples)
-        build_checks.suggest_audit(plan.samples, plan.labels, out)
+        plan.report(out)
         return finish(request, plan, write_all(plan.tasks, num_workers))
 
 

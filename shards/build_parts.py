@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core.errors import UserError
-from livetrain.core.files import write_json, write_text
-from shards import build_checks, probing
-from shards.build import Plan, Request, finish, finished_record, rejected_text, same_build, write_all
+from livetrain.core.files import write_json
+from shards import probing
+from shards.build import Plan, Request, finish, finished_record, same_build, write_all
 from shards.format import manifest
-from shards.format import rejected as rejected_
 from shards.shard_writer import BUILD_FOLDER
 
 ASKED = "asked.json"  # in the build folder: the arguments of the build, for `merge`
@@ -99,11 +98,7 @@ def merge(request: Request) -> dict[str, Any]:
             raise UserError(
                 f"{out}: {len(found) - len(records):,} of {len(found):,} shards are not written; run all parts again"
             )
-        write_text(out / rejected_.FILE_NAME, rejected_text(plan.rejected))
-        build_checks.refuse_useless(plan.samples, plan.rejected, out)
-        build_checks.warn_about_splits(plan.samples, plan.splits)
-        build_checks.warn_about_duplicates(plan.samples)
-        build_checks.suggest_audit(plan.samples, plan.labels, out)
+        plan.report(out)
         return finish(request, plan, records)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from livetrain.checkpoint import folders
 from livetrain.config import Config
 from livetrain.core import entrypoint
 from livetrain.core.errors import EXIT_NON_FINITE, NonFiniteLoss, UserError
@@ -24,6 +25,7 @@ from livetrain.inference.package import load
 from livetrain.model import LivenessModel
 from livetrain.tracking.run_lock import Ownership
 from livetrain.train import main
+from livetrain.training.state import STORED_AS
 from livetrain.training.step import Updater
 from shards import cli
 from tests.data.test_loader import damage
@@ -462,10 +464,10 @@ def test_shifted_dev_is_evaluated_beside_dev_and_may_choose(demo_shards: Path, t
     dev, shifted = records(tmp_path / "run", "dev"), records(tmp_path / "run", "shifted")
     assert [record["step"] for record in dev] == [record["step"] for record in shifted] and len(dev) > 2
     assert all(one["loss"] != other["loss"] for one, other in zip(dev, shifted, strict=True))
-    best = min(shifted, key=lambda record: record["loss"])["step"]
-    assert (tmp_path / "run" / "checkpoints" / f"best-{best:08d}").exists() or list(
-        (tmp_path / "run" / "checkpoints").glob(f"best-*{best}")
-    )
+    best = min(shifted, key=lambda record: record["loss"])
+    assert (tmp_path / "run" / "checkpoints" / f"best-{best['step']:08d}").is_dir()
+    state = folders.load(folders.list_steps(tmp_path / "run" / "checkpoints")[-1]).part("state", STORED_AS)
+    assert state["best_loss"] == best["loss"] != min(record["loss"] for record in dev), "shifted dev chose, not dev"
     with pytest.raises(UserError, match="eval.select_on=worst needs eval.shifted_dev=true"):
         small_config(demo_shards, tmp_path / "run", "eval.select_on=worst")
 

@@ -21,7 +21,11 @@ def parser() -> Parser:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a folder step-* or best-*")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .safetensors")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--averaged", action="store_true", help="the moving average (train.ema_decay), not the weights")
+    what.add_argument(
+        "--averaged",
+        action="store_true",
+        help="the average of the weights (ema_decay, swa_start), not the weights",
+    )
     what.add_argument("--all", action="store_true", help="all of its tensors, moments of the optimizer too")
     return parser
 
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: bool = False) -> None:
-    """Write `out` from the checkpoint in `folder`. Raises UserError when that is damaged, or has no moving average.
+    """Write `out` from the checkpoint in `folder`. Raises UserError when that is damaged, or has no average of them.
 
     everything: all tensors of a step-* folder, named by their place: model/…, ema/…, state/optimizer/….
     """
@@ -49,7 +53,7 @@ def consolidate(folder: Path, out: Path, *, averaged: bool = False, everything: 
     if everything or averaged:
         saved = folders.open_checked(folder)
         if averaged and saved.outline["ema"] is None:
-            raise UserError(f"{folder} has no moving average: the run had train.ema_decay=0")
+            raise UserError(f"{folder} has no average of the weights: the run had no train.ema_decay or swa_start")
         stored, prefix = saved.stored, "" if everything else "ema/"
     else:
         stored, prefix = folders.stored_weights(folder, manifest, averaged=False)

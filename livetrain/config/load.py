@@ -138,6 +138,23 @@ def _default_run_dir(name: str) -> str:
     return str(Path("runs") / (f"{name}-{trial}" if trial else name))
 
 
+def read_mapping(path: Path | str, named: str = "") -> dict[str, Any]:
+    """The content of a YAML file. named: what stands before its path in errors, a flag say.
+
+    Raises UserError for what is no YAML or holds no keys; FileNotFoundError.
+    """
+    where = f"{named} {path}".strip()
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # YAML's errors have no common base that omegaconf promises
+        raise UserError(f"{where}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: must hold `key: value` lines")
+    return {str(key): value for key, value in content.items()}
+
+
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's content after that of the files it builds on, each with its name."""
     if path.resolve() in seen:

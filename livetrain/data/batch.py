@@ -69,13 +69,13 @@ class Batch:
     failures: list[Failure]
 
     @staticmethod
-    def made(clips: torch.Tensor, labels: torch.Tensor, step: int = 0) -> Batch:
+    def made(clips: torch.Tensor, labels: torch.Tensor) -> Batch:
         """Of clips that come from no data set, all valid."""
         num, device = len(clips), clips.device
         rows, frames = np.arange(num), np.tile(np.arange(clips.shape[1]), (num, 1))
         kinds, domains = torch.ones(num, 0, device=device), torch.full((num,), -1, device=device)
         valid = torch.ones(num, dtype=torch.bool, device=device)
-        return Batch(clips, labels, kinds, domains, valid, rows, frames, ["clip"] * num, step, [])
+        return Batch(clips, labels, kinds, domains, valid, rows, frames, ["clip"] * num, 0, [])
 
 
 @dataclass(frozen=True)

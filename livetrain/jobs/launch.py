@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from omegaconf import OmegaConf
 
 from livetrain.config import load_config, split_arguments
+from livetrain.config.load import read_mapping
 from livetrain.core.errors import EXIT_STOPPED, UserError, first_line
 from livetrain.core.machine import num_cores
 from livetrain.distributed import watchdog
@@ -115,14 +115,9 @@ def _set_defaults(options: Any) -> None:
 def _read(path: str) -> dict[str, Any]:
     """Accelerate's configuration. Raises UserError for a file that is none."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        return read_mapping(path, "--config_file")
     except FileNotFoundError:
         raise UserError(f"--config_file {path}: no such file; livetrain's own are in launch/") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"--config_file {path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"--config_file {path}: must hold `key: value` lines; livetrain's own are in launch/")
-    return {str(key): value for key, value in content.items()}
 
 
 def _when(failure: Any) -> int:

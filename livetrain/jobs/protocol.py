@@ -146,7 +146,7 @@ def table(protocol: str, results: Sequence[Result]) -> str:
     papers.append(["mean", "", _percent(_mean(watches, "eer")), _number(_mean(watches, "auc"))])
     return "\n".join([
         f"# Protocol {protocol}", "",
-        "Weights and threshold chosen on the dev splits of the sources; the target was scored once.", "",
+        "Weights and threshold chosen on the dev splits of the sources; the target chose nothing.", "",
         markdown(("fold", "clips", "HTER", "AUC", "APCER, largest", "BPCER"), honest), "",
         "As papers do: **chosen on the target itself**, the best of all evaluations at the target's own threshold "
         "(where HTER is the EER). Flattered, and for comparison with their figures alone.", "",

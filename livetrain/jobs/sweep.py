@@ -217,11 +217,11 @@ def best(values: Sequence[float], *, maximize: bool) -> float:
 
 def trained_with(run_dir: Path, keys: Sequence[str]) -> Options:
     """What a run's own config.yaml has for `keys`: what it was trained with, whatever a search remembers."""
-    from omegaconf import OmegaConf
+    from livetrain.config.load import read_mapping
 
     try:
-        found: Any = OmegaConf.to_container(OmegaConf.load(RunDir(run_dir).config), resolve=False)
-    except OSError:
+        found: Any = read_mapping(RunDir(run_dir).config)
+    except FileNotFoundError:
         return {}
     options = {}
     for key in keys:

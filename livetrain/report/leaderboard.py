@@ -11,8 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from livetrain.config.load import read_mapping
 from livetrain.core.errors import UserError
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import scores
@@ -134,8 +133,7 @@ def _settings(path: Path) -> Row:
     if not path.exists():
         return {}
     found: Row = {}
-    content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    for name, value in content.items():
+    for name, value in read_mapping(path).items():
         found |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
     return found
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
@@ -251,12 +252,17 @@ class Trainer:
         dev = config.data.dev_split
         figures = {"dev": self._figures(scored, dev)}
         if config.eval.shifted_dev:
-            figures["shifted"] = self._figures(scored, dev, Shifts.spread(self.dataset, dev))
+            figures["shifted"] = self._figures(scored, dev, self._shifts)
         watched = {"watch": self._figures(scored, config.eval.watch)} if config.eval.watch else {}
         for kind, found in (figures | watched).items():
             self.log.write_dev(done, kind, found)
         if self.state.take_dev(chosen_by(figures, config.eval), config.eval.criterion):
             self.saver.save_best(done, scored, figures["dev"])
+
+    @functools.cached_property
+    def _shifts(self) -> Shifts:
+        """Of shifted dev, the same at every evaluation."""
+        return Shifts.spread(self.dataset, self.config.data.dev_split)
 
     def _figures(self, model: LivenessModel, split: str, shifts: Shifts | None = None) -> dict[str, Any]:
         """Loss and figures of a split, on all processes."""

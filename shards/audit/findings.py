@@ -85,15 +85,19 @@ def counts(findings: Findings) -> list[tuple[str, int, int]]:
     return [(name, number[name, copying.EXACT], number[name, copying.NEAR]) for name in WHERE]
 
 
+def _pairs(number: int) -> str:
+    return f"{number:,} pair{'' if number == 1 else 's'}"
+
+
 def summary(findings: Findings) -> list[str]:
     """The audit in a few lines, the gravest first, for a terminal and the head of the page."""
     groups = copying.groups(findings.copies)
     lines = []
     if findings.conflicts:
-        lines.append(f"{len(findings.conflicts):,} pairs of copies contradict each other in their labels")
+        lines.append(f"{_pairs(len(findings.conflicts))} of copies with labels that contradict each other")
     number = sum(where(findings.clips, pair) in (ACROSS_SPLITS, ACROSS_FOLDERS) for pair in findings.copies)
     if number:
-        lines.append(f"{number:,} pairs of copies are in different splits or data sets: test is not unseen")
+        lines.append(f"{_pairs(number)} of copies in different splits or data sets: test is not unseen")
     if groups:
         spare = sum(len(rows) - 1 for rows in groups)
         lines.append(f"{spare:,} clips are copies of others ({len(groups):,} groups of {spare + len(groups):,} clips)")

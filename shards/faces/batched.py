@@ -7,31 +7,19 @@ face are few; they are looked at again, enlarged, by the CPU's path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from livetrain.core import worker_pool
-from shards.faces.blazeface import Look, detections_of, looked_at, weights_path
+from shards.faces.blazeface import detections_of, weights_path
 from shards.faces.blazeface_torch import BlazeFaceTorch
-from shards.faces.find import ClipTask, Found, find_in_clip, pictures_of
-from shards.faces.track import link, relative, shrunk, smooth
+from shards.faces.find import ClipTask, Found, find_in_clip
+from shards.faces.prepare import Prepared, prepare
+from shards.faces.track import link, relative, smooth
 
+PRELOAD = ("shards.faces.prepare",)
 NUM_PICTURES = 256  # in a batch: 28 MB of pixels, and about 2 GiB of activations on the GPU
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the network is shown of a clip, a Look for each frame, and the height and width of what is looked at."""
-
-    looks: list[Look]
-    shapes: list[tuple[int, ...]]
-
-    @property
-    def num_pictures(self) -> int:
-        """Of all frames and parts."""
-        return sum(len(look.pixels) for look in self.looks)
 
 
 def find_in_clips(
@@ -54,7 +42,7 @@ def find_in_clips(
                 yield index, found
         waiting.clear()
 
-    for index, prepared in worker_pool.unordered(prepare, tasks, num_workers, ("shards.faces.find",)):
+    for index, prepared in worker_pool.unordered(prepare, tasks, num_workers, PRELOAD):
         if not isinstance(prepared, Prepared):
             yield index, prepared
             continue
@@ -62,18 +50,8 @@ def find_in_clips(
         if sum(prepared.num_pictures for _, prepared in waiting) >= num_pictures:
             yield from answers()
     yield from answers()
-    again = worker_pool.unordered(find_in_clip, [tasks[index] for index in unseen], num_workers, ("shards.faces.find",))
+    again = worker_pool.unordered(find_in_clip, [tasks[index] for index in unseen], num_workers, PRELOAD)
     yield from ((unseen[position], found) for position, found in again)
-
-
-def prepare(task: ClipTask) -> Prepared | Found:
-    """Decode and shrink: the task of a worker process. Found, with the reason, if the clip does not decode."""
-    pictures = pictures_of(task)
-    if isinstance(pictures, Found):
-        return pictures
-    small = [shrunk(picture) for picture in pictures]
-    looks = [looked_at(picture, task.options.upsample) for picture in small]
-    return Prepared(looks, [picture.shape for picture in small])
 
 
 def _run(network: BlazeFaceTorch, tasks: Sequence[ClipTask], clips: Sequence[Prepared]) -> Iterator[Found | None]:

@@ -46,7 +46,7 @@ def test_what_cannot_be_had_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     for arguments, message in (
         ([str(folder), "--out", "x.pt"], "must end in .safetensors"),
         ([str(tmp_path / "nowhere"), "--out", "x.safetensors"], "no such folder"),
-        ([str(folder), "--out", "x.safetensors", "--averaged"], "has no moving average"),
+        ([str(folder), "--out", "x.safetensors", "--averaged"], "has no average of the weights"),
     ):
         assert cli.main(["consolidate", *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -66,6 +66,15 @@ def test_domains_come_equally_often(both: Dataset) -> None:
     assert np.ptp(np.bincount(uneven.rows < n)) > 0, "they are not equally many"
 
 
+def test_classes_of_each_domain_come_equally_often(both: Dataset) -> None:
+    config = load_config([], ["data.shards=x", "data.balance=domain_class"], warn=lambda line: None)
+    samples = Samples.of_training(both, config)
+    rows = samples.rows[samples.at(np.arange(BLOCK), 0)[1]]
+    live = both.column("label")[rows] >= 0.5
+    found = Counter((both.text("domain", int(row)), bool(of)) for row, of in zip(rows, live, strict=True))
+    assert found == {(name, of): BLOCK // 4 for name in ("casia", "msu") for of in (True, False)}
+
+
 def test_domains_choose_rows(both: Dataset) -> None:
     n = len(both) // 2
     train, test = both.rows("train"), both.rows("test")

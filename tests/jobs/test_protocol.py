@@ -46,14 +46,15 @@ def test_two_folds_make_a_table_twice(root: Path, tmp_path: Path, monkeypatch: p
     started: list[str] = []
 
     def train(arguments: Sequence[str]) -> int:
-        config = load_config(*split_arguments(arguments), warn=lambda line: None)
+        assert arguments[:2] == ["--config_file", "launch/one_cpu.yaml"]
+        config = load_config(*split_arguments(arguments[2:]), warn=lambda line: None)
         started.append(config.name)
         train_here(config)
         return 0
 
     monkeypatch.setattr(protocol, "train", train)
     out = tmp_path / "runs"
-    options = ["mi", "--root", str(root), "--out", str(out)]
+    options = ["mi", "--root", str(root), "--out", str(out), "--config_file", "launch/one_cpu.yaml"]
     words = [*SMALL, "data.allow_leak=true", "train.max_steps=4", "train.eval_every_epochs=0.05", "optim.lr=0.01"]
     assert protocol.main([*options, *words]) == 0
     assert started == ["MI-C", "MI-O"]

@@ -170,6 +170,11 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert float(row["bpcer_low"]) <= float(row["bpcer"]) <= float(row["bpcer_high"])
     assert "leaderboard.html" in [path.name for path in (tmp_path / "runs").iterdir()]
 
+    (other / "config.yaml").write_text("optim: [1")
+    assert cli.main(["leaderboard", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    assert f"{other / 'config.yaml'}: cannot be read as YAML" in said and "Traceback" not in said
+
 
 def test_test_ranks_nothing_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run that is best on dev comes first, whatever test says; with --sort test it says what that means."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +57,8 @@ def test_tracks_are_those_of_the_cpu(face_shards: Path, device: str) -> None:
     tasks = tasks_of(face_shards)
     expected = [find_in_clip(task) for task in tasks]
     assert {item.reason for item in expected} == {"", "no face found"}
-    for num_pictures in (7, 1000):
-        found = dict(batched.find_in_clips(tasks, 1, device, num_pictures))
+    for num_pictures, num_workers in ((7, 1), (1000, 2)):
+        found = dict(batched.find_in_clips(tasks, num_workers, device, num_pictures))
         assert sorted(found) == list(range(len(tasks)))
         for index, item in enumerate(expected):
             assert found[index].reason == item.reason
@@ -104,3 +106,8 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [cli_faces.face_device("auto", name) for name in ("blazeface", "dlib")] == ["cuda", "cpu"]
     assert cli_faces.face_device("cpu", "blazeface") == "cpu"
+
+
+def test_workers_do_not_import_torch() -> None:
+    code = "import sys, shards.faces.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
