@@ -12,7 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import progress
@@ -35,18 +36,18 @@ MISSING = "faces_missing.csv"
 
 @dataclass(frozen=True)
 class Machine:
-    """What looks for faces: so many processes, and a GPU for the network (`cuda`) or none (`cpu`)."""
+    """What looks for faces: an engine, and a GPU for the network (`cuda`, with a LocalEngine) or none (`cpu`)."""
 
-    num_workers: int = 1
+    engine: Engine = ONE_PROCESS
     device: str = "cpu"
 
     def look(self, tasks: Sequence[ClipTask]) -> Iterator[tuple[int, Found | worker_pool.WorkerDied]]:
         """Yield (index of the task, what was found) as clips are done."""
         if self.device == "cpu":
-            return worker_pool.unordered(find_in_clip, tasks, self.num_workers, ("shards.faces.find",))
+            return self.engine.unordered(find_in_clip, tasks, ("shards.faces.find",))
         from shards.faces.batched import find_in_clips
 
-        return find_in_clips(tasks, self.num_workers, self.device)
+        return find_in_clips(tasks, self.engine, self.device)
 
 
 def find_faces(folder: Path, options: FaceOptions, machine: Machine = Machine(), *, overwrite: bool = False) -> str:
@@ -66,6 +67,7 @@ def find_faces(folder: Path, options: FaceOptions, machine: Machine = Machine(),
     }
     reasons = None if overwrite else _finished(folder, content, about)
     if reasons is None:
+        machine = replace(machine, engine=machine.engine.sharing(folder / manifest.FILE_NAME))
         found = _look(folder, index, content, options, about, machine)
         reasons = [item.reason for item in found]
         face_table.write(folder / face_table.FILE_NAME, [item.track for item in found], reasons, about)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from livetrain.core import worker_pool
+from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
@@ -38,7 +38,9 @@ NUM_SHOWN = 3
 Row = Mapping[str, Any]
 
 
-def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_workers: int = 1) -> dict[str, Any]:
+def append(
+    videos: Path, labels_file: Path, out: Path, options: Options, *, engine: Engine = ONE_PROCESS
+) -> dict[str, Any]:
     """Add the labelled videos that the shard folder `out` does not have; returns the new content of dataset.json.
 
     Raises UserError for bad input, for other options than the folder was built with, and for videos whose content or
@@ -60,7 +62,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         has, lacks = (labels_file, out) if labels.subject_column else (out, labels_file)
         raise UserError(f"{has} names people and {lacks} does not: nobody could know who is in which split")
     known = {row["video"]: row for row in old}
-    _refuse_changes([row for row in labels.rows if row.video in known], known, videos, num_workers)
+    _refuse_changes([row for row in labels.rows if row.video in known], known, videos, engine)
     new = [row for row in labels.rows if row.video not in known]
     if not new:
         print(f"{out} has all of these videos already; nothing to do", file=sys.stderr)
@@ -76,8 +78,9 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
         digest = _digest([content["request"], asdict(options.media), [asdict(row) for row in new]])
         first = len(content["shards"])
         _clear_other(out, digest, first)
+        engine = engine.sharing(state / REQUEST)
         sizes = [build.file_size(videos / row.video) for row in new]
-        probed = probing.probe_all(videos, new, out, num_workers, quick=options.check == "probe")
+        probed = probing.probe_all(videos, new, out, engine, quick=options.check == "probe")
         added_labels = replace(labels, rows=tuple(new), contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
         keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
@@ -87,7 +90,7 @@ def append(videos: Path, labels_file: Path, out: Path, options: Options, *, num_
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
-        records = build.write_all(tasks, num_workers)
+        records = build.write_all(tasks, engine)
         added = [row for record in records for row in record["rows"]]
         table = pa.Table.from_pylist(added, schema=index_table.SCHEMA)
         names = {row.video for row in new}
@@ -137,13 +140,13 @@ def _refuse_other_options(content: Row, options: Options) -> None:
         raise UserError(f"--append: the folder was built with {listed}; give the same options")
 
 
-def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Path, num_workers: int) -> None:
+def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Path, engine: Engine) -> None:
     """Videos that are there already must be what they were: their files, and what is said of them."""
     said = [row.video for row in rows if any(getattr(row, name) != known[row.video][name] for name in SAME)]
     paths = [videos / row.video for row in rows]
     files = []
     with progress("compare", len(paths), "videos") as advance:
-        for position, sha256 in worker_pool.unordered(_sha256, paths, num_workers, build.PRELOAD):
+        for position, sha256 in engine.unordered(_sha256, paths, build.PRELOAD):
             video = rows[position].video
             if sha256 != known[video]["sha256"]:
                 files.append(video)

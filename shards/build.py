@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
@@ -36,6 +37,7 @@ from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, write_shar
 from shards.stores import StoreOptions
 
 KEPT = "kept.csv"  # in the build folder
+REQUEST = "request.json"  # there too
 OUR_FILES = (
     "dataset.json", "shard-*.tar", "shard-*.idx", "index.arrow", "index.parquet", "rejected.csv", "faces.arrow",
     "faces_missing.csv", ".*.tmp",
@@ -162,7 +164,13 @@ class Plan:
 
 
 def build(
-    videos: Path, labels_file: Path, out: Path, options: Options, *, num_workers: int = 1, overwrite: bool = False
+    videos: Path,
+    labels_file: Path,
+    out: Path,
+    options: Options,
+    *,
+    engine: Engine = ONE_PROCESS,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Build the shard folder `out`, or finish a build that was killed; returns the content of dataset.json.
 
@@ -176,12 +184,13 @@ def build(
             if "resplit" in finished:
                 print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
             return finished
-        probed = probe_all(videos, request.labels.rows, out, num_workers, quick=request.is_quick)
+        engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
+        probed = probe_all(videos, request.labels.rows, out, engine, quick=request.is_quick)
         plan = Plan.of(request, probed)
         if request.before is not None:
             _tell_kept(request.before, plan.labels)
         plan.report(out)
-        return finish(request, plan, write_all(plan.tasks, num_workers))
+        return finish(request, plan, write_all(plan.tasks, engine))
 
 
 def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -231,7 +240,7 @@ def _claimed(
     Yields the manifest when the very same build is finished, else None. `before` outlasts what is replaced.
     """
     state = out / BUILD_FOLDER
-    known = state / "request.json"
+    known = state / REQUEST
     try:
         if out.is_dir() and any(out.iterdir()) and not (state.exists() or (out / manifest.FILE_NAME).exists()):
             raise UserError(f"--out {out}: holds other files; choose a new or empty folder")
@@ -286,14 +295,14 @@ def _clear(out: Path) -> None:
             path.unlink()
 
 
-def write_all(tasks: Sequence[ShardTask], num_workers: int) -> list[dict[str, Any]]:
+def write_all(tasks: Sequence[ShardTask], engine: Engine) -> list[dict[str, Any]]:
     """Write the shards that are not finished yet; the records of all, in order."""
     records = {task.number: record for task in tasks if (record := finished_record(task)) is not None}
     todo = [task for task in tasks if task.number not in records]
     if records:
         print(f"continuing a stopped build: {len(records)} of {len(tasks)} shards are done", file=sys.stderr)
     with progress("write", sum(len(task.samples) for task in todo), "samples") as advance:
-        for position, result in worker_pool.unordered(write_shard, todo, num_workers, PRELOAD):
+        for position, result in engine.unordered(write_shard, todo, PRELOAD):
             task = todo[position]
             if isinstance(result, worker_pool.WorkerDied):
                 raise UserError(

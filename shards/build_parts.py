@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 from shards import probing
-from shards.build import Plan, Request, finish, finished_record, same_build, write_all
+from shards.build import REQUEST, Plan, Request, finish, finished_record, same_build, write_all
 from shards.format import manifest
 from shards.shard_writer import BUILD_FOLDER
 
@@ -51,7 +52,7 @@ class Part:
         return place % self.count == self.number
 
 
-def run_part(request: Request, part: Part, arguments: Mapping[str, Any], num_workers: int) -> str:
+def run_part(request: Request, part: Part, arguments: Mapping[str, Any], engine: Engine) -> str:
     """Do what is this part's, and can be done by now; returns what is next, for the terminal.
 
     arguments: those of the build, JSON-able, for `asked`. Raises UserError as `build` does, and where another process
@@ -62,10 +63,11 @@ def run_part(request: Request, part: Part, arguments: Mapping[str, Any], num_wor
         same_build(out / manifest.FILE_NAME, request.about(), out)
         return f"{out} is built already"
     with _claimed(request, part, arguments):
+        engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
         rows = request.labels.rows
         own = [row for place, row in enumerate(rows) if part.has(place)]
         log = f"probes-{part.number}-of-{part.count}.jsonl"
-        probing.probe_all(request.videos, own, out, num_workers, request.is_quick, log)
+        probing.probe_all(request.videos, own, out, engine, request.is_quick, log)
         known = probing.known_probes(request.videos, rows, out)
         if len(known) < len(rows):
             return (
@@ -74,7 +76,7 @@ def run_part(request: Request, part: Part, arguments: Mapping[str, Any], num_wor
             )
         plan = Plan.of(request, [known[place] for place in range(len(rows))])
         tasks = [task for task in plan.tasks if part.has(task.number)]
-        write_all(tasks, num_workers)
+        write_all(tasks, engine)
     return f"part {part}: {len(tasks):,} of {len(plan.tasks):,} shards are written. When all are: shards merge {out}"
 
 
@@ -124,8 +126,8 @@ def _claimed(request: Request, part: Part, arguments: Mapping[str, Any]) -> Iter
     except OSError as error:
         raise UserError(f"--out {out}: cannot write there: {error.strerror or error}; choose another folder") from error
     with _lock(out, fcntl.LOCK_SH, "another build is writing there; wait for it or go elsewhere"):
-        same_build(state / "request.json", request.about(), out)
-        write_json(state / "request.json", request.about())
+        same_build(state / REQUEST, request.about(), out)
+        write_json(state / REQUEST, request.about())
         write_json(state / ASKED, arguments)
         with (state / f"part-{part.number}-of-{part.count}.lock").open("w") as own:
             try:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_USER_ERROR, UserError
 from livetrain.core.files import is_url
-from livetrain.core.machine import num_cores
 from shards.cli_audit import add_audit
+from shards.cli_engine import add_engine, engine_from
 from shards.cli_faces import add_faces
 from shards.cli_stores import media_of
 from shards.stores import STORES
@@ -84,12 +84,8 @@ def parser() -> Parser:
         "--quality", type=int, metavar="Q", help="frames: of JPEGs (default 95); transcode: CRF (default 18, hevc 20)"
     )
     build.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard (default 256)")
-    build.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes (default: one a core, at least 2); changes no byte. With 1 all is done in this process, and a "
-        "video on which the decoder crashes ends the build",
+    add_engine(
+        build, "changes no byte. With 1 all is done in this process, and a video on which the decoder crashes ends it"
     )
     build.add_argument(
         "--check",
@@ -150,7 +146,7 @@ def parser() -> Parser:
     verify = verbs.add_parser("verify", help="read a shard folder again and name what is damaged")
     verify.set_defaults(verb=_verify)
     verify.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
-    verify.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add_engine(verify, "changes no finding")
     verify.add_argument(
         "--thorough", action="store_true", help="also decode every sample and compare the files with each other"
     )
@@ -228,7 +224,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.keep and arguments.reassign:
         raise UserError("--keep and --reassign: give one of them")
     start = time.monotonic()
-    workers = num_workers(arguments.workers)
+    engine = engine_from(arguments)
     if arguments.part and (arguments.append or arguments.overwrite):
         raise UserError("--part does not go with --append or --overwrite: build in parts into a new folder")
     if arguments.part:
@@ -236,7 +232,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
         part = Part.parse(arguments.part)
         words = {name: _plain(value) for name, value in vars(arguments).items() if name not in ("verb", "part")}
-        print(run_part(Request.read(arguments.videos, arguments.labels, arguments.out, options), part, words, workers))
+        print(run_part(Request.read(arguments.videos, arguments.labels, arguments.out, options), part, words, engine))
         return 0
     if arguments.append:
         from shards.append import append
@@ -244,10 +240,10 @@ def _build(arguments: argparse.Namespace) -> int:
         for option in ("overwrite", "keep", "reassign"):
             if getattr(arguments, option):
                 raise UserError(f"--append and --{option}: what is there stays as it is; give one of them")
-        content = append(arguments.videos, arguments.labels, arguments.out, options, num_workers=workers)
+        content = append(arguments.videos, arguments.labels, arguments.out, options, engine=engine)
     else:
         content = build(
-            arguments.videos, arguments.labels, arguments.out, options, num_workers=workers,
+            arguments.videos, arguments.labels, arguments.out, options, engine=engine,
             overwrite=arguments.overwrite,
         )  # fmt: skip
     print(_summary(content, arguments.out, time.monotonic() - start))
@@ -302,14 +298,6 @@ def _build_options(arguments: argparse.Namespace) -> Options:
         arguments.keep,
         arguments.reassign,
     )
-
-
-def num_workers(number: int | None) -> int:
-    """How many processes: `number`, or one a core. Raises UserError below 1."""
-    if number is not None and number < 1:
-        raise UserError(f"--workers {number}: give 1 or more")
-    # Two at least: a worker process can crash and hang without the build.
-    return number or max(2, num_cores())
 
 
 def _split_table(content: dict[str, Any]) -> str:
@@ -379,7 +367,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from shards.format import manifest
     from shards.verify import verify
 
-    damage = verify(arguments.folder, num_workers=num_workers(arguments.workers), thorough=arguments.thorough)
+    damage = verify(arguments.folder, engine=engine_from(arguments), thorough=arguments.thorough)
     for line in damage:
         print(line)
     again = manifest.read(arguments.folder).get("resplit") if not damage else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core.errors import UserError
+from shards.cli_engine import add_engine, engine_from
 
 
 def add_audit(verbs: Any, local: Callable[[str], Path]) -> None:
@@ -26,19 +27,18 @@ def add_audit(verbs: Any, local: Callable[[str], Path]) -> None:
         "--embedding", default="", metavar="MODEL", help="a timm model for more candidates of copies (default none)"
     )
     parser.add_argument("--weights", type=local, metavar="FILE", help="weights of --embedding (default: timm's)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no finding")
+    add_engine(parser, "changes no finding")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb; the exit code."""
     from shards.audit.run_audit import AuditOptions, audit
-    from shards.cli import num_workers
 
     if arguments.out.suffix != ".html":
         raise UserError(f"--out {arguments.out}: give a name that ends in .html")
     if arguments.weights and not arguments.embedding:
         raise UserError("--weights has no effect without --embedding; name the model")
     options = AuditOptions(not arguments.no_faces, arguments.embedding, str(arguments.weights or ""), arguments.fix)
-    for line in audit(arguments.folders, arguments.out, options, num_workers=num_workers(arguments.workers)):
+    for line in audit(arguments.folders, arguments.out, options, engine=engine_from(arguments)):
         print(line)
     return 0

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.engines import LocalEngine
 from livetrain.core.errors import UserError
+from shards.cli_engine import add_engine, engine_from
 
 
 def add_faces(verbs: Any, local: Callable[[str], Path]) -> None:
@@ -28,7 +30,7 @@ def add_faces(verbs: Any, local: Callable[[str], Path]) -> None:
     parser.add_argument(
         "--detector", choices=("blazeface", "dlib"), default="blazeface", help="what finds faces (default blazeface)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core); changes no byte")
+    add_engine(parser, "changes no byte")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -41,7 +43,6 @@ def add_faces(verbs: Any, local: Callable[[str], Path]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb; the exit code."""
     from shards.annotate_faces import MISSING, Machine, find_faces
-    from shards.cli import num_workers
     from shards.faces.find import FaceOptions
 
     if arguments.num_frames < 1:
@@ -49,7 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.upsample <= 3:
         raise UserError(f"--upsample {arguments.upsample}: give 0 to 3")
     options = FaceOptions(arguments.num_frames, arguments.upsample, arguments.detector)
-    machine = Machine(num_workers(arguments.workers), face_device(arguments.device, arguments.detector))
+    engine, device = engine_from(arguments), arguments.device
+    if not isinstance(engine, LocalEngine):
+        if device == "cuda":
+            raise UserError(
+                "--device cuda: batches run on a GPU of this machine; leave out --engine ray, or the device"
+            )
+        device = "cpu"
+    machine = Machine(engine, face_device(device, arguments.detector))
     print(find_faces(arguments.folder, options, machine, overwrite=arguments.overwrite))
     if (arguments.folder / MISSING).exists():
         print(f"clips without a face: {arguments.folder / MISSING}")

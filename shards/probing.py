@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import patiently
 from livetrain.core.progress import progress
@@ -68,7 +69,7 @@ def known_probes(videos: Path, rows: Sequence[Label], out: Path) -> dict[int, Pr
 
 
 def probe_all(
-    videos: Path, rows: Sequence[Label], out: Path, num_workers: int, quick: bool, log_name: str = LOG
+    videos: Path, rows: Sequence[Label], out: Path, engine: Engine, quick: bool, log_name: str = LOG
 ) -> list[Probed]:
     """Probe every video, but for those that are known already (`known_probes`); into the log of that name."""
     log = out / BUILD_FOLDER / log_name
@@ -82,7 +83,7 @@ def probe_all(
             # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
             largest = max((file_size(path) for path in paths), default=0)
             limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
-            for position, result in worker_pool.unordered(task, paths, num_workers, PRELOAD, limits):
+            for position, result in engine.unordered(task, paths, PRELOAD, limits):
                 if isinstance(result, worker_pool.WorkerDied):
                     result = Probed("", None, f"the decoder {result.reason}")
                 place = missing[position]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
 from shards.format import index_table, manifest
@@ -39,7 +40,7 @@ class CheckTask:
     thorough: bool
 
 
-def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> list[str]:
+def verify(folder: Path, *, engine: Engine = ONE_PROCESS, thorough: bool = False) -> list[str]:
     """A line for each finding of damage in a shard folder, in the order of its files; empty when it is as built.
 
     What has the checksum it had when it was built is believed to be what was built, unless `thorough`. Raises UserError
@@ -61,9 +62,10 @@ def verify(folder: Path, *, num_workers: int = 1, thorough: bool = False) -> lis
         CheckTask(folder, shard, None if rows is None else by_shard[number], thorough)
         for number, shard in enumerate(shards)
     ]
+    engine = engine.sharing(folder / manifest.FILE_NAME)
     findings: dict[int, list[str]] = {}
     with progress("verify", content["num_samples"], "samples") as advance:
-        for position, found in worker_pool.unordered(check_shard, tasks, num_workers):
+        for position, found in engine.unordered(check_shard, tasks):
             name = shards[position]["name"]
             if isinstance(found, worker_pool.WorkerDied):
                 found = [f"{name}: the decoder crashed on it"]

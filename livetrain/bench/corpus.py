@@ -10,6 +10,7 @@ import numpy as np
 from livetrain.bench.clips import ClipSet, make_clips
 from livetrain.bench.options import Options
 from livetrain.bench.peers import Task, decode_pyav
+from livetrain.core.engines import LocalEngine
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
 from shards import build
@@ -65,7 +66,7 @@ def is_built(shards: Path) -> bool:
 def _build(home: Path, out: Path, media: StoreOptions) -> None:
     if not is_built(out):
         options = build.Options(media=media, shard_mb=16)
-        build.build(home / "videos", home / "label.csv", out, options, num_workers=2, overwrite=True)
+        build.build(home / "videos", home / "label.csv", out, options, engine=LocalEngine(2), overwrite=True)
 
 
 def _extract(videos: list[Path], folder: Path, num_frames: int) -> None:

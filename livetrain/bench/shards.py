@@ -18,6 +18,7 @@ from livetrain.bench.corpus import is_built
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
+from livetrain.core.engines import LocalEngine
 from livetrain.core.files import write_text
 
 PROBED, DECODED, REMUXED = "build --check probe", "build (every frame decoded)", "build --store remux"
@@ -137,7 +138,7 @@ def _build(home: Path, out: Path, workers: int, check: str, store: str = "origin
     from shards.stores import StoreOptions
 
     options = build.Options(StoreOptions(store), shard_mb=SHARD_MB, check=check)
-    build.build(home / "videos", home / "label.csv", out, options, num_workers=workers)
+    build.build(home / "videos", home / "label.csv", out, options, engine=LocalEngine(workers))
 
 
 def probe(home: Path, workers: int) -> float:
@@ -196,7 +197,7 @@ def verify(home: Path, workers: int) -> float:
 
     shards = _kept_shards(home, workers)
     started = time.perf_counter()
-    assert verify.verify(shards, num_workers=workers) == []
+    assert verify.verify(shards, engine=LocalEngine(workers)) == []
     return _size(home) / 1e6 / (time.perf_counter() - started)
 
 

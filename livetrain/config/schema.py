@@ -84,7 +84,7 @@ class DataConfig:
     threads: int = number(0, 0)
     """Decoding threads of a process; 0: the machine's cores over the processes on it."""
     decoder: str = choice("auto", "cpu", "gpu")
-    """Video decoder: auto takes NVDEC on CUDA and libav elsewhere."""
+    """auto: NVDEC and nvJPEG on CUDA, libav and libjpeg-turbo elsewhere; cpu: these everywhere."""
 
 
 @dataclass

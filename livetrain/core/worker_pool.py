@@ -112,14 +112,14 @@ def unordered(
 
 
 class Pool(Generic[Task, Result]):
-    """Worker processes for tasks that come one by one, each under limits; threads may share it.
+    """Worker processes for tasks that come one by one, each under limits (None: without); threads may share it.
 
     A thread for each process waits for it, so at most `num_workers` tasks are under way and the others queue. A task
     whose process died is run once more, in a new one. Workers start with the first task and end with this process.
     """
 
     def __init__(
-        self, function: Callable[[Task], Result], num_workers: int, preload: Sequence[str], limits: Limits
+        self, function: Callable[[Task], Result], num_workers: int, preload: Sequence[str], limits: Limits | None
     ) -> None:
         self._function, self._preload, self._limits = function, preload, limits
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="livetrain-pool")
@@ -143,6 +143,7 @@ class Pool(Generic[Task, Result]):
                 while (message := self._message(worker)) is None:
                     pass
             except TimeoutError:
+                assert self._limits is not None
                 self._end(worker)
                 return WorkerDied(f"took longer than {self._limits.seconds:g} s")
             except (EOFError, OSError):

@@ -1,13 +1,14 @@
 """The augmentations: what each one draws, and what it does to the frames.
 
 Each entry of `AUGMENTATIONS` is one complete augmentation: `draw` turns planned uniform random numbers into parameters
-(NumPy, one row per clip), and `apply` adds the DALI operators that use them. To add one, insert an entry at its place
+(NumPy, one row per clip), and `change` adds the DALI operators that use them. To add one, insert an entry at its place
 in the order of application, with the next free `slot` (it selects the random numbers, so that other augmentations keep
 theirs), its fields in `AugmentConfig`, and a test.
 
 All frames of a clip share the same parameters: parameters that change between frames would themselves be a spoof cue.
 `tremble` alone moves from frame to frame, as a hand does; live clips and attacks alike.
-`apply` gets a square picture of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped.
+`change` gets square pictures of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped, of the clips alone for
+which the parameter `<name>_on` is true.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, math, types
+from nvidia.dali.pipeline import do_not_convert
 
 from livetrain.config import AugmentConfig
 
@@ -33,23 +35,42 @@ PER_FRAME = ("tremble_matrix",)  # parameters [n, PATH, …] that each frame has
 
 @dataclass(frozen=True)
 class Augmentation:
-    """`draw(u [n, 8] in [0, 1), config, size)` → parameters [n, …]; `apply(frames, parameters, size)` → frames.
+    """`draw(u [n, 8] in [0, 1), config, size)` → parameters [n, …], `<name>_on` among them.
 
-    slot: which eight of a clip's random numbers it uses. name: the field of `AugmentConfig` with its probability.
+    `change(frames, parameters, size)` → frames, of clips for which it is on. slot: which eight of a clip's random
+    numbers it uses. name: the field of `AugmentConfig` with its probability.
     """
 
     slot: int
     name: str
     active: Callable[[AugmentConfig], bool]
     draw: Callable[[Uniforms, AugmentConfig, int], Parameters]
-    apply: Callable[[Node, dict[str, Node], int], Node]
+    change: Callable[[Node, dict[str, Node], int], Node]
+
+    def __post_init__(self) -> None:
+        do_not_convert(self.change)
+
+    def apply(self, frames: Node, p: dict[str, Node], size: int) -> Node:
+        """Part of the graph: `change` of the clips for which it is on."""
+        return where(p[f"{self.name}_on"], self.change, (frames, p, size))
 
 
 class Change(Protocol):
     """What the graph does to pictures: an augmentation, or an operator of livetrain.data.recapture."""
 
-    @property
-    def apply(self) -> Callable[[Node, dict[str, Node], int], Node]: ...
+    def apply(self, frames: Node, p: dict[str, Node], size: int) -> Node: ...
+
+
+def where(on: Node, change: Callable[..., Node], arguments: tuple[Any, ...]) -> Node:
+    """Part of the graph: `change(*arguments)` of samples for which `on` is true, of others the first argument.
+
+    DALI rewrites what has an `if` on one of its nodes, and all that is called from there, at 0.1 s a function in every
+    process. Here is the only one; `change` (see do_not_convert) has none.
+    """
+    frames = arguments[0]
+    if on:
+        frames = change(*arguments)
+    return frames
 
 
 def active_augmentations(config: AugmentConfig) -> list[Augmentation]:
@@ -81,9 +102,7 @@ def draw_flip_vertical(u: Uniforms, config: AugmentConfig, size: int) -> Paramet
 
 
 def apply_flip_vertical(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["flip_vertical_on"]:
-        frames = fn.flip(frames, vertical=1, horizontal=0)
-    return frames
+    return fn.flip(frames, vertical=1, horizontal=0)
 
 
 # --- affine: a camera held askew, not quite level, a little nearer or farther -----------------------------------------
@@ -111,9 +130,7 @@ def about_middle(linear: NDArray[np.floating], shift: NDArray[np.floating], size
 
 
 def apply_affine(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["affine_on"]:
-        frames = fn.warp_affine(frames, matrix=p["affine_matrix"], interp_type=types.INTERP_LINEAR)
-    return frames
+    return fn.warp_affine(frames, matrix=p["affine_matrix"], interp_type=types.INTERP_LINEAR)
 
 
 # --- tremble: the hand that holds the camera --------------------------------------------------------------------------
@@ -134,9 +151,7 @@ def draw_tremble(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_tremble(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["tremble_on"]:
-        frames = fn.warp_affine(frames, matrix=p["tremble_matrix"], interp_type=types.INTERP_LINEAR)
-    return frames
+    return fn.warp_affine(frames, matrix=p["tremble_matrix"], interp_type=types.INTERP_LINEAR)
 
 
 # --- downscale and upscale: a video that was small, or far away, before it reached us ---------------------------------
@@ -150,10 +165,8 @@ def draw_downscale(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_downscale(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["downscale_on"]:
-        small = fn.resize(frames, size=p["downscale_size"], interp_type=types.INTERP_LINEAR, antialias=True)
-        frames = fn.resize(small, size=[size, size], interp_type=types.INTERP_LINEAR)
-    return frames
+    small = fn.resize(frames, size=p["downscale_size"], interp_type=types.INTERP_LINEAR, antialias=True)
+    return fn.resize(small, size=[size, size], interp_type=types.INTERP_LINEAR)
 
 
 # --- brightness, contrast, saturation, hue ----------------------------------------------------------------------------
@@ -171,11 +184,9 @@ def draw_color(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_color(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["color_on"]:
-        frames = fn.color_twist(
-            frames, brightness=p["brightness"], contrast=p["contrast"], saturation=p["saturation"], hue=p["hue"]
-        )
-    return frames
+    return fn.color_twist(
+        frames, brightness=p["brightness"], contrast=p["contrast"], saturation=p["saturation"], hue=p["hue"]
+    )
 
 
 # --- gamma: another transfer curve of camera or screen ----------------------------------------------------------------
@@ -188,10 +199,8 @@ def draw_gamma(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_gamma(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["gamma_on"]:
-        power = beside(frames, p["gamma_power"])
-        frames = fn.cast(255.0 * math.pow(frames * np.float32(1 / 255), power), dtype=types.UINT8)
-    return frames
+    power = beside(frames, p["gamma_power"])
+    return fn.cast(255.0 * math.pow(frames * np.float32(1 / 255), power), dtype=types.UINT8)
 
 
 # --- colour temperature: the light of a bulb or of a cloudy day -------------------------------------------------------
@@ -205,9 +214,7 @@ def draw_temperature(u: Uniforms, config: AugmentConfig, size: int) -> Parameter
 
 
 def apply_temperature(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["temperature_on"]:
-        frames = fn.cast(frames * beside(frames, p["temperature_gains"]), dtype=types.UINT8)
-    return frames
+    return fn.cast(frames * beside(frames, p["temperature_gains"]), dtype=types.UINT8)
 
 
 # --- grayscale: infrared and night modes, black-and-white prints ------------------------------------------------------
@@ -218,9 +225,7 @@ def draw_grayscale(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_grayscale(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["grayscale_on"]:
-        frames = fn.saturation(frames, saturation=0.0)
-    return frames
+    return fn.saturation(frames, saturation=0.0)
 
 
 # --- Gaussian blur: out of focus --------------------------------------------------------------------------------------
@@ -235,9 +240,7 @@ def draw_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_blur(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["blur_on"]:
-        frames = fn.gaussian_blur(frames, sigma=p["blur_sigma"])
-    return frames
+    return fn.gaussian_blur(frames, sigma=p["blur_sigma"])
 
 
 # --- motion blur: the camera or the head moved while the shutter was open ---------------------------------------------
@@ -263,9 +266,7 @@ def draw_motion_blur(u: Uniforms, config: AugmentConfig, size: int) -> Parameter
 
 
 def apply_motion_blur(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["motion_blur_on"]:
-        frames = fn.filter(frames, beside(frames, p["motion_blur_kernel"]))
-    return frames
+    return fn.filter(frames, beside(frames, p["motion_blur_kernel"]))
 
 
 # --- noise: the grain of a sensor in poor light, the same in all frames of a clip (a camera's fixed pattern) ----------
@@ -290,11 +291,9 @@ def grain(size: int) -> NDArray[np.float32]:
 
 def apply_noise(frames: Node, p: dict[str, Node], size: int) -> Node:
     sheet = types.Constant(grain(size), device="cpu")
-    if p["noise_on"]:
-        own = fn.slice(sheet, start=p["noise_anchor"], shape=[size, size], axes=[0, 1])
-        added = beside(frames, own) * beside(frames, p["noise_sigma"])
-        frames = fn.cast(frames + added, dtype=types.UINT8)
-    return frames
+    own = fn.slice(sheet, start=p["noise_anchor"], shape=[size, size], axes=[0, 1])
+    added = beside(frames, own) * beside(frames, p["noise_sigma"])
+    return fn.cast(frames + added, dtype=types.UINT8)
 
 
 # --- JPEG compression: messengers, cheap cameras ----------------------------------------------------------------------
@@ -308,9 +307,7 @@ def draw_jpeg(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_jpeg(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["jpeg_on"]:
-        frames = fn.jpeg_compression_distortion(frames, quality=p["jpeg_quality"])
-    return frames
+    return fn.jpeg_compression_distortion(frames, quality=p["jpeg_quality"])
 
 
 # --- erase: a rectangle of grey over part of the picture (Zhong et al., "Random Erasing", AAAI 2020) ------------------
@@ -330,9 +327,7 @@ def draw_erase(u: Uniforms, config: AugmentConfig, size: int) -> Parameters:
 
 
 def apply_erase(frames: Node, p: dict[str, Node], size: int) -> Node:
-    if p["erase_on"]:
-        frames = fn.erase(frames, anchor=p["erase_anchor"], shape=p["erase_shape"], axis_names="HW", fill_value=128.0)
-    return frames
+    return fn.erase(frames, anchor=p["erase_anchor"], shape=p["erase_shape"], axis_names="HW", fill_value=128.0)
 
 
 # In order of application: from the scene to the file. A slot is never given to another.

@@ -31,6 +31,7 @@ from livetrain.data import decode, face_tracks
 from livetrain.data.crop import Cut
 from livetrain.data.decoders import colours_of
 from livetrain.data.face_tracks import Faces
+from livetrain.data.jpegs import decode_jpegs
 from livetrain.data.remote import Url
 from livetrain.data.shard_set import ShardSet, open_shard_set, read_rejected, shard_name, with_domain
 from shards.format import index_table
@@ -272,10 +273,14 @@ class Dataset:
         return self._read(row, [(0, int(self.column("offset")[row]), int(self.column("size")[row]))])[0]
 
     def decode(self, row: int, frames: NDArray[np.int64], cut: Cut) -> NDArray[np.uint8]:
-        """Decode frames of a video sample on the CPU: uint8 RGB [len(frames), cut.size, cut.size, 3].
+        """Decode frames of a sample on the CPU: uint8 RGB [len(frames), cut.size, cut.size, 3].
 
         Raises FetchError, DecodeError; UserError when the shard cache is full.
         """
+        if self.text("store", row) == "frames":
+            stored, places = np.unique(frames, return_inverse=True)
+            pictures = decode_jpegs(self.jpeg_bytes(row, stored))
+            return cut.of_pictures([pictures[place] for place in places])
         num_frames, is_regular = (int(self.column(name)[row]) for name in ("num_frames", "is_regular"))
         data, shape = self.video_bytes(row), cut.shape(colours_of(self, row))
         return cut.windows(decode.decode_video(data, frames, num_frames, is_regular=bool(is_regular), shape=shape))

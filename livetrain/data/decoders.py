@@ -52,13 +52,15 @@ def decoded_bytes(rows: Rows, row: int, num_frames: int) -> int:
 
 
 def choose_decoder(store: str, *, on_gpu: bool, **facts: Any) -> Decoder:
-    """`image`: DALI decodes stored JPEG frames. `nvdec`: NVDEC decodes a video. `cpu`: libavcodec decodes one.
+    """`image`: DALI decodes stored JPEG frames. `nvdec`: NVDEC decodes a video. `cpu`: libavcodec, or libjpeg-turbo.
 
-    on_gpu: whether there is an NVDEC to use. facts: those of `why_not_nvdec`.
+    on_gpu: whether there is a GPU to decode on. facts: those of `why_not_nvdec`.
     """
+    if not on_gpu:
+        return "cpu"
     if store == "frames":
         return "image"
-    return "nvdec" if on_gpu and not why_not_nvdec(**facts) else "cpu"
+    return "cpu" if why_not_nvdec(**facts) else "nvdec"
 
 
 def why_not_nvdec(

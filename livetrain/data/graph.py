@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
-from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.pipeline import Pipeline, do_not_convert
 
 from livetrain.data.augment import PATH, PER_FRAME, Change
 from livetrain.data.decoders import Decoder
@@ -176,42 +176,57 @@ def _define(
     inputs: dict[str, tuple[Any, int]],
     options: GraphOptions,
 ) -> Any:
+    """All that depends on an input by `if`, and no more: see livetrain.data.augment.where."""
+    frames, params = _squares(decoder, inputs, options)
+    if params["angle"] != 0:
+        frames = _rotated(frames, params, options.image_size)
+    for item in changes:
+        frames = item.apply(frames, params, options.image_size)
+    return _normalised(frames, params, decoder, options)
+
+
+@do_not_convert
+def _squares(decoder: Decoder, inputs: dict[str, tuple[Any, int]], options: GraphOptions) -> tuple[Any, dict[str, Any]]:
+    """Frames decoded, cropped and resized, and the graph's inputs."""
     size, on_gpu = options.image_size, options.device.type == "cuda"
-    mean, std = ([255 * value for value in values] for values in (options.mean, options.std))
-    dtype = types.FLOAT16 if options.dtype == torch.float16 else types.FLOAT
-    layout = "HWC" if decoder == "image" else "FHWC"
     params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
     if decoder != "image":
         params |= {name: fn.per_frame(params[name]) for name in PER_FRAME if name in params}
     device = "mixed" if on_gpu else "cpu"
     if decoder == "cpu":
         frames = fn.external_source(name="media", dtype=types.UINT8, ndim=4, layout="FHWC")
-        frames = frames.gpu() if on_gpu else frames
+        return frames.gpu() if on_gpu else frames, params
+    encoded = fn.external_source(name="media", dtype=types.UINT8, ndim=1)
+    if decoder == "nvdec":
+        numbers = fn.external_source(name="frame_numbers", dtype=types.INT32, ndim=1)
+        frames = fn.decoders.video(encoded, device=device, frames=numbers)
     else:
-        encoded = fn.external_source(name="media", dtype=types.UINT8, ndim=1)
-        if decoder == "nvdec":
-            numbers = fn.external_source(name="frame_numbers", dtype=types.INT32, ndim=1)
-            frames = fn.decoders.video(encoded, device=device, frames=numbers)
-        else:
-            frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
-        box = params["box"]
-        # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
-        frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
-        if "crop_matrix" in params:
-            frames = _windows(frames, params, is_clip=decoder == "nvdec")
-        resized: dict[str, Any] = {"size": [size, size], "interp_type": types.INTERP_LINEAR, "antialias": True}
-        if decoder == "nvdec":
-            frames = corrected(fn.resize(frames, dtype=types.FLOAT, **resized), params)
-        else:
-            frames = fn.resize(frames, **resized)
+        frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
+    box = params["box"]
+    # Not `resize` with a region: its filter looks beyond the region's edge, where what is cropped has no pixels.
+    frames = fn.slice(frames, rel_start=box[0:2], rel_end=box[2:4], axis_names="HW")
+    if "crop_matrix" in params:
+        frames = _windows(frames, params, is_clip=decoder == "nvdec")
+    resized: dict[str, Any] = {"size": [size, size], "interp_type": types.INTERP_LINEAR, "antialias": True}
+    if decoder == "nvdec":
+        return corrected(fn.resize(frames, dtype=types.FLOAT, **resized), params), params
+    return fn.resize(frames, **resized), params
 
-    # Rotated once it is small and square; quarter turns of a square by nearest neighbour move pixels and change none.
-    if params["angle"] != 0:
-        frames = fn.rotate(frames, angle=params["angle"], size=[size, size], interp_type=types.INTERP_NN, fill_value=0)
-    for item in changes:
-        frames = item.apply(frames, params, size)
+
+@do_not_convert
+def _rotated(frames: Any, params: dict[str, Any], size: int) -> Any:
+    """Small and square by now: quarter turns of a square by nearest neighbour move pixels and change none."""
+    return fn.rotate(frames, angle=params["angle"], size=[size, size], interp_type=types.INTERP_NN, fill_value=0)
+
+
+@do_not_convert
+def _normalised(frames: Any, params: dict[str, Any], decoder: Decoder, options: GraphOptions) -> Any:
+    """Mirrored where that is planned, by mean and deviation, channels first."""
+    mean, std = ([255 * value for value in values] for values in (options.mean, options.std))
+    dtype = types.FLOAT16 if options.dtype == torch.float16 else types.FLOAT
+    layout = "CHW" if decoder == "image" else "FCHW"
     return fn.crop_mirror_normalize(
-        frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout.replace("HWC", "CHW")
+        frames, mirror=params["flip"], mean=mean, std=std, dtype=dtype, output_layout=layout
     )
 
 

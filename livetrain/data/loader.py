@@ -222,7 +222,7 @@ class Loader:
             return decoder, self._clips.video_bytes(row) if decoder == "nvdec" else self._decode(item, index)
 
     def _decode(self, item: ClipPlan, index: int) -> NDArray[np.uint8]:
-        """The frames of a video file, cropped and resized on the CPU. Raises DecodeError, FetchError."""
+        """The frames of a clip, decoded, cropped and resized on the CPU. Raises DecodeError, FetchError."""
         window = item.params["window"][index] if "window" in item.params else None
         cut = Cut(item.params["box"][index], self._graph_options.image_size, window)
         return self._clips.decode(int(item.rows[index]), item.frames[index], cut)
@@ -318,7 +318,7 @@ class Loader:
             try:
                 clips[slot] = graph.run([media[slot]], prepared.plan.frames[[position]], params)[0]
             except GraphError as error:
-                if decoder != "nvdec":
+                if decoder == "cpu":
                     prepared.failures[position] = str(error)
                     continue
                 try:

@@ -1,8 +1,8 @@
 """What makes an attack of a live picture, in the graph: see livetrain.data.recapture, which plans it.
 
 Each entry of OPERATORS is complete: `draw` turns uniform random numbers into parameters (NumPy, a row a clip), and
-`apply` adds DALI operators. To add one, insert it, its name into `RECAPTURES` of livetrain.config.augment, and a test.
-`apply` gets square pictures of `size` pixels, FHWC or HWC, uint8.
+`change` adds DALI operators. To add one, insert it, its name into `RECAPTURES` of livetrain.config.augment, and a test.
+`change` gets square pictures of `size` pixels, FHWC or HWC, uint8, of the clips alone for which `<name>_on` is true.
 
 The list of operators and the strengths of `warp`, `reflection` and `halftone` are those of FAS-Aug (R. Cai et al.,
 "Towards Data-Centric Face Anti-Spoofing", 2024, arXiv 2409.03501); other strengths were chosen by eye. `warp` turns and
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, math, types
+from nvidia.dali.pipeline import do_not_convert
 
-from livetrain.data.augment import Node, Parameters, Uniforms, about_middle, beside, between
+from livetrain.data.augment import Node, Parameters, Uniforms, about_middle, beside, between, where
 
 NUM_UNIFORMS = 16  # reserved for each operator
 SCALE = 224  # lengths are in pixels of a picture of so many
@@ -26,14 +27,21 @@ SCALE = 224  # lengths are in pixels of a picture of so many
 
 @dataclass(frozen=True)
 class Operator:
-    """`draw(u [n, 16] in [0, 1), size)` → parameters [n, …]; `apply(frames, scene, parameters, size)` → frames.
+    """`draw(u [n, 16] in [0, 1), size)` → parameters [n, …]; `change(frames, scene, parameters, size)` → frames.
 
     scene: the live clip, as it was before any operator.
     """
 
     name: str
     draw: Callable[[Uniforms, int], Parameters]
-    apply: Callable[[Node, Node, dict[str, Node], int], Node]
+    change: Callable[[Node, Node, dict[str, Node], int], Node]
+
+    def __post_init__(self) -> None:
+        do_not_convert(self.change)
+
+    def apply(self, frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
+        """Part of the graph: `change` of the clips for which it is on."""
+        return where(p[f"{self.name}_on"], self.change, (frames, scene, p, size))
 
 
 def _coordinates(frames: Node, size: int) -> tuple[Node, Node]:
@@ -74,12 +82,10 @@ def draw_moire(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_moire(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["moire_on"]:
-        first = _waves(frames, p["moire_first"], p["moire_phase"], size)
-        second = _waves(frames, p["moire_second"], p["moire_phase"], size)
-        depth = beside(frames, p["moire_depth"])
-        frames = _bytes(frames * (1.0 + depth * (first * second + 0.5 * (first + second)) * 0.5))
-    return frames
+    first = _waves(frames, p["moire_first"], p["moire_phase"], size)
+    second = _waves(frames, p["moire_second"], p["moire_phase"], size)
+    depth = beside(frames, p["moire_depth"])
+    return _bytes(frames * (1.0 + depth * (first * second + 0.5 * (first + second)) * 0.5))
 
 
 # --- screen: the grid of its pixels, in stripes of red, green and blue, and bands of its refresh ----------------------
@@ -103,13 +109,11 @@ def draw_screen(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_screen(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["screen_on"]:
-        depth = [beside(frames, p["screen_depth"][number]) for number in range(3)]
-        columns = _waves(frames, p["screen_columns"], p["screen_phase"], size)
-        rows = _waves(frames, p["screen_rows"], p["screen_place"], size)
-        bands = _waves(frames, p["screen_bands"], p["screen_place"], size)
-        frames = _bytes(frames * ((1.0 + depth[0] * columns) * (1.0 + depth[1] * rows) * (1.0 + depth[2] * bands)))
-    return frames
+    depth = [beside(frames, p["screen_depth"][number]) for number in range(3)]
+    columns = _waves(frames, p["screen_columns"], p["screen_phase"], size)
+    rows = _waves(frames, p["screen_rows"], p["screen_place"], size)
+    bands = _waves(frames, p["screen_bands"], p["screen_place"], size)
+    return _bytes(frames * ((1.0 + depth[0] * columns) * (1.0 + depth[1] * rows) * (1.0 + depth[2] * bands)))
 
 
 # --- halftone: dots that grow with the ink, each channel's screen turned its own way, or grain without an order -------
@@ -145,18 +149,16 @@ def grain(size: int) -> NDArray[np.float32]:
 
 def apply_halftone(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
     sheet = types.Constant(grain(size), device="cpu")
-    if p["halftone_on"]:
-        column, row = _coordinates(frames, size)
-        vectors = [beside(frames, p["halftone_vectors"][:, number]) for number in range(4)]  # [3] each
-        turn = np.float32(2 * np.pi)
-        one = math.cos(turn * (column * vectors[0] + row * vectors[1]))
-        other = math.cos(turn * (column * vectors[2] + row * vectors[3]))
-        is_grain = beside(frames, p["halftone_grain"])
-        threshold = (1.0 - is_grain) * (2.0 + one + other) * 0.25 + is_grain * beside(frames, sheet)
-        dots = math.clamp((frames * np.float32(1 / 255) - threshold) * 6.0 + 0.5, 0.0, 1.0) * 255.0
-        share = beside(frames, p["halftone_share"])
-        frames = _bytes(frames * (1.0 - share) + dots * share)
-    return frames
+    column, row = _coordinates(frames, size)
+    vectors = [beside(frames, p["halftone_vectors"][:, number]) for number in range(4)]  # [3] each
+    turn = np.float32(2 * np.pi)
+    one = math.cos(turn * (column * vectors[0] + row * vectors[1]))
+    other = math.cos(turn * (column * vectors[2] + row * vectors[3]))
+    is_grain = beside(frames, p["halftone_grain"])
+    threshold = (1.0 - is_grain) * (2.0 + one + other) * 0.25 + is_grain * beside(frames, sheet)
+    dots = math.clamp((frames * np.float32(1 / 255) - threshold) * 6.0 + 0.5, 0.0, 1.0) * 255.0
+    share = beside(frames, p["halftone_share"])
+    return _bytes(frames * (1.0 - share) + dots * share)
 
 
 # --- print colours: inks reach fewer colours than screens, paper is not white, black is not black ---------------------
@@ -177,10 +179,8 @@ def draw_inks(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_inks(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["inks_on"]:
-        colours = fn.cast(frames, dtype=types.FLOAT)
-        frames = _bytes(fn.coord_transform(colours, M=p["inks_matrix"], T=p["inks_offset"]))
-    return frames
+    colours = fn.cast(frames, dtype=types.FLOAT)
+    return _bytes(fn.coord_transform(colours, M=p["inks_matrix"], T=p["inks_offset"]))
 
 
 # --- reflection: what stands before a glossy sheet or screen, and a lamp ----------------------------------------------
@@ -201,16 +201,14 @@ def draw_reflection(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_reflection(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["reflection_on"]:
-        blurred = fn.resize(frames, size=[8, 8], interp_type=types.INTERP_LINEAR, antialias=True)
-        mirrored: Node = fn.flip(fn.resize(blurred, size=[size, size], interp_type=types.INTERP_LINEAR), horizontal=1)
-        share = beside(frames, p["reflection_share"])
-        column, row = _coordinates(frames, size)
-        lamp = [beside(frames, p["reflection_lamp"][number]) for number in range(4)]
-        across, down = (column - lamp[0]) / lamp[2], (row - lamp[1]) / lamp[2]
-        light = lamp[3] * math.exp(-0.5 * (across * across + down * down))
-        frames = _bytes(frames * (1.0 - share) + mirrored * share + light)
-    return frames
+    blurred = fn.resize(frames, size=[8, 8], interp_type=types.INTERP_LINEAR, antialias=True)
+    mirrored: Node = fn.flip(fn.resize(blurred, size=[size, size], interp_type=types.INTERP_LINEAR), horizontal=1)
+    share = beside(frames, p["reflection_share"])
+    column, row = _coordinates(frames, size)
+    lamp = [beside(frames, p["reflection_lamp"][number]) for number in range(4)]
+    across, down = (column - lamp[0]) / lamp[2], (row - lamp[1]) / lamp[2]
+    light = lamp[3] * math.exp(-0.5 * (across * across + down * down))
+    return _bytes(frames * (1.0 - share) + mirrored * share + light)
 
 
 # --- warp: the picture over itself, turned and enlarged a little: 0.8 of the one, 0.2 of the other --------------------
@@ -225,10 +223,8 @@ def draw_warp(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_warp(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["warp_on"]:
-        second: Node = fn.warp_affine(frames, matrix=p["warp_matrix"], interp_type=types.INTERP_LINEAR)
-        frames = _bytes(frames * np.float32(0.8) + second * np.float32(0.2))
-    return frames
+    second: Node = fn.warp_affine(frames, matrix=p["warp_matrix"], interp_type=types.INTERP_LINEAR)
+    return _bytes(frames * np.float32(0.8) + second * np.float32(0.2))
 
 
 # --- edge: a sheet or a screen held before a live scene: its border, the scene around it, seen at an angle ------------
@@ -271,23 +267,21 @@ def homographies(points: NDArray[np.float64], images: NDArray[np.float64]) -> ND
 
 
 def apply_edge(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["edge_on"]:
-        seen: Node = fn.experimental.warp_perspective(
-            frames, matrix=p["edge_matrix"], interp_type=types.INTERP_LINEAR, border_mode="replicate"
-        )
-        column, row = _coordinates(frames, size)
-        matrix = [[beside(frames, p["edge_matrix"][line, place]) for place in range(3)] for line in range(3)]
-        across, down, depth = (line[0] * column + line[1] * row + line[2] for line in matrix)
-        outside = [_beyond(part / depth, size) for part in (across, down)]
-        margin = [beside(frames, p["edge_margin"][axis]) for axis in (0, 1)]
-        in_picture = _soft(-math.max(outside[0], outside[1]))
-        on_sheet = _soft(-math.max(outside[0] - margin[0], outside[1] - margin[1]))
-        gain, offset = (beside(frames, p["edge_scene"][number]) for number in (0, 1))
-        mirrored: Node = fn.flip(scene, horizontal=1)
-        behind = math.clamp(mirrored * gain + offset, 0.0, 255.0)
-        sheet = in_picture * seen + (1.0 - in_picture) * beside(frames, p["edge_colour"])
-        frames = _bytes(on_sheet * sheet + (1.0 - on_sheet) * behind)
-    return frames
+    seen: Node = fn.experimental.warp_perspective(
+        frames, matrix=p["edge_matrix"], interp_type=types.INTERP_LINEAR, border_mode="replicate"
+    )
+    column, row = _coordinates(frames, size)
+    matrix = [[beside(frames, p["edge_matrix"][line, place]) for place in range(3)] for line in range(3)]
+    across, down, depth = (line[0] * column + line[1] * row + line[2] for line in matrix)
+    outside = [_beyond(part / depth, size) for part in (across, down)]
+    margin = [beside(frames, p["edge_margin"][axis]) for axis in (0, 1)]
+    in_picture = _soft(-math.max(outside[0], outside[1]))
+    on_sheet = _soft(-math.max(outside[0] - margin[0], outside[1] - margin[1]))
+    gain, offset = (beside(frames, p["edge_scene"][number]) for number in (0, 1))
+    mirrored: Node = fn.flip(scene, horizontal=1)
+    behind = math.clamp(mirrored * gain + offset, 0.0, 255.0)
+    sheet = in_picture * seen + (1.0 - in_picture) * beside(frames, p["edge_colour"])
+    return _bytes(on_sheet * sheet + (1.0 - on_sheet) * behind)
 
 
 def _beyond(place: Node, size: int) -> Node:
@@ -315,12 +309,10 @@ def draw_rephotograph(u: Uniforms, size: int) -> Parameters:
 
 
 def apply_rephotograph(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Node:
-    if p["rephotograph_on"]:
-        small = fn.resize(frames, size=p["rephotograph_size"], interp_type=types.INTERP_LINEAR, antialias=True)
-        soft: Node = fn.resize(small, size=[size, size], interp_type=types.INTERP_LINEAR)
-        power, gain, offset = (beside(frames, p["rephotograph_curve"][number]) for number in range(3))
-        frames = _bytes(255.0 * (math.pow(soft * np.float32(1 / 255), power) * gain + offset))
-    return frames
+    small = fn.resize(frames, size=p["rephotograph_size"], interp_type=types.INTERP_LINEAR, antialias=True)
+    soft: Node = fn.resize(small, size=[size, size], interp_type=types.INTERP_LINEAR)
+    power, gain, offset = (beside(frames, p["rephotograph_curve"][number]) for number in range(3))
+    return _bytes(255.0 * (math.pow(soft * np.float32(1 / 255), power) * gain + offset))
 
 
 # In order of application: what is shown, what shows it, where it is held, what films it.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from livetrain.core import worker_pool
 from livetrain.core.disjoint_sets import DisjointSets
+from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.audit import hashes, neighbours
@@ -51,7 +52,7 @@ def exact(clips: Clips) -> list[Copy]:
 
 
 def near(
-    looks: LookTable, skipped: set[int], features: NDArray[np.float32] | None, *, num_workers: int
+    looks: LookTable, skipped: set[int], features: NDArray[np.float32] | None, *, engine: Engine
 ) -> tuple[list[Copy], int]:
     """Pairs that show one recording, and how many pairs were compared.
 
@@ -65,7 +66,7 @@ def near(
     tasks = [_Batch(looks.state, pairs[start : start + BATCH]) for start in range(0, len(pairs), BATCH)]
     found = []
     with progress("candidates", len(pairs), "pairs") as advance:
-        for number, result in worker_pool.unordered(compare, tasks, num_workers, ("shards.audit.copies",)):
+        for number, result in engine.unordered(compare, tasks, ("shards.audit.copies",)):
             if isinstance(result, worker_pool.WorkerDied):
                 raise UserError(f"a process that compares clips {result.reason}; try fewer --workers (memory?)")
             found += result

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write, write_text
 from livetrain.core.progress import progress
@@ -90,7 +91,7 @@ class LookTable:
         return self._table[name][int(self._places[row])]
 
 
-def look_at_all(clips: Clips, state: Path, *, faces: bool, num_workers: int) -> LookTable:
+def look_at_all(clips: Clips, state: Path, *, faces: bool, engine: Engine) -> LookTable:
     """Look at every clip once; continues what a stopped audit of the same clips has left in `state`.
 
     Raises UserError when `state` cannot be written, or another process is at it.
@@ -108,8 +109,8 @@ def look_at_all(clips: Clips, state: Path, *, faces: bool, num_workers: int) -> 
                 for first in range(0, len(missing), TASKS):
                     rows = missing[first : first + TASKS]
                     waiting: list[tuple[int, Look]] = []
-                    for place, result in worker_pool.unordered(
-                        look_at, list(_tasks(clips, rows, faces)), num_workers, ("shards.audit.look",)
+                    for place, result in engine.unordered(
+                        look_at, list(_tasks(clips, rows, faces)), ("shards.audit.look",)
                     ):
                         if isinstance(result, worker_pool.WorkerDied):
                             result = Look(problem="the decoder crashed on it")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.files import write_text
 from shards.audit import audit_page, audit_tables, copies, findings, fix, neighbours, outliers, people, probes
 from shards.audit.clips import Clips
@@ -20,6 +21,7 @@ from shards.audit.findings import Findings
 from shards.audit.look import can_find_faces
 from shards.audit.look_table import LookTable, look_at_all
 from shards.faces.detector import EMBEDDING_SIZE
+from shards.format import manifest
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,21 @@ class AuditOptions:
     fix: Path | None = None
 
 
-def audit(folders: Sequence[Path], out: Path, options: AuditOptions, *, num_workers: int = 1) -> list[str]:
+def audit(folders: Sequence[Path], out: Path, options: AuditOptions, *, engine: Engine = ONE_PROCESS) -> list[str]:
     """Audit shard folders; write `out` (.html) with .json and .csv beside it. Returns lines for the terminal.
 
     Raises UserError when a folder is not a finished build, a package is missing, or something cannot be written.
     """
     neighbours.library()
     clips = Clips.read(folders)
+    engine = engine.sharing(*(folder / manifest.FILE_NAME for folder in folders))
     notices = []
     faces = options.faces and can_find_faces()
     if options.faces and not faces:
         notices.append("faces were not looked at: pip install livetrain[faces]")
     state = out.with_suffix(".state")
-    looks = look_at_all(clips, state, faces=faces, num_workers=num_workers)
-    found = _findings(clips, looks, options, notices, faces=faces, num_workers=num_workers)
+    looks = look_at_all(clips, state, faces=faces, engine=engine)
+    found = _findings(clips, looks, options, notices, faces=faces, engine=engine)
     lines = findings.summary(found)
     if options.fix is not None:
         identified = ~np.isnan(looks.numbers("identity", EMBEDDING_SIZE)[:, 0])
@@ -61,13 +64,11 @@ def audit(folders: Sequence[Path], out: Path, options: AuditOptions, *, num_work
 
 
 def _findings(
-    clips: Clips, looks: LookTable, options: AuditOptions, notices: Sequence[str], *, faces: bool, num_workers: int
+    clips: Clips, looks: LookTable, options: AuditOptions, notices: Sequence[str], *, faces: bool, engine: Engine
 ) -> Findings:
     features = features_of(looks, options.embedding, options.weights) if options.embedding else None
     same_file = copies.exact(clips)
-    same_recording, num_compared = copies.near(
-        looks, {pair.second for pair in same_file}, features, num_workers=num_workers
-    )
+    same_recording, num_compared = copies.near(looks, {pair.second for pair in same_file}, features, engine=engine)
     identities = looks.numbers("identity", EMBEDDING_SIZE)
     alike = people.alike(clips, identities) if faces else people.Alike(reason="faces were not looked at")
     return Findings(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from livetrain.core import worker_pool
+from livetrain.core.engines import Engine
 from shards.faces.blazeface import detections_of, weights_path
 from shards.faces.blazeface_torch import BlazeFaceTorch
 from shards.faces.find import ClipTask, Found, find_in_clip
@@ -23,7 +24,7 @@ NUM_PICTURES = 256  # in a batch: 28 MB of pixels, and about 2 GiB of activation
 
 
 def find_in_clips(
-    tasks: Sequence[ClipTask], num_workers: int, device: str, num_pictures: int = NUM_PICTURES
+    tasks: Sequence[ClipTask], engine: Engine, device: str, num_pictures: int = NUM_PICTURES
 ) -> Iterator[tuple[int, Found | worker_pool.WorkerDied]]:
     """Yield (index of the task, what was found) as clips are done. Raises UserError where a package is missing."""
     network = BlazeFaceTorch(weights_path(), torch.device(device))
@@ -42,7 +43,7 @@ def find_in_clips(
                 yield index, found
         waiting.clear()
 
-    for index, prepared in worker_pool.unordered(prepare, tasks, num_workers, PRELOAD):
+    for index, prepared in engine.unordered(prepare, tasks, PRELOAD):
         if not isinstance(prepared, Prepared):
             yield index, prepared
             continue
@@ -50,7 +51,7 @@ def find_in_clips(
         if sum(prepared.num_pictures for _, prepared in waiting) >= num_pictures:
             yield from answers()
     yield from answers()
-    again = worker_pool.unordered(find_in_clip, [tasks[index] for index in unseen], num_workers, PRELOAD)
+    again = engine.unordered(find_in_clip, [tasks[index] for index in unseen], PRELOAD)
     yield from ((unseen[position], found) for position, found in again)
 
 

@@ -279,8 +279,8 @@ def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
 ) -> None:
     """The same pixels, never more at a time than data.decode_memory_mb allows, or one clip."""
     shards = frame_shards if kind == "frames" else vp9_shards
-    if kind == "vp9":  # what DALI decodes on the CPU
-        monkeypatch.setattr(Loader, "_decoder", lambda self, row: "nvdec")
+    decoder = "image" if kind == "frames" else "nvdec"  # what DALI decodes, as on a GPU
+    monkeypatch.setattr(Loader, "_decoder", lambda self, row: decoder)
     whole = read(make_loader(make_config(shards), steps=2))
     rounds: list[tuple[int, int]] = []  # clips and bytes of each
     collect = Loader._collect

@@ -123,25 +123,25 @@ def test_batch_norm_goes_on_to_the_same_bits(demo_shards: Path, tmp_path: Path) 
     assert losses(run) == losses(through)[4:] and same_weights(weights(run, "ema"), weights(through, "ema"))
 
 
-def test_evaluation_reads_shards(two: Path, tmp_path: Path) -> None:
-    for folder in ("best", "step"):
-        chosen = max((two / "checkpoints").glob(f"{folder}-*"))
-        found = []
-        for name, in_shards in (("whole", False), ("shards", True)):
-            run = tmp_path / f"{folder}-{name}"
-            shutil.copytree(two, run)
-            shutil.rmtree(run / "scores")
-            arguments = [str(run), f"checkpoint={run / 'checkpoints' / chosen.name}"]
-            log = tmp_path / f"{run.name}-log"
-            if in_shards:
-                script("evaluate", *arguments, log=log)
-            else:
-                with ranks.start_script("livetrain.evaluate", arguments, log=log) as started:
-                    assert started.wait() == [0, 0], log.read_text()
-            (path,) = run.rglob("test.csv")
-            found.append(scores(path.parent.parent))
-        assert found[1] == pytest.approx(found[0], abs=1e-5)
-        assert len(found[0]) > 1
+@pytest.mark.parametrize("folder", [pytest.param("best", marks=pytest.mark.slow), "step"])
+def test_evaluation_reads_shards(folder: str, two: Path, tmp_path: Path) -> None:
+    chosen = max((two / "checkpoints").glob(f"{folder}-*"))
+    found = []
+    for name, in_shards in (("whole", False), ("shards", True)):
+        run = tmp_path / name
+        shutil.copytree(two, run)
+        shutil.rmtree(run / "scores")
+        arguments = [str(run), f"checkpoint={run / 'checkpoints' / chosen.name}"]
+        log = tmp_path / f"{name}-log"
+        if in_shards:
+            script("evaluate", *arguments, log=log)
+        else:
+            with ranks.start_script("livetrain.evaluate", arguments, log=log) as started:
+                assert started.wait() == [0, 0], log.read_text()
+        (path,) = run.rglob("test.csv")
+        found.append(scores(path.parent.parent))
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert len(found[0]) > 1
 
 
 def test_another_model_is_refused(two: Path, demo_shards: Path, tmp_path: Path) -> None:

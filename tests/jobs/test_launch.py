@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 
 from livetrain.core.errors import UserError
 from livetrain.jobs import launch as start
+from shards import cli as shards_cli
 from tests.runs import REPO, SMALL, records
 
 WAYS = {"one_cpu": 1, "two_cpus": 2, "one_gpu": 1, "eight_gpus": 8}
@@ -37,7 +39,12 @@ def test_a_script_hands_its_configuration_and_the_arguments_on(name: str, tmp_pa
 
 def test_every_configuration_has_a_script() -> None:
     scripts = {path.stem for path in (REPO / "launch").glob("*.sh")} - {"setup"}
-    configurations = {path.stem for path in (REPO / "launch").glob("*.yaml")} - {"fsdp2", "hsdp", "kubernetes"}
+    configurations = {path.stem for path in (REPO / "launch").glob("*.yaml")} - {
+        "fsdp2",
+        "hsdp",
+        "kubernetes",
+        "ray_job",
+    }
     assert scripts == configurations == {*WAYS, "many_nodes"}
 
 
@@ -59,7 +66,7 @@ POD = {
     "restartPolicy": {"Never", "OnFailure"}, "terminationGracePeriodSeconds": int,
     "containers": [{
         "name": str, "image": str, "workingDir": str, "command": [str], "args": [str],
-        "env": [{"name": str, "value": str}], "resources": {"limits": {"*": int}},
+        "env": [{"name": str, "value": str}], "resources": {"limits": {"*": (int, str)}},
         "volumeMounts": [{"name": str, "mountPath": str}],
     }],
     "volumes": [{"name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": {"medium": {"Memory", ""}}}],
@@ -84,6 +91,22 @@ JOBSET = {
     },
 }  # fmt: skip
 
+# KubeRay's ray.io/v1 (ray-project.github.io/kuberay/reference/api).
+RAY_PODS = {"rayStartParams": {"*": str}, "template": {"spec": POD}}
+RAY_JOB = {
+    "apiVersion": {"ray.io/v1"}, "kind": {"RayJob"}, "metadata": {"name": str},
+    "spec": {
+        "entrypoint": str, "submissionMode": {"K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"},
+        "backoffLimit": int, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int,
+        "rayClusterSpec": {
+            "rayVersion": str, "headGroupSpec": RAY_PODS,
+            "workerGroupSpecs": [
+                {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **RAY_PODS}
+            ],
+        },
+    },
+}  # fmt: skip
+
 
 def fits(value: object, schema: object, at: str) -> None:
     if isinstance(schema, dict):
@@ -98,7 +121,7 @@ def fits(value: object, schema: object, at: str) -> None:
     elif isinstance(schema, set):
         assert value in schema, f"{at}: {value}"
     else:
-        assert isinstance(value, schema) and not (schema is int and isinstance(value, bool)), f"{at}: {value!r}"
+        assert isinstance(value, schema) and not (schema is not bool and isinstance(value, bool)), f"{at}: {value!r}"
 
 
 def test_the_manifest_for_kubernetes(tmp_path: Path) -> None:
@@ -123,6 +146,23 @@ def test_the_manifest_for_kubernetes(tmp_path: Path) -> None:
         env=os.environ | environment | {"JOB_COMPLETION_INDEX": "1"},
     ).stdout  # fmt: skip
     assert said == f"1 of 2 at {environment['HEAD']}: {' '.join(container['args'])}\n"
+
+
+def test_the_manifest_for_ray_on_kubernetes() -> None:
+    """It has fields of the APIs alone, and its command and options are ours and Ray's."""
+    manifest = yaml.safe_load((REPO / "launch" / "ray_job.yaml").read_text())
+    fits(manifest, RAY_JOB, "manifest")
+    spec = manifest["spec"]
+    python, *words = shlex.split(spec["entrypoint"])
+    assert python.endswith("bin/python") and words[:3] == ["-m", "livetrain.cli", "shards"]
+    given = shards_cli.parser().parse(words[3:])
+    assert given.engine == "ray" and given.ray_address == "", "Ray sets RAY_ADDRESS for the job"
+    of_ray = next(line for line in (REPO / "requirements.lock").read_text().splitlines() if line.startswith("ray=="))
+    assert spec["rayClusterSpec"]["rayVersion"] == of_ray.partition("==")[2]
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    claims = [group["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] for group in groups]
+    mounts = [group["template"]["spec"]["containers"][0]["volumeMounts"] for group in groups]
+    assert len(set(claims)) == 1 and mounts[0] == mounts[1], "all pods see the same volume"
 
 
 @pytest.mark.parametrize("name", ["", "one_cpu.yaml", "two_cpus.yaml"])

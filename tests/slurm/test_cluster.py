@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -168,3 +169,20 @@ def test_doctor_compares_the_nodes(nodes: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "log"
     nodes.call("sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={log}", "--wrap", look)
     assert "level='ok', seen='2 nodes with the same versions" in log.read_text()
+
+
+@pytest.mark.slow
+def test_ray_over_an_allocation_builds_the_same_bytes(
+    nodes: Cluster, demo_videos: Path, demo_shards: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'livetrain[ray]'")
+    out, log = tmp_path / "out", tmp_path / "log"
+    script = [f"--output={log}", "--wait", "--nodes=2", "--cpus-per-task=1", f"--chdir={REPO}", "slurm/ray.sbatch"]
+    build = ["build", "--videos", demo_videos / "videos", "--labels", demo_videos / "label.csv", "--out", out]
+    environment = f"ALL,LIVETRAIN_CODE={REPO},LIVETRAIN_PYTHON={sys.executable}"
+    command = ["sbatch", f"--export={environment}", *script, "shards", *map(str, build), "--shard-mb", "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, timeout=600)
+    assert done.returncode == 0, f"{done.stderr}\n{log.read_text()}"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in demo_shards.iterdir()
+    }

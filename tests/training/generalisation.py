@@ -110,11 +110,10 @@ def _draw(u: NDArray[np.float64], size: int) -> dict[str, NDArray[Any]]:
 
 
 def _corrupt(frames: Any, scene: Any, p: dict[str, Any], size: int) -> Any:
-    on = p["moire_on"]
-    frames = augment.apply_blur(frames, {"blur_on": on, "blur_sigma": p["corrupt_blur"]}, size)
-    noise = {"noise_on": on, "noise_anchor": p["corrupt_anchor"], "noise_sigma": p["corrupt_noise"]}
+    frames = augment.apply_blur(frames, {"blur_sigma": p["corrupt_blur"]}, size)
+    noise = {"noise_anchor": p["corrupt_anchor"], "noise_sigma": p["corrupt_noise"]}
     frames = augment.apply_noise(frames, noise, size)
-    return augment.apply_jpeg(frames, {"jpeg_on": on, "jpeg_quality": p["corrupt_quality"]}, size)
+    return augment.apply_jpeg(frames, {"jpeg_quality": p["corrupt_quality"]}, size)
 
 
 CORRUPTION = Operator("moire", _draw, _corrupt)

@@ -88,11 +88,15 @@ def in_precision(first: str, other: str) -> pytest.MarkDecorator:
 
 
 @in_precision("bf16-bn", "fp32")
-def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
+def test_killed_and_stopped_at_either_rank_the_run_goes_on_to_the_same_bits(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    for number, rank, after in ((signal.SIGUSR1, 0, 4), (signal.SIGTERM, 1, 10)):
+    with ranks.start(demo_shards, run, *options, log=log) as started:
+        started.until(lambda: steps_done(run) >= 5)
+        started.signal(signal.SIGKILL, 1)
+        assert 0 not in started.wait(), log.read_text()
+    for number, rank, after in ((signal.SIGUSR1, 0, 8), (signal.SIGTERM, 1, 11)):
         with ranks.start(demo_shards, run, *options, log=log) as started:
             started.until(lambda: steps_done(run) >= after)  # noqa: B023
             started.signal(number, rank)
@@ -103,6 +107,7 @@ def test_signals_at_either_rank_stop_both_and_the_run_goes_on_to_the_same_bits(
     same_run(whole, run)
 
 
+@pytest.mark.slow
 @in_precision("bf16-bn", "fp32")
 def test_three_kills_at_random_steps_change_nothing(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from livetrain.core.engines import LocalEngine
 from livetrain.core.machine import num_cores
 from shards import cli
 from shards.audit import copies, hashes, look_table, neighbours, people
@@ -49,14 +50,14 @@ def measure_copies(source: Path, weights: str) -> None:
         assert cli.main(["build", *map(str, arguments)]) == 0
         clips = Clips.read([folder / "shards"])
         start = time.monotonic()
-        looks = look_table.look_at_all(clips, folder / "state", faces=False, num_workers=num_cores())
+        looks = look_table.look_at_all(clips, folder / "state", faces=False, engine=LocalEngine(num_cores()))
         print(f"{len(clips)} clips: {1000 * num_cores() * (time.monotonic() - start) / len(clips):.0f} core-ms each")
         same = copies.exact(clips)
         for name in ["hashes", "hashes and features"] if weights else ["hashes"]:
             features = features_of(looks, "mobilenetv2_100", weights) if "features" in name else None
             start = time.monotonic()
             skipped = {pair.second for pair in same}
-            found, compared = copies.near(looks, skipped, features, num_workers=num_cores())
+            found, compared = copies.near(looks, skipped, features, engine=LocalEngine(num_cores()))
             seconds = time.monotonic() - start
             videos = clips.words["video"]
             shows = {video: truth.get(video, video) for video in videos}
@@ -86,7 +87,7 @@ def measure_people(folder: Path) -> None:
     """Everybody under two names, each for half of their clips: at random, by class, by session."""
     clips = Clips.read([folder])
     with tempfile.TemporaryDirectory() as state:
-        looks = look_table.look_at_all(clips, Path(state), faces=True, num_workers=num_cores())
+        looks = look_table.look_at_all(clips, Path(state), faces=True, engine=LocalEngine(num_cores()))
         identities = looks.numbers("identity", EMBEDDING_SIZE)
     own = clips.words["subject"]
     sessions = clips.words["session"]

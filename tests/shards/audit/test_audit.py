@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from livetrain.core.engines import LocalEngine
 from livetrain.core.errors import UserError
 from shards import cli
 from shards.audit import look_table, run_audit
@@ -185,7 +186,7 @@ def two_audited(two_sets: list[Path], tmp_path_factory: pytest.TempPathFactory) 
     """The folder of audit.html, audit.json, audit.csv and f/ of the two."""
     out = tmp_path_factory.mktemp("two-audited")
     options = AuditOptions(faces=False, fix=out / "f")
-    run_audit.audit(two_sets, out / "audit.html", options, num_workers=2)
+    run_audit.audit(two_sets, out / "audit.html", options, engine=LocalEngine(2))
     return out
 
 
@@ -276,7 +277,7 @@ def test_bad_input_is_named(demo_shards: Path, tmp_path: Path) -> None:
 
 def test_faces_are_looked_for_and_fill_their_tables(face_shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
-    run_audit.audit([face_shards], tmp_path / "audit.html", AuditOptions(), num_workers=2)
+    run_audit.audit([face_shards], tmp_path / "audit.html", AuditOptions(), engine=LocalEngine(2))
     found = result(tmp_path)
     heights = found["tables"]["face, share of the height"]
     assert found["outliers"]["blank"] == ["empty.mp4"], "the one clip without a face"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from livetrain.core.engines import LocalEngine
 from shards.audit import look, look_table, outliers
 from shards.audit.clips import Clips
 from shards.format import index_table, manifest
@@ -87,7 +88,7 @@ def test_outliers_are_of_their_kind(tmp_path: Path) -> None:
         rows.append({"fname": f"{name}.mp4", "liveness_score": str(number % 2), "subject": name})
     planted.label(tmp_path / "label.csv", rows)
     of = Clips.read([build(tmp_path, tmp_path / "shards", "--fractions", "1,0,0")])
-    looks = look_table.look_at_all(of, tmp_path / "state", faces=False, num_workers=1)
+    looks = look_table.look_at_all(of, tmp_path / "state", faces=False, engine=LocalEngine())
     found = {kind: [of.name(row) for row in rows] for kind, rows in outliers.find(looks).items()}
     assert found == {
         "blank": ["blank.mp4"], "frozen": ["frozen.mp4"], "over-exposed": ["white.mp4"], "dark": ["black.mp4"],

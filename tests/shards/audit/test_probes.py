@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from livetrain.core.engines import LocalEngine
 from shards.audit import look_table, picture_cues, probes
 from shards.audit.clips import Clips
 from tests.shards.audit import planted
@@ -50,7 +51,7 @@ SPOILT: Mapping[str, planted.Spoil] = {
 def test_the_planted_cue_is_flagged_and_no_other(cue: str, tmp_path: Path) -> None:
     planted.neutral(tmp_path, SPOILT[cue])
     clips = Clips.read([build(tmp_path, tmp_path / "shards", "--fractions", "1,0,0")])
-    looks = look_table.look_at_all(clips, tmp_path / "state", faces=False, num_workers=1)
+    looks = look_table.look_at_all(clips, tmp_path / "state", faces=False, engine=LocalEngine())
     found = probes.probe_all(clips, probes.cues(clips, looks))
     assert all(probe.goes_with in ("", cue) for probe in found), "what it costs in bytes, say, goes with it"
     assert sorted(probe.cue for probe in found) == sorted(probes.MEANING), "each is said something about"

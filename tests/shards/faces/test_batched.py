@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from livetrain.core.engines import ONE_PROCESS, LocalEngine
 from livetrain.core.errors import UserError
 from shards import cli, cli_faces
 from shards.faces import batched, blazeface_torch
@@ -58,7 +59,7 @@ def test_tracks_are_those_of_the_cpu(face_shards: Path, device: str) -> None:
     expected = [find_in_clip(task) for task in tasks]
     assert {item.reason for item in expected} == {"", "no face found"}
     for num_pictures, num_workers in ((7, 1), (1000, 2)):
-        found = dict(batched.find_in_clips(tasks, num_workers, device, num_pictures))
+        found = dict(batched.find_in_clips(tasks, LocalEngine(num_workers), device, num_pictures))
         assert sorted(found) == list(range(len(tasks)))
         for index, item in enumerate(expected):
             assert found[index].reason == item.reason
@@ -76,7 +77,7 @@ def test_a_clip_that_does_not_decode_stops_no_other(face_shards: Path, monkeypat
 
     tasks, read = tasks_of(face_shards)[:3], StoredClip.pictures
     monkeypatch.setattr(StoredClip, "pictures", pictures)
-    found = dict(batched.find_in_clips(tasks, 1, "cpu"))
+    found = dict(batched.find_in_clips(tasks, ONE_PROCESS, "cpu"))
     assert found[1].track is None and found[1].reason == "cannot be decoded: gone"
     assert found[0].track is not None
 
