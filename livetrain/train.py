@@ -44,7 +44,11 @@ def train(config: Config, stop: StopRequest) -> None:
     warn = warn_stderr if accelerator.is_main_process else (lambda line: None)
     dataset = data.Dataset.of(config.data)
     data.targets.check(dataset, config)
-    for notice in [*data.leaks.check(dataset, config), *data.face_notices(dataset, config, [config.data.train_split])]:
+    for notice in [
+        *data.leaks.check(dataset, config),
+        *data.face_notices(dataset, config, [config.data.train_split]),
+        *data.download_cost.notices(dataset, config),
+    ]:
         warn(f"warning: {notice}")
     model = setup.make_model(config, accelerator)
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from livetrain.data import face_tracks, leaks, targets
+    from livetrain.data import download_cost, face_tracks, leaks, targets
     from livetrain.data.batch import Batch, Failure
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
@@ -28,6 +28,7 @@ __all__ = [
     "FetchError",
     "Loader",
     "VideoFiles",
+    "download_cost",
     "epoch_of_step",
     "eval_loader",
     "face_notices",
@@ -53,7 +54,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("targets", "face_tracks", "leaks"):
+    if name in ("targets", "face_tracks", "leaks", "download_cost"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

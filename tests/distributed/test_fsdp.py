@@ -165,8 +165,8 @@ def check_matrix(found: dict[str, Any]) -> None:
 
 
 def test_updates_in_shards_are_those_of_ddp(tmp_path: Path) -> None:
-    """One of each value; all 48 by `make test-slow`."""
-    keys = ("bf16 agc frozen x2", "fp16 norm frozen x1", "fp16 value all x2", "bf16 norm all x1 compiled")
+    """One of each value but `compiled`; all 48 by `make test-slow`."""
+    keys = ("bf16 agc frozen x2", "fp16 norm all x1", "bf16 value all x2")
     found = compared("matrix", *keys, folder=tmp_path)
     assert set(keys) == found.keys()
     check_matrix(found)
