@@ -33,6 +33,7 @@ from shards.importers import (
     siw,
     siw_mv2,
     table,
+    wmca,
     zalo,
 )
 from shards.importers.layout import Options, Row
@@ -53,6 +54,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "casia_surf": casia_surf,
     "celeba_spoof": celeba_spoof,
     "hifimask": hifimask,
+    "wmca": wmca,
 }
 OFFICIAL = ("replay_attack", "oulu_npu", "casia_fasd", "msu_mfsd", "siw")  # layouts whose folders or lists are splits
 SPLIT_FOLDER = re.compile(r"(train|dev|devel|test|val|valid)(_.*)?", re.IGNORECASE)

@@ -139,7 +139,8 @@ def test_a_file_of_another_model_is_told(some_videos: Path, tmp_path: Path) -> N
         trained.model.head.bias += 3
     parity = check.compare(trained, check.runtime(tmp_path / "m.pt2"), some_videos, 6)
     assert parity.difference > 0.1 and len(parity.model) == 6
-    assert np.array_equal(parity.model, parity.evaluated), "evaluated in float32 too"
+    # Not to the bit: some CPUs' kernels round by where in memory a tensor begins.
+    assert np.abs(parity.model - parity.evaluated).max() < 1e-5, "evaluated in float32 too"
 
 
 def test_decisions_are_those_of_the_precision_that_set_the_threshold() -> None:

@@ -156,7 +156,7 @@ def test_signals_reach_the_run_which_is_not_started_again(number: signal.Signals
             while not (tmp_path / "there").exists():
                 time.sleep(0.02)
             process.send_signal(number)
-            assert process.wait(timeout=20) == 76
+            assert process.wait(timeout=40) == 76
         finally:
             end(process)  # type: ignore[arg-type]
     assert len((tmp_path / "calls").read_text().splitlines()) == 1

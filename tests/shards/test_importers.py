@@ -16,6 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from livetrain.core.errors import UserError
+from livetrain.data.decode import decode_video
 from shards import cli, importers
 from shards.format import index_table
 from shards.format.probe import probe
@@ -462,6 +463,46 @@ def test_casia_surf(tmp_path: Path) -> None:
     assert 0 < data.index(files[0].read_bytes()) < data.index(files[1].read_bytes()), "in order, byte for byte"
     with pytest.raises(UserError, match="or no Training/fake_part"):
         read("casia_surf", root / "Training" / "real_part", clips=out)
+
+
+def recording(path: Path, frames: np.ndarray) -> None:
+    """A file of WMCA: frames uint8 [F, …], each a group."""
+    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install 'livetrain[wmca]'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for number, frame in enumerate(frames):
+            file.create_group(f"Frame_{number}")["array"] = frame
+
+
+def test_wmca(tmp_path: Path) -> None:
+    root, out = tmp_path / "WMCA" / "face-station", tmp_path / "clips"
+    frames = np.zeros((11, 3, 24, 32), np.uint8)
+    frames[:, 0] = 20 * np.arange(11)[:, None, None]
+    recording(root / "31.01.18" / "035_01_000_0_01.hdf5", frames)
+    last = np.moveaxis(frames, 1, 3)
+    for name in ("514_01_035_1_05", "514_02_035_1_02", "505_01_000_2_06", "001_01_000_2_09", "098_03_000_3_15"):
+        recording(root / "01.02.18" / f"{name}.hdf5", last)
+    rows = read("wmca", root.parent, clips=out)
+    assert {name: values(row)[:4] for name, row in rows.items()} == {
+        "31.01.18_035_01_000_0_01.avi": (1.0, "035", "live", "01"),
+        "01.02.18_514_01_035_1_05.avi": (0.0, "035", "glasses", "01"),
+        "01.02.18_514_02_035_1_02.avi": (0.0, "514", "rigid_mask", "02"),
+        "01.02.18_505_01_000_2_06.avi": (0.0, "505", "fake_head", "01"),
+        "01.02.18_001_01_000_2_09.avi": (0.0, "001", "paper_mask", "01"),
+        "01.02.18_098_03_000_3_15.avi": (0.0, "098", "replay", "03"),
+    }
+    for name in ("31.01.18_035_01_000_0_01.avi", "01.02.18_514_01_035_1_05.avi"):
+        shown = decode_video((out / name).read_bytes(), np.arange(11), 11)
+        red = shown[..., 0].mean(axis=(1, 2))
+        assert shown.shape == (11, 24, 32, 3) and np.abs(red - 20 * np.arange(11)).max() < 6, "in order: 2 before 10"
+    recording(root / "01.02.18" / "505_01_000_7_06.hdf5", last)
+    with pytest.raises(UserError, match=r"505_01_000_7_06.hdf5: of type 7; WMCA has 0 to 5"):
+        read("wmca", root, clips=out)
+    (root / "01.02.18" / "505_01_000_7_06.hdf5").write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match=r"505_01_000_7_06.hdf5: cannot be read"):
+        read("wmca", root, clips=out)
+    with pytest.raises(UserError, match=r"has no file like face-station/31.01.18"):
+        read("wmca", tmp_path / "clips", clips=out)
 
 
 def test_celeba_spoof(tmp_path: Path) -> None:
