@@ -53,9 +53,9 @@ test: $(STAMP) ## all tests but the heavy ones
 	tests/browser/install.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not slow and not slurm"
 
-test-slurm: $(STAMP) ## a run over two SLURM nodes on this machine
+test-slurm: $(STAMP) ## runs over two SLURM nodes on this machine
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest -m "slurm and not slow"
+	$(BIN)/python -m pytest -m slurm
 
 test-slow: $(STAMP) ## the heavy proofs
 	tests/slurm/install.sh

@@ -2,8 +2,8 @@
 
     in_cluster("build", videos, out)        # runs the scenario of that name; fails with what it printed
 
-Ray listens on the machine's own address whatever it is told; in the namespace there is loopback alone, and nothing
-outlives the namespace. Scenarios run in there: python -m tests.ray_cluster NAME PATH …
+Ray listens on the machine's own address, whatever the options say; in the namespace there is loopback alone, and
+nothing outlives the namespace. Scenarios run in there: python -m tests.ray_cluster NAME PATH …
 """
 
 from __future__ import annotations

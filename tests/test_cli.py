@@ -174,6 +174,7 @@ def test_evaluate_takes_a_named_checkpoint_and_refuses_a_damaged_one(
     assert str(newest) in printed.err and "Traceback" not in printed.err
 
 
+@pytest.mark.slow
 def test_another_way_of_scoring_gets_its_own_threshold_and_leaves_the_record(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,7 +74,7 @@ def table(path: Path) -> list[tuple[str, float]]:
     [
         (),
         ("eval.num_frames=3", "data.sampling=interval", "data.frame_interval_seconds=0.3", "data.fit=center"),
-        ("train.precision=bf16",),
+        pytest.param(("train.precision=bf16",), marks=pytest.mark.slow),
     ],
 )
 def test_raw_videos_score_as_the_same_videos_in_shards_to_the_bit(

@@ -76,7 +76,10 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     "options",
     [
         ("model.backbone=test_efficientnet", "train.swa_start=0.4", "train.swa_bn_updates=2", "eval.shifted_dev=true"),
-        ("train.ema_decay=0.9", "model.dropout=0.3", "train.accumulation=2", "train.precision=bf16"),
+        pytest.param(
+            ("train.ema_decay=0.9", "model.dropout=0.3", "train.accumulation=2", "train.precision=bf16"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
@@ -156,6 +159,7 @@ def test_clipping_bounds_the_update(demo_shards: Path, tmp_path: Path) -> None:
     )  # logged before clipping
 
 
+@pytest.mark.slow
 def test_clipping_by_value_and_by_the_weights_norm(demo_shards: Path, tmp_path: Path) -> None:
     """Plain SGD with rate 1 moves each weight by its clipped gradient: by no more than the value; each unit by no more
     than its share of its own norm.
@@ -314,6 +318,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_shards: Path, tmp_path: Path) -> None:
     """Of 24 wanted in every epoch: two that never arrive, one that comes back after a repair.
 
@@ -343,6 +348,7 @@ def test_a_run_that_lost_clips_names_them_and_fails_where_they_are_many(demo_sha
     assert notices == ["LOST: 2 training clips failed to load the last time they were requested: lost.csv"]
 
 
+@pytest.mark.slow
 def test_clips_that_the_gpus_decoder_refuses_are_counted(
     demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +392,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_profile_shows_the_updates_of_its_window(demo_shards: Path, tmp_path: Path) -> None:
     train_here(small_config(demo_shards, tmp_path / "run", "profile=true", "train.max_steps=18"))
     with gzip.open(tmp_path / "run" / "profile" / "rank-0.json.gz") as file:
@@ -493,6 +500,7 @@ def test_config_type() -> None:
     assert isinstance(Config(), Config)
 
 
+@pytest.mark.slow
 def test_options_of_the_optimizer_that_change_take_effect(
     demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -520,6 +528,7 @@ def test_options_of_the_optimizer_that_change_take_effect(
     assert same_weights(weights(run), before), "with the checkpoint's weights"
 
 
+@pytest.mark.slow
 def test_training_ends_when_dev_does_not_become_better(demo_shards: Path, tmp_path: Path) -> None:
     """And continues to the verdict; the same command again finds it done."""
     run = tmp_path / "run"
@@ -544,6 +553,7 @@ def test_a_second_command_is_refused(demo_shards: Path, tmp_path: Path) -> None:
     train_here(small_config(demo_shards, run))
 
 
+@pytest.mark.slow
 def test_an_average_warms_up(demo_shards: Path, tmp_path: Path) -> None:
     """After few updates it is not of the initial weights."""
     runs = {}
@@ -557,6 +567,7 @@ def test_an_average_warms_up(demo_shards: Path, tmp_path: Path) -> None:
     assert distances["true"] < 0.5 * distances["false"]
 
 
+@pytest.mark.slow
 def test_one_frame_at_once(demo_shards: Path, tmp_path: Path) -> None:
     """Batch norm over a single value is refused with what to set; what needs none trains."""
     single = ("train.global_batch=1", "data.num_frames=1", "train.max_steps=2")

@@ -53,7 +53,7 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
     [
         pytest.param("train.ema_decay=0.0", marks=pytest.mark.slow),
         "train.ema_decay=0.5",
-        "train.swa_start=0.3 train.swa_bn_updates=2",
+        pytest.param("train.swa_start=0.3 train.swa_bn_updates=2", marks=pytest.mark.slow),
     ],
 )
 def test_dev_is_scored_with_the_weights_that_are_saved(average: str, demo_shards: Path, tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_pat
     [
         # The same sums in another order at most; half precision rounds to 8 or 11 bits.
         pytest.param("ddp.bucket_view=false", 1e-3, marks=pytest.mark.slow),
-        ("ddp.bucket_mb=0.01", 1e-3),
-        ("ddp.static_graph=true train.accumulation=1", 1e-3),
+        pytest.param("ddp.bucket_mb=0.01", 1e-3, marks=pytest.mark.slow),
+        pytest.param("ddp.static_graph=true train.accumulation=1", 1e-3, marks=pytest.mark.slow),
         ("ddp.compression=bf16", 3e-2),
         pytest.param("ddp.compression=fp16", 3e-2, marks=pytest.mark.slow),
     ],
@@ -110,7 +110,7 @@ def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path,
         assert norms[1][0] == pytest.approx(norms[0][0], rel=2e-2) and norms[1][0] != norms[0][0]
 
 
-@pytest.mark.parametrize("num_test", [11, 1])
+@pytest.mark.parametrize("num_test", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_evaluation_over_processes_that_do_not_divide(demo_videos: Path, tmp_path: Path, num_test: int) -> None:
     """Three clips a process and step: each clip of the score file once, and every figure to the last digit; with one
     clip the second process has none, and nobody waits.

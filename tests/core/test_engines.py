@@ -20,6 +20,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.launch
+@pytest.mark.slow
 def test_a_build_by_ray_has_the_bytes_of_a_build_here(demo_videos: Path, tmp_path: Path) -> None:
     header, *rows = (demo_videos / "label.csv").read_text().splitlines()
     few = tmp_path / "few"

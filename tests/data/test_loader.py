@@ -261,6 +261,7 @@ def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monk
     assert {failure.key for failure in loader.failures} == {Dataset.open(vp9_shards).text("key", bad)}
 
 
+@pytest.mark.slow
 def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_billion_items_need_no_list() -> None:
     assert ((samples >= 0) & (samples < n)).all() and len(set(samples.tolist())) == 3
 
 
+@pytest.mark.slow
 def test_positions_are_spread_evenly() -> None:
     """Where item 0 of 12 lands over 6000 keys: chi-square, 11 degrees of freedom, under its 0.001 tail, 31.3."""
     n, keys = 12, 6000

@@ -156,6 +156,7 @@ def test_without_a_probability_nothing_is_drawn_and_other_draws_stay(demo_shards
     assert not evaluated.recaptured.any() and not any(name.endswith("_on") for name in evaluated.params)
 
 
+@pytest.mark.slow
 def test_labels_and_types_follow_the_plan_on_any_number_of_processes(demo_shards: Path) -> None:
     config = make_config(demo_shards)
     config.augment.recapture, config.loss.attack_types = 0.6, ["print", "synthetic:moire", "synthetic:edge"]

@@ -91,7 +91,12 @@ def test_a_checkpoint_gives_whole_tensors(one: Path, two: Path) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "replicas"),
-    [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow), (1, 0), pytest.param(4, 2, marks=pytest.mark.slow)],
+    [
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+        (1, 0),
+        pytest.param(4, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_with_shards_or_without(
     two: Path, demo_shards: Path, tmp_path: Path, processes: int, replicas: int
@@ -114,6 +119,7 @@ def test_a_run_goes_on_with_shards_or_without(
         assert sizes[0] < 1.1 * sizes[1], "one of two copies is written"
 
 
+@pytest.mark.slow
 def test_batch_norm_goes_on_to_the_same_bits(demo_shards: Path, tmp_path: Path) -> None:
     options = ("model.backbone=test_efficientnet", "optim.clip_grad_norm=0", "optim.clip_agc=0.05")
     through = train(demo_shards, tmp_path / "through", *options)
@@ -123,7 +129,8 @@ def test_batch_norm_goes_on_to_the_same_bits(demo_shards: Path, tmp_path: Path) 
     assert losses(run) == losses(through)[4:] and same_weights(weights(run, "ema"), weights(through, "ema"))
 
 
-@pytest.mark.parametrize("folder", [pytest.param("best", marks=pytest.mark.slow), "step"])
+@pytest.mark.parametrize("folder", ["best", "step"])
+@pytest.mark.slow
 def test_evaluation_reads_shards(folder: str, two: Path, tmp_path: Path) -> None:
     chosen = max((two / "checkpoints").glob(f"{folder}-*"))
     found = []
@@ -164,6 +171,7 @@ def check_matrix(found: dict[str, Any]) -> None:
         assert (apart["graphs"] > 0) == ("compiled" in name), (name, apart)
 
 
+@pytest.mark.slow
 def test_updates_in_shards_are_those_of_ddp(tmp_path: Path) -> None:
     """One of each value but `compiled`; all 48 by `make test-slow`."""
     keys = ("bf16 agc frozen x2", "fp16 norm all x1", "bf16 value all x2")
@@ -181,6 +189,7 @@ def test_the_matrix(precision: str, clip: str, tmp_path: Path) -> None:
     check_matrix(found)
 
 
+@pytest.mark.slow
 def test_replicas_of_shards(tmp_path: Path) -> None:
     apart = compared("replicas", folder=tmp_path, processes=4)["two"]
     assert max(apart["losses"], apart["norms"], apart["weights"], apart["average"]) < 1e-4

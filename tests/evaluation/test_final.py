@@ -28,6 +28,7 @@ def run(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_frames_add_up_to_the_clips_score(run: Path) -> None:
     for split in ("dev", "test"):
         found = scores.read(run / "scores" / f"{split}.csv")

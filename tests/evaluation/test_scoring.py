@@ -118,7 +118,7 @@ def test_a_score_is_the_mean_over_views_of_the_aggregate_over_frames(loss: str, 
     "overrides",
     [
         ("eval.tta=ten_crop", "eval.aggregate=trimmed", "eval.num_frames=4"),
-        ("eval.num_frames=0", "eval.aggregate=median", "eval.tta=flip"),
+        pytest.param(("eval.num_frames=0", "eval.aggregate=median", "eval.tta=flip"), marks=pytest.mark.slow),
     ],
 )
 def test_prediction_scores_as_evaluation_does(plain: Path, demo_videos: Path, overrides: tuple[str, ...]) -> None:

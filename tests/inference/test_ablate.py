@@ -25,6 +25,7 @@ def test_the_pareto_front() -> None:
     assert marked == [" ", "*", " ", "*", "*", " ", "*", " "]
 
 
+@pytest.mark.slow
 def test_every_combination_is_measured(
     plain: Path, variant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

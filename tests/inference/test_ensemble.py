@@ -94,6 +94,7 @@ def test_an_ensemble_predicts_what_its_scores_say(
     assert cli.main(["report", str(out)]) == 0 and (out / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_predict_makes_the_ensemble_it_is_asked_for(
     plain: Path, variant: Path, demo_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def test_predict_makes_the_ensemble_it_is_asked_for(
     assert "needs --videos DIR and --out FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_members_that_see_other_clips_are_read_side_by_side(
     plain: Path, variant: Path, demo_videos: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_mean_of_scores_is_a_score_whatever_the_weights_round_to(tmp_path: Pat
     assert scores.read(tmp_path / "dev.csv").p_live.tolist() == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_members_agree_on_how_the_threshold_is_chosen(plain: Path, variant: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(variant, other)

@@ -44,7 +44,7 @@ def some_videos(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torch"])
 def test_exported_files_score_real_clips_as_the_model_does(
     form: str, some_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,19 +64,19 @@ def test_exported_files_score_real_clips_as_the_model_does(
             assert run(example).shape == (clips,) and np.abs(run(example) - own(example)).max() < 1e-5
 
 
-SLOW = pytest.mark.slow  # each pool and each kind is in one of the others
+SLOW = pytest.mark.slow  # ONNX takes three times as long to write
 
 
 @pytest.mark.parametrize(
     ("kind", "pool"),
     [
-        ("onnx", "mean"),
+        pytest.param("onnx", "mean", marks=SLOW),
         ("torch", "max"),
         ("torch", "attention"),
         ("torch", "transformer"),
         ("torch", "difference"),
-        ("onnx", "thumbnail"),
-        pytest.param("torch", "mean", marks=SLOW),
+        pytest.param("onnx", "thumbnail", marks=SLOW),
+        ("torch", "mean"),
         pytest.param("onnx", "max", marks=SLOW),
         pytest.param("onnx", "attention", marks=SLOW),
         pytest.param("onnx", "transformer", marks=SLOW),

@@ -75,6 +75,7 @@ def test_a_leak_in_a_fold_comes_first(done: Path, folds: Path, tmp_path: Path, m
     assert json.loads((run_dir / "verdict.json").read_text())["notices"][0] == "fold 1: a leak"
 
 
+@pytest.mark.slow
 def test_folds_that_are_done_are_not_trained_again(done: Path, folds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(cross_validation, "train", lambda arguments: asked.extend(arguments) or 1)
@@ -84,6 +85,7 @@ def test_folds_that_are_done_are_not_trained_again(done: Path, folds: Path, monk
     assert "data.fold=0/3" in asked
 
 
+@pytest.mark.slow
 def test_folds_with_other_settings_are_not_joined(
     done: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

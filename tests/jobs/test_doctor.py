@@ -159,6 +159,7 @@ def test_a_check_that_breaks_is_a_failure_and_the_others_go_on() -> None:
     assert found[0].seen == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.slow
 def test_the_real_thing(
     demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,7 @@ def test_what_is_started_again(codes: str, after: int, expected: tuple[int, int]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.slow
 def test_signals_reach_the_run_which_is_not_started_again(number: signal.Signals, tmp_path: Path) -> None:
     text = "trap 'sleep 0.3; exit 76' TERM USR1; touch there; while :; do sleep 0.05; done"
     environment = os.environ | {"HEAD": "h", "NODES": "2", "NODE": "0", "RESTART_AFTER": "0"}

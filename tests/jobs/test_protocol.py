@@ -42,6 +42,7 @@ def test_a_fold_trains_on_its_sources_and_is_tested_on_all_of_its_target(name: s
         assert config.eval.watch == config.data.test_split
 
 
+@pytest.mark.slow
 def test_two_folds_make_a_table_twice(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
 

@@ -214,6 +214,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "sweep.csv").open()))
 
 
+@pytest.mark.slow
 def test_a_crashed_trial_is_tried_again_and_no_other(
     tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +254,7 @@ def test_two_commands_do_not_take_the_same_trial(tmp_path: Path) -> None:
         assert mine and not also
 
 
+@pytest.mark.slow
 def test_lists_are_options(tmp_path: Path, trained: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Here and in a job array, whose lines a shell reads."""
     for method in ("grid", "bayes"):
@@ -282,6 +284,7 @@ def test_lists_are_options(tmp_path: Path, trained: list[list[str]], monkeypatch
     assert words.split("\0")[:-1] == shlex.split(lines[0]), "as slurm/train.sbatch reads it"
 
 
+@pytest.mark.slow
 def test_a_real_trial(demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained here, not by a launcher: its own dev figure and test figures are in the table."""
     from tests.runs import SMALL, forget_accelerator

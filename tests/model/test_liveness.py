@@ -319,6 +319,7 @@ def test_grad_checkpointing_where_there_is_none() -> None:
         make("vgg11", 32, grad_checkpointing=True)
 
 
+@pytest.mark.slow
 def test_compile() -> None:
     from torch._dynamo.utils import counters
 

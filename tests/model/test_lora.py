@@ -50,6 +50,7 @@ def test_merged_weights_score_as_the_model_with_updates() -> None:
     assert (before.eval()(clips) - model(clips)).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_run_trains_resumes_and_is_packaged(demo_shards: Path, tmp_path: Path) -> None:
     words = ("model.lora_rank=4", "train.ema_decay=0.5", "optim.lr=0.01", "optim.schedule=constant")
     whole, part = tmp_path / "whole", tmp_path / "part"

@@ -216,6 +216,7 @@ def test_options_of_labels_and_stores_reach_the_build(tmp_path: Path) -> None:
     assert (options["quality"], options["frames_per_second"], options["num_frames"]) == (30, 10, 0)
 
 
+@pytest.mark.slow
 def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
     """x264's mbtree lets the result depend on what the memory held before: this test fails with it."""
     originals = [clips.video(4 + seed % 5, 48, 64, seed=seed) for seed in range(8)]

@@ -90,7 +90,8 @@ class Job:
             time.sleep(0.5)
 
 
-@pytest.mark.parametrize(("steps", "with_time_limit"), [(80, False), pytest.param(450, True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "with_time_limit"), [(80, False), (450, True)])
+@pytest.mark.slow
 def test_a_run_survives_what_happens_to_jobs(
     nodes: Cluster,
     demo_shards: Path,

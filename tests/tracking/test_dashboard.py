@@ -17,6 +17,7 @@ from tests.runs import small_config, train_here
 ON_A_GPU = {"train/gpu_percent", "train/nvdec_percent", "train/mfu_percent", "train/gpu_memory_gib"}
 
 
+@pytest.mark.slow
 def test_every_figure_of_it_is_in_the_files_of_an_offline_run(demo_shards: Path, tmp_path: Path) -> None:
     train_here(small_config(demo_shards, tmp_path / "run", "tracking.wandb=offline", "train.max_steps=2"))
     (file,) = {path.resolve() for path in tmp_path.glob("run/wandb/*/run-*.wandb")}

@@ -34,6 +34,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         wandb.teardown()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_one(
     server: Server,
     demo_shards: Path,

@@ -142,6 +142,7 @@ def test_dro_turns_to_the_worst_group() -> None:
     assert float(values[5]) == 9
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_scoring_needs_none_of_it(
     folders: str, tmp_path: Path, demo_shards: Path
 ) -> None:

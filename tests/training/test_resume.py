@@ -88,6 +88,7 @@ def in_precision(first: str, other: str) -> pytest.MarkDecorator:
 
 
 @in_precision("bf16-bn", "fp32")
+@pytest.mark.slow
 def test_killed_and_stopped_at_either_rank_the_run_goes_on_to_the_same_bits(
     whole: Path, options: tuple[str, ...], demo_shards: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +153,9 @@ def half_done(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return one, folder / "two"
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_with_another_number_of_processes(
     half_done: tuple[Path, Path], demo_shards: Path, tmp_path: Path, processes: int
 ) -> None:
@@ -173,6 +176,7 @@ def begun(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ranks.train(demo_shards, tmp_path_factory.mktemp("begun") / "run", *BEGUN, "train.max_steps=4")
 
 
+@pytest.mark.slow
 def test_a_process_that_sees_the_checkpoint_late_waits_for_it(begun: Path, demo_shards: Path, tmp_path: Path) -> None:
     """The first process decides where the run continues.
 
@@ -187,6 +191,7 @@ def test_a_process_that_sees_the_checkpoint_late_waits_for_it(begun: Path, demo_
     assert losses(one) == losses(two) and same_weights(weights(one), weights(two))
 
 
+@pytest.mark.slow
 def test_a_process_that_never_sees_the_checkpoint_says_so(begun: Path, demo_shards: Path, tmp_path: Path) -> None:
     run, log = Path(shutil.copytree(begun, tmp_path / "run")), tmp_path / "log"
     arguments = [f"data.shards={demo_shards}", f"run_dir={run}", *SMALL, "train.max_steps=8", "name=never"]
@@ -198,7 +203,7 @@ def test_a_process_that_never_sees_the_checkpoint_says_so(begun: Path, demo_shar
     )
 
 
-@pytest.mark.parametrize("during", ["evaluating", "training"])
+@pytest.mark.parametrize("during", ["evaluating", pytest.param("training", marks=pytest.mark.slow)])
 def test_no_process_leaves_before_the_checkpoint_is_whole(during: str, demo_shards: Path, tmp_path: Path) -> None:
     """A launcher ends the others soon after the first has left: on a slow disk, the checkpoint with them."""
     run, log = tmp_path / "run", tmp_path / "log"
@@ -216,6 +221,7 @@ def test_no_process_leaves_before_the_checkpoint_is_whole(during: str, demo_shar
         assert started.wait() == [EXIT_STOPPED, EXIT_STOPPED]
 
 
+@pytest.mark.slow
 def test_a_rank_that_stands_still_is_named(demo_shards: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     overrides = ("train.hang_timeout_seconds=6", "train.max_steps=100000")

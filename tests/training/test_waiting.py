@@ -87,6 +87,7 @@ def test_only_log_lines_and_evaluations_wait(demo_shards: Path, tmp_path: Path, 
     assert {step for step, count in reads.counts.items() if count} == {5, 10, 12}, reads.counts
 
 
+@pytest.mark.slow
 def test_leaving_updates_out_waits_in_each(demo_shards: Path, tmp_path: Path, reads: Reads) -> None:
     """The count sees what it is there to see."""
     train_here(small_config(demo_shards, tmp_path / "run", *OPTIONS, "train.on_non_finite=skip"))

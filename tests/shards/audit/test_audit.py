@@ -205,6 +205,7 @@ def test_copies_between_two_data_sets_are_found_and_dropped_from_the_second(
     assert any("test is not unseen" in line for line in result(two_audited)["summary"])
 
 
+@pytest.mark.slow
 def test_what_it_finds_does_not_depend_on_processes_or_on_being_killed(
     two_sets: list[Path], two_audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_what_it_finds_does_not_depend_on_processes_or_on_being_killed(
     assert not (tmp_path / "audit.state").exists()
 
 
+@pytest.mark.slow
 def test_a_network_adds_candidates(two_sets: list[Path], two_audited: Path, tmp_path: Path) -> None:
     from livetrain.config import ModelConfig
     from livetrain.core.files import save_tensors

@@ -57,6 +57,7 @@ def videos(corpus: Path) -> dict[str, list[av.VideoFrame]]:
     return {row["fname"]: decode(corpus / "videos" / row["fname"]) for row in read_labels(corpus)}
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
     demo.generate(tmp_path, num_subjects=2, clips_per_subject=3, max_seconds=MAX_SECONDS, workers=1)
     for path in sorted((tmp_path / "videos").iterdir()):
