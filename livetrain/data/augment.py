@@ -6,7 +6,8 @@ in the order of application, with the next free `slot` (it selects the random nu
 theirs), its fields in `AugmentConfig`, and a test.
 
 All frames of a clip share the same parameters: parameters that change between frames would themselves be a spoof cue.
-`tremble` alone moves from frame to frame, as a hand does; live clips and attacks alike.
+`tremble` moves from frame to frame, as a hand does, live clips and attacks alike; so do the bands of a screen, a cue of
+attacks (livetrain.data.recapture).
 `change` gets square pictures of `size` pixels, FHWC or HWC, uint8, upright but not yet flipped, of the clips alone for
 which the parameter `<name>_on` is true.
 """
@@ -30,7 +31,7 @@ Node = Any  # a DALI DataNode
 
 NUM_UNIFORMS = 8  # random numbers reserved for each augmentation
 PATH = 64  # frames after which what moves repeats itself
-PER_FRAME = ("tremble_matrix",)  # parameters [n, PATH, …] that each frame has its own of
+PER_FRAME = ("tremble_matrix", "screen_cos", "screen_sin")  # parameters [n, PATH, …] that each frame has its own of
 
 
 @dataclass(frozen=True)

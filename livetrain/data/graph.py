@@ -191,7 +191,9 @@ def _squares(decoder: Decoder, inputs: dict[str, tuple[Any, int]], options: Grap
     size, on_gpu = options.image_size, options.device.type == "cuda"
     params = {name: fn.external_source(name=name, dtype=kind, ndim=ndim) for name, (kind, ndim) in inputs.items()}
     if decoder != "image":
-        params |= {name: fn.per_frame(params[name]) for name in PER_FRAME if name in params}
+        # Arguments of operators, [F, …]; what is multiplied with the frames has their dimensions and takes no mark.
+        arguments = [name for name in PER_FRAME if name in params and inputs[name][1] < 4]
+        params |= {name: fn.per_frame(params[name]) for name in arguments}
     device = "mixed" if on_gpu else "cpu"
     if decoder == "cpu":
         frames = fn.external_source(name="media", dtype=types.UINT8, ndim=4, layout="FHWC")

@@ -3,8 +3,9 @@
 A live clip that is chosen (`augment.recapture`) goes through one operator, which names its attack type
 (`synthetic:moire`), as a rule through `edge` as well (a sheet or screen held before a live scene) and through
 `rephotograph` (the second camera's curve and softness). Its label becomes attack. All frames of a clip share the
-parameters: what changes from frame to frame would be a cue of the operator, not of an attack. The usual augmentations
-come after, for live clips and attacks alike.
+parameters: what changes from frame to frame would be a cue of the operator, not of an attack. Only the bands of a
+screen's refresh wander, as they do before a camera. The usual augmentations come after, for live clips and attacks
+alike.
 
 livetrain.data.recapture_operators says what each operator does.
 """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, math, types
 from nvidia.dali.pipeline import do_not_convert
 
-from livetrain.data.augment import Node, Parameters, Uniforms, about_middle, beside, between, where
+from livetrain.data.augment import PATH, Node, Parameters, Uniforms, about_middle, beside, between, where
 
 NUM_UNIFORMS = 16  # reserved for each operator
 SCALE = 224  # lengths are in pixels of a picture of so many
@@ -88,11 +88,17 @@ def apply_moire(frames: Node, scene: Node, p: dict[str, Node], size: int) -> Nod
     return _bytes(frames * (1.0 + depth * (first * second + 0.5 * (first + second)) * 0.5))
 
 
-# --- screen: the grid of its pixels, in stripes of red, green and blue, and bands of its refresh ----------------------
+# --- screen: the grid of its pixels, in stripes of red, green and blue, and bands of its refresh, which wander --------
 
 
 def draw_screen(u: Uniforms, size: int) -> Parameters:
-    """Wave vectors of columns, rows and bands, phases, depths [n, 3] of columns, rows, bands."""
+    """Wave vectors of columns, rows and bands, phases, depths [n, 3] of columns, rows, bands.
+
+    `screen_cos`, `screen_sin`: float32 [n, PATH, 1, 1, 1], of how far the bands have wandered at each frame. They stand
+    still where the camera keeps step with the screen (3 of 10), else any share of a wave passes from frame to frame.
+    """
+    wander = np.where(u[:, 8] < 0.3, 0.0, u[:, 9])[:, None] * np.arange(PATH)
+    wander = 2 * np.pi * wander[..., None, None, None]
     frequency = np.float32(SCALE / size) / between(u[:, 0], 2.2, 7.0)
     tilt = between(u[:, 1], -0.06, 0.06)
     thirds = u[:, 2:3] + np.arange(3) / 3
@@ -105,6 +111,8 @@ def draw_screen(u: Uniforms, size: int) -> Parameters:
         "screen_depth": np.stack(
             [between(u[:, 5], 0.05, 0.3), between(u[:, 6], 0.02, 0.2), between(u[:, 7], 0.0, 0.2)], axis=1
         ),
+        "screen_cos": np.cos(wander).astype(np.float32),
+        "screen_sin": np.sin(wander).astype(np.float32),
     }
 
 
@@ -112,7 +120,10 @@ def apply_screen(frames: Node, scene: Node, p: dict[str, Node], size: int) -> No
     depth = [beside(frames, p["screen_depth"][number]) for number in range(3)]
     columns = _waves(frames, p["screen_columns"], p["screen_phase"], size)
     rows = _waves(frames, p["screen_rows"], p["screen_place"], size)
-    bands = _waves(frames, p["screen_bands"], p["screen_place"], size)
+    # cos(a + b) = cos a cos b - sin a sin b: waves are computed once a clip, not once a frame.
+    still = _waves(frames, p["screen_bands"], p["screen_place"], size)
+    quarter = _waves(frames, p["screen_bands"], p["screen_place"] - np.float32(0.25), size)
+    bands = still * beside(frames, p["screen_cos"]) - quarter * beside(frames, p["screen_sin"])
     return _bytes(frames * ((1.0 + depth[0] * columns) * (1.0 + depth[1] * rows) * (1.0 + depth[2] * bands)))
 
 

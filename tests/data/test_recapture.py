@@ -15,6 +15,7 @@ from livetrain.config import AugmentConfig, load_config
 from livetrain.core.errors import UserError
 from livetrain.data import Dataset, plan, recapture, targets
 from livetrain.data import recapture_operators as operators
+from livetrain.data.augment import PATH
 from livetrain.data.recapture_operators import OPERATORS
 from tests.data.test_graph import FRAMES, NUM_FRAMES, SIZE, clip, jpegs, make_graph, params, small, take
 from tests.data.test_loader import make_config, make_loader, read
@@ -61,7 +62,8 @@ def test_a_live_clip_that_is_not_chosen_stays_as_it_is() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_operator_changes_the_picture_and_all_frames_alike(name: str) -> None:
     still = np.repeat(clip(3)[:1], NUM_FRAMES, axis=0)
-    before, after = only(name, still)
+    stands = {"screen_cos": np.ones((PATH, 1, 1, 1)), "screen_sin": np.zeros((PATH, 1, 1, 1))}
+    before, after = only(name, still, **stands)
     assert np.abs(after - before).mean() > 0.2
     assert (after == after[:1]).all()
 
@@ -197,6 +199,33 @@ def test_moire_is_a_pattern_about_the_picture_with_the_depth_that_was_drawn() ->
     before, after = only("moire", plain(120), moire_depth=0.2)
     change = after[0] / before[0] - 1
     assert abs(change.mean()) < 0.05 and 0.05 < change.std() < 0.2 and np.abs(change).max() <= 0.2 + 0.01
+
+
+@pytest.mark.parametrize("decoder", ["cpu", "image"])
+def test_bands_wander_by_the_same_share_of_a_wave_from_frame_to_frame(decoder: str) -> None:
+    waves, share = 2, 0.125
+    _, found = drawn(1)
+    for other in NAMES:
+        found[f"{other}_on"] = np.array([other == "screen"])
+    found["screen_bands"] = np.array([[0, waves / SIZE]], np.float32)
+    found["screen_depth"] = np.array([[0, 0, 0.2]], np.float32)
+    angle = (2 * np.pi * share * np.arange(PATH)).reshape(1, PATH, 1, 1, 1)
+    found["screen_cos"], found["screen_sin"] = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    frames = plain(120)
+    graph = make_graph(decoder, [recapture.Recapture(OPERATORS)], found)
+    media = [jpegs(frames)] if decoder == "image" else [frames]
+    profile = graph.run(media, FRAMES[:1], found)[0].numpy().mean(axis=(1, 3))  # [F, rows]
+    place = np.angle(np.fft.rfft(profile, axis=1)[:, waves]) / (2 * np.pi)
+    steps = np.diff(place)
+    assert np.ptp(profile, axis=1).min() > 40
+    assert np.allclose(steps - np.round(steps), share, atol=0.01)
+
+
+def test_some_screens_keep_step_with_the_camera() -> None:
+    _, found = drawn(400, config=AugmentConfig(recapture=1.0, recapture_operators=["screen"]))
+    still = (found["screen_cos"] == 1).all(axis=(1, 2, 3, 4))
+    assert 0.2 < still.mean() < 0.4
+    assert np.allclose(found["screen_cos"] ** 2 + found["screen_sin"] ** 2, 1, atol=1e-5)
 
 
 def test_a_screen_has_stripes_of_red_green_and_blue() -> None:
