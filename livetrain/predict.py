@@ -4,6 +4,7 @@
     livetrain predict --checkpoint C VIDEO …                 # prints JSON
     livetrain predict --ensemble RUN RUN … --videos DIR --out submission.csv   # weights fitted on dev
     accelerate launch … livetrain/predict.py --checkpoint C --videos DIR --out submission.csv      # several nodes
+    livetrain predict --checkpoint C --videos DIR --out scores.parquet --engine ray                # a Ray cluster
 
 C is a model package, a run directory, a checkpoint's folder or an ensemble's. Every video file below DIR gets a row
 in submission.csv (fname,liveness_score) and in time_submission.csv beside it (fname,time in milliseconds); one that
@@ -12,28 +13,24 @@ cannot be decoded gets predict.failed_score, is counted and reported with its re
 
 The time is a file's share of the wall time of its batch, from the end of the batch before, reading and decoding
 included: the times of a process add up to its wall time. For times of files alone: eval.batch_size=1 data.prefetch=1.
+With an --out that ends in .parquet, all that is known of each video is written there, and there is no table of times.
 
 --ensemble is short for `livetrain ensemble RUN RUN … --out OUT.ensemble` and --checkpoint OUT.ensemble.
 
-Rows are kept in OUT.partial/ as they are made: the same command resumes; --fresh starts over.
---processes: on CUDA one a GPU by default; more than one on the CPU too.
+Rows are kept in OUT.partial/ by parts of up to 256 files: the same command resumes; --fresh starts over. Memory does
+not grow with the number of files.
+--processes: on CUDA one a GPU by default; more than one on the CPU too; with --engine ray, tasks at once (default: one
+a GPU of the cluster, or one a core where it has none).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import hashlib
-import io
 import json
 import os
-import shutil
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,174 +40,17 @@ if __name__ == "__main__":  # as in train.py: livetrain/ is first on the path, n
 from livetrain.core import entrypoint
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError
-from livetrain.core.files import write_json, write_text
-from livetrain.core.progress import progress
-from livetrain.core.world import World
-from shards.labels import find_videos
+from livetrain.core.files import write_text
+from shards.cli_engine import add_cluster
 
 if TYPE_CHECKING:
-    from livetrain.inference.predictor import Predictor
-
-TIMES = "time_submission.csv"
-WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}
-MAX_REPORTED = 20  # failures that are reported one by one
-PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the end
+    from livetrain.inference.predictor import Prediction
 
 
-def predict_folder(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Score every video below options.videos into options.out. Every process calls it."""
-    import torch
-    from accelerate import PartialState
-
-    from livetrain.inference.predictor import load_model
-
-    names = find_videos(options.videos)
-    labels = _row_names(names, options.names)
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "1" or not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
-    model = load_model(options.checkpoint, *overrides, device=state.device)
-    rows = Rows(options.out, _request(model, options, overrides))
-    if state.is_main_process:
-        rows.begin(fresh=options.fresh)
-    state.wait_for_everyone()
-    known = rows.read()
-    stamps = [_stamp(options.videos, name) for name in names]
-    todo = [name for name, stamp in zip(names, stamps, strict=True) if stamp not in known]
-    state.wait_for_everyone()  # all have read before one writes
-    if state.is_main_process and len(todo) < len(names):
-        print(f"continuing: {len(names) - len(todo)} of {len(names)} videos are scored", file=sys.stderr)
-    mine = todo[state.process_index :: state.num_processes]
-    _score(model, options.videos, mine, rows.file(state.process_index), state)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        done = rows.read()
-        _write(options, model, labels, [done[stamp] for stamp in stamps])
-        rows.remove()
-
-
-class Rows:
-    """Rows as they are made: OUT.partial/ with the request they answer and a file of JSON lines a process."""
-
-    def __init__(self, out: Path, request: dict[str, Any]) -> None:
-        self.folder = out.with_name(f"{out.name}.partial")
-        self.request = request
-
-    def begin(self, *, fresh: bool) -> None:
-        """Make the folder, without what is there when it is to another request or to begin `fresh`."""
-        file = self.folder / "request.json"
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = {}
-        if fresh or before != self.request:
-            differing = [WHAT[key] for key in self.request if before.get(key) != self.request[key]]
-            if differing and not fresh and self.folder.exists():
-                print(f"{self.folder} is of other {' and '.join(differing)}: it is made again", file=sys.stderr)
-            self.remove()
-        write_json(file, self.request)
-
-    def file(self, rank: int) -> Path:
-        """Where a process writes."""
-        return self.folder / f"rows-{rank:05d}.jsonl"
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Rows by the stamp of their file; lines that a kill cut are passed over."""
-        known: dict[str, dict[str, Any]] = {}
-        for path in sorted(self.folder.glob("rows-*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    row = json.loads(line)
-                    known[row["stamp"]] = row
-        return known
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _score(model: Predictor, folder: Path, names: list[str], file: Path, state: Any) -> None:
-    """Append a line for each of the videos `names` to `file`, a batch at a time."""
-    import numpy as np
-
-    local_size = World.of(state).local_size
-    files = model.files([folder / name for name in names], local_size)
-    stamps = iter([_stamp(folder, name) for name in names])
-    bar = progress("predicting", len(names), "videos", enabled=state.is_main_process)
-    try:
-        with file.open("a", encoding="utf-8") as out, bar as advance:
-            out.write("\n")  # what a kill cut must not swallow the next line
-            if not names:
-                return
-            rows = np.arange(len(names))
-            for batch in model.score(files, rows, batch_size=model.batch_size, local_size=local_size):
-                for prediction in batch:
-                    out.write(json.dumps({"stamp": next(stamps), **asdict(prediction)}) + "\n")
-                out.flush()
-                advance(len(batch))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}; free some space and run it again") from error
-
-
-def _write(options: argparse.Namespace, model: Predictor, labels: list[str], rows: list[dict[str, Any]]) -> None:
-    """The tables, and what is reported."""
-    scores = [f"{_score_of(row, model):.9g}" for row in rows]
-    times = [f"{1000 * row['seconds']:.3f}" for row in rows]
-    write_text(options.out, _csv(("fname", "liveness_score"), labels, scores))
-    write_text(options.out.with_name(TIMES), _csv(("fname", "time"), labels, times))
-    if options.json:
-        write_json(options.json, [as_json(row, model) for row in rows])
-    failed = [(label, row["reason"]) for label, row in zip(labels, rows, strict=True) if row["status"] != "ok"]
-    for label, reason in failed[:MAX_REPORTED]:
-        print(f"warning: {label} got {model.failed_score:g}: {reason}", file=sys.stderr)
-    if len(failed) > MAX_REPORTED:
-        reason, count = Counter(reason for _, reason in failed).most_common(1)[0]
-        print(f"warning: and {len(failed) - MAX_REPORTED} more; most often ({count} times): {reason}", file=sys.stderr)
-    print(f"{options.out}: {len(rows)} videos, {len(failed)} of them got no score", flush=True)
-
-
-def as_json(row: dict[str, Any], model: Predictor) -> dict[str, Any]:
+def as_json(prediction: Prediction, failed_score: float) -> dict[str, Any]:
     """A prediction as it is printed: with the score that submission.csv has."""
-    kept = {name: value for name, value in row.items() if name != "stamp" and (name != "reason" or value)}
-    return kept | {"liveness_score": _score_of(row, model)}
-
-
-def _score_of(row: dict[str, Any], model: Predictor) -> float:
-    return model.failed_score if row["p_live"] is None else float(row["p_live"])
-
-
-def _csv(header: Sequence[str], *columns: list[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([header, *zip(*columns, strict=True)])
-    return buffer.getvalue()
-
-
-def _row_names(names: list[str], kind: str) -> list[str]:
-    """What stands in the column fname. Raises UserError for names that are not unique."""
-    if kind == "path":
-        return names
-    short = [Path(name).name for name in names]
-    twice = [name for name, count in Counter(short).items() if count > 1]
-    if twice:
-        raise UserError(f"two videos are called {twice[0]}, in different folders; --names path writes their paths")
-    return short
-
-
-def _stamp(folder: Path, name: str) -> str:
-    """What identifies a version of a file without reading it."""
-    try:
-        status = (folder / name).stat()
-    except OSError:
-        return f"{name} missing"
-    return f"{name} {status.st_size} {status.st_mtime_ns}"
-
-
-def _request(model: Predictor, options: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:
-    """What rows depend on: with another one they are made again."""
-    return {
-        "videos": str(options.videos.resolve()),
-        "models": hashlib.sha256(model.identity().encode()).hexdigest(),
-        "overrides": list(overrides),
-    }
+    kept = {name: value for name, value in asdict(prediction).items() if name != "reason" or value}
+    return kept | {"liveness_score": failed_score if prediction.p_live is None else prediction.p_live}
 
 
 def parser() -> Parser:
@@ -223,6 +63,7 @@ def parser() -> Parser:
     parser.add_argument("--names", choices=("name", "path"), default="name")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--fresh", action="store_true")
+    add_cluster(parser)
     return parser
 
 
@@ -236,8 +77,15 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError("livetrain predict: name video files, or a folder of them with --videos DIR and --out FILE")
     if options.videos and not options.out:
         raise UserError("livetrain predict: --videos needs --out, the table to write: --out submission.csv")
-    if options.out and options.out.name == TIMES:
-        raise UserError(f"livetrain predict: --out {TIMES} is the name of the table of times; choose another")
+    if options.videos:
+        from livetrain.inference.score_parts import TIMES
+
+        if options.out.name == TIMES:
+            raise UserError(f"livetrain predict: --out {TIMES} is the name of the table of times; choose another")
+    if options.engine == "local" and options.ray_address:
+        raise UserError("livetrain predict: --ray-address has no effect without --engine ray")
+    if options.engine == "ray" and not options.videos:
+        raise UserError("livetrain predict: --engine ray is for folders: --videos DIR and --out FILE")
     return options, [item for item in rest if _is_override(item)]
 
 
@@ -288,11 +136,27 @@ def _is_override(item: str) -> bool:
 
 def processes_wanted(options: argparse.Namespace) -> int:
     """How many processes are to work on a folder: as asked, or one a GPU."""
+    if options.engine == "ray":
+        return 1
     if options.processes:
         return int(options.processes)
     import torch
 
     return max(1, torch.cuda.device_count())
+
+
+def _predict_folder(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from livetrain.core.engines import RayEngine
+    from livetrain.inference import score_folder
+
+    asked = score_folder.Asked(
+        options.checkpoint, options.videos, options.out, options.json, options.names, options.fresh, tuple(overrides)
+    )
+    if options.engine == "ray":
+        engine = RayEngine(options.ray_address or "auto", options.processes, is_isolated=False)
+        score_folder.by_ray(asked, engine)
+    else:
+        score_folder.by_processes(asked)
 
 
 def main(arguments: list[str]) -> int:
@@ -301,7 +165,7 @@ def main(arguments: list[str]) -> int:
     def run() -> int:
         options, overrides = parse(with_ensemble(arguments))
         if options.videos:
-            predict_folder(options, overrides)
+            _predict_folder(options, overrides)
             return 0
         from livetrain.inference.predictor import load_model
 
@@ -309,7 +173,7 @@ def main(arguments: list[str]) -> int:
         missing = [str(path) for path in options.files if not path.is_file()]
         if missing:
             raise UserError(f"livetrain predict: {', '.join(missing)}: no such file")
-        found = [as_json(asdict(item), model) for item in model.predict(options.files)]
+        found = [as_json(item, model.failed_score) for item in model.predict(options.files)]
         text = json.dumps(found[0] if len(found) == 1 else found, indent=2)
         if options.json:
             write_text(options.json, text + "\n")

@@ -28,8 +28,9 @@ from shards.build import Options
 from shards.existing import Kept
 from shards.format import face_table, index_table, manifest
 from shards.format import rejected as rejected_
-from shards.labels import Label, Labels, find_videos, read_labels
+from shards.labels import Label, Labels, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path
+from shards.videos import Folder, Video, find
 
 REQUEST = "append.json"  # in the build folder
 SAME = ("label", "attack_type", "subject", "session", "device", "domain")  # of a video that is there already
@@ -39,7 +40,7 @@ Row = Mapping[str, Any]
 
 
 def append(
-    videos: Path, labels_file: Path, out: Path, options: Options, *, engine: Engine = ONE_PROCESS
+    videos: Folder, labels_file: Path, out: Path, options: Options, *, engine: Engine = ONE_PROCESS
 ) -> dict[str, Any]:
     """Add the labelled videos that the shard folder `out` does not have; returns the new content of dataset.json.
 
@@ -57,7 +58,7 @@ def append(
     index = index_table.read(index_path)
     old = index.select([*SAME, "video", "split", "sha256"]).to_pylist()
     rejected_before = rejected_.read(rejected_path)
-    labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
+    labels = read_labels(labels_file, find(videos), options.columns, options.domain, options.skip_unlabelled)
     if bool(labels.subject_column) != bool(content["subject_column"]):
         has, lacks = (labels_file, out) if labels.subject_column else (out, labels_file)
         raise UserError(f"{has} names people and {lacks} does not: nobody could know who is in which split")
@@ -79,7 +80,7 @@ def append(
         first = len(content["shards"])
         _clear_other(out, digest, first)
         engine = engine.sharing(state / REQUEST)
-        sizes = [build.file_size(videos / row.video) for row in new]
+        sizes = [Video(videos, row.video).size() for row in new]
         probed = probing.probe_all(videos, new, out, engine, quick=options.check == "probe")
         added_labels = replace(labels, rows=tuple(new), contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
@@ -140,10 +141,10 @@ def _refuse_other_options(content: Row, options: Options) -> None:
         raise UserError(f"--append: the folder was built with {listed}; give the same options")
 
 
-def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Path, engine: Engine) -> None:
+def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Folder, engine: Engine) -> None:
     """Videos that are there already must be what they were: their files, and what is said of them."""
     said = [row.video for row in rows if any(getattr(row, name) != known[row.video][name] for name in SAME)]
-    paths = [videos / row.video for row in rows]
+    paths = [Video(videos, row.video) for row in rows]
     files = []
     with progress("compare", len(paths), "videos") as advance:
         for position, sha256 in engine.unordered(_sha256, paths, build.PRELOAD):
@@ -160,10 +161,10 @@ def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Pat
             )
 
 
-def _sha256(path: Path) -> str:
+def _sha256(video: Video) -> str:
     """The task of a worker process; "" for what cannot be read."""
     try:
-        return file_sha256(path)
+        return hashlib.sha256(video.read()).hexdigest()
     except OSError:
         return ""
 

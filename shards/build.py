@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,14 +28,16 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
 from shards import build_checks, existing, shard_plan, split
+from shards.bucket import Bucket, sizes_at_start
 from shards.existing import Kept
 from shards.format import index_table, manifest
 from shards.format import rejected as rejected_
 from shards.format.tar import shard_name
-from shards.labels import Columns, Label, Labels, find_videos, read_labels
-from shards.probing import PRELOAD, Probed, contents, file_size, probe_all
+from shards.labels import Columns, Label, Labels, read_labels
+from shards.probing import PRELOAD, Probed, contents, probe_all
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, write_shard
 from shards.stores import StoreOptions
+from shards.videos import Folder, Video, find
 
 KEPT = "kept.csv"  # in the build folder
 REQUEST = "request.json"  # there too
@@ -83,22 +86,31 @@ class Options:
 class Request:
     """A build that is asked for: its labels as read, the splits that are kept, bytes of each video, its digest."""
 
-    videos: Path
+    videos: Folder
     out: Path
     options: Options
     labels: Labels
     before: Kept | None
     sizes: list[int]
     digest: str
+    bucket: Bucket | None = None
 
     @staticmethod
-    def read(videos: Path, labels_file: Path, out: Path, options: Options, *, overwrite: bool = False) -> Request:
+    def read(
+        videos: Folder,
+        labels_file: Path,
+        out: Path,
+        options: Options,
+        *,
+        overwrite: bool = False,
+        bucket: Bucket | None = None,
+    ) -> Request:
         """Raises UserError for bad input: what is wrong is known before hours of decoding."""
-        labels = read_labels(labels_file, find_videos(videos), options.columns, options.domain, options.skip_unlabelled)
+        labels = read_labels(labels_file, find(videos), options.columns, options.domain, options.skip_unlabelled)
         for notice in labels.notices:
             build_checks.warn(notice)
         build_checks.warn_without_subjects(labels, labels_file)
-        before = _kept(out, options, overwrite)
+        before = _kept(out, options, overwrite, bucket)
         if labels.split_column:
             if options.keep or options.protocol != split.STRATIFIED:
                 raise UserError(
@@ -106,9 +118,9 @@ class Request:
                     "have no effect; leave them out, or let the builder split: --columns split="
                 )
             before = None
-        sizes = [file_size(videos / row.video) for row in labels.rows]
+        sizes = [Video(videos, row.video).size() for row in labels.rows]
         digest = _digest([options.decisive(), [asdict(row) for row in labels.rows], sizes])
-        request = Request(videos, out, options, labels, before, sizes, digest)
+        request = Request(videos, out, options, labels, before, sizes, digest, bucket)
         request.assigned(labels)
         return request
 
@@ -146,10 +158,10 @@ class Plan:
         splits = request.assigned(labels)
         keys = shard_plan.keys(row.video for row in labels.rows)
         samples, rejected = sort(labels.rows, splits, request.sizes, probed, keys)
-        options = request.options
+        options, bucket = request.options, request.bucket.url if request.bucket else ""
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [
-            ShardTask(number, shard, request.videos, request.out, options.media, request.digest)
+            ShardTask(number, shard, request.videos, request.out, options.media, request.digest, bucket)
             for number, shard in enumerate(shards)
         ]
         return Plan(labels, splits, samples, rejected, tasks)
@@ -164,26 +176,36 @@ class Plan:
 
 
 def build(
-    videos: Path,
+    videos: Folder,
     labels_file: Path,
     out: Path,
     options: Options,
     *,
     engine: Engine = ONE_PROCESS,
     overwrite: bool = False,
+    bucket: Bucket | None = None,
 ) -> dict[str, Any]:
     """Build the shard folder `out`, or finish a build that was killed; returns the content of dataset.json.
+
+    With `bucket` the shard folder is there, and `out` is local and gone at the end.
 
     Raises UserError for bad input, for an `out` that holds another build (unless `overwrite`), cannot be written or is
     full; finished shards stay, so that the same command resumes.
     """
-    request = Request.read(videos, labels_file, out, options, overwrite=overwrite)
+    request = Request.read(videos, labels_file, out, options, overwrite=overwrite, bucket=bucket)
+    sizes_at_start.cache_clear()
+    there = None if overwrite or not bucket else bucket.finished()
+    if bucket and there and same_content(there, request.about(), bucket.url):
+        print(f"{bucket.url} is built already, from the same videos, labels and options", file=sys.stderr)
+        return there
     with _claimed(out, request.about(), overwrite, request.before) as finished:
         if finished is not None:
             print(f"{out} is built already, from the same videos, labels and options; nothing to do", file=sys.stderr)
             if "resplit" in finished:
                 print(f"its splits are those of `shards split` ({finished['resplit']})", file=sys.stderr)
             return finished
+        if bucket:
+            bucket.withdraw()  # now that the splits to keep are noted
         engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
         probed = probe_all(videos, request.labels.rows, out, engine, quick=request.is_quick)
         plan = Plan.of(request, probed)
@@ -201,7 +223,11 @@ def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> d
     index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
     content = manifest.describe(out, records, rows, len(plan.rejected), plan.labels.subject_column, request.about())
     manifest.write(out, content)
-    shutil.rmtree(out / BUILD_FOLDER)
+    if request.bucket:
+        request.bucket.publish(out, content)
+        shutil.rmtree(out)
+    else:
+        shutil.rmtree(out / BUILD_FOLDER)
     return content
 
 
@@ -209,7 +235,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(out: Path, options: Options, overwrite: bool) -> Kept | None:
+def _kept(out: Path, options: Options, overwrite: bool, bucket: Bucket | None) -> Kept | None:
     """The splits that are kept.
 
     Those of --keep, of the folder that is built again, or of the one that a killed build was replacing.
@@ -222,6 +248,12 @@ def _kept(out: Path, options: Options, overwrite: bool) -> Kept | None:
         return None
     if known.exists():
         return existing.read(known)
+    if bucket:
+        if not (overwrite and bucket.finished()):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            bucket.fetch(Path(folder))
+            return replace(existing.read(Path(folder)), source=bucket.url)
     return existing.read(out) if overwrite and (out / manifest.FILE_NAME).exists() else None
 
 
@@ -274,12 +306,20 @@ def same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any]
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        options, digest = content["options"], content["request"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged; build again with --overwrite") from error
+    return content if same_content(content, request, out) else None
+
+
+def same_content(content: Mapping[str, Any], request: Mapping[str, Any], out: Path | str) -> bool:
+    """True: what is in `out` is of the same request. Raises UserError where it is of another."""
+    try:
+        options, digest = content["options"], content["request"]
+    except KeyError as error:
+        raise UserError(f"{out}: its dataset.json is damaged; build again with --overwrite") from error
     if digest == request["request"]:
-        return dict(content)
+        return True
     changed = [name for name, value in request["options"].items() if options.get(name) != value]
     what = f"other options ({', '.join(changed)})" if changed else "other videos or labels"
     raise UserError(f"--out {out}: holds a build of {what}; give --overwrite to replace it, or choose another folder")
@@ -319,7 +359,8 @@ def finished_record(task: ShardTask) -> dict[str, Any] | None:
     tar = task.out / f"{shard_name(task.number)}.tar"
     try:
         record: dict[str, Any] = json.loads(record_path(task.out, task.number).read_text(encoding="utf-8"))
-        if record["request"] != task.request or tar.stat().st_size != record["bytes"]:
+        size = sizes_at_start(task.bucket).get(tar.name) if task.bucket else tar.stat().st_size
+        if record["request"] != task.request or size != record["bytes"]:
             return None
         written = [(row["key"], row["split"], row["sha256"]) for row in record["rows"]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,11 +14,16 @@ def add_engine(parser: argparse.ArgumentParser, workers: str) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help=f"processes (default: one a core, at least 2); {workers}"
     )
+    add_cluster(parser)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add --engine and --ray-address."""
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="local",
-        help="where tasks run: worker processes here (default), or a Ray cluster that runs already, whose nodes share "
+        help="where tasks run: processes here (default), or a Ray cluster that runs already, whose nodes share "
         "this file system (extra: ray); changes no byte",
     )
     parser.add_argument(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,20 +91,45 @@ def find_videos(folder: Path, option: str = "--videos") -> list[str]:
 
     Raises UserError when the folder is missing, unreadable or holds no video.
     """
+    return list(walk_videos(folder, option))
+
+
+def walk_videos(folder: Path, option: str = "--videos") -> Iterator[str]:
+    """`find_videos`, one at a time: a folder of its tree is in memory at once, not all of it."""
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: no such folder")
-    try:
-        paths = [path.relative_to(folder) for path in folder.rglob("*") if _is_video(path)]
-    except OSError as error:
-        raise UserError(f"{option} {folder}: cannot list it: {error.strerror or error}") from error
-    videos = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
-    if not videos:
+    found = _walk(folder, "", option)
+    first = next(found, None)
+    if first is None:
         raise UserError(f"{option} {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
-    return videos
+    yield first
+    yield from found
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+def _walk(root: Path, below: str, option: str) -> Iterator[str]:
+    try:
+        with os.scandir(root / below) as entries:
+            found = [
+                (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry.is_dir())
+                for entry in entries
+                if not entry.name.startswith(".")
+            ]
+    except OSError as error:
+        raise UserError(f"{option} {root / below}: cannot list it: {error.strerror or error}") from error
+    for name, is_folder in sorted(found):  # with the slash, so that whole paths are sorted
+        if name.endswith("/"):
+            yield from _walk(root, below + name, option)
+        elif not is_folder and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            yield _readable(root, below + name, option)
+
+
+def _readable(root: Path, name: str, option: str) -> str:
+    """`name`, which tables of text can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{option} {root}: the name {os.fsencode(name)!r} is no UTF-8; rename that file") from None
+    return name
 
 
 def read_labels(

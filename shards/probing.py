@@ -16,11 +16,11 @@ from pathlib import Path
 from livetrain.core import worker_pool
 from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
-from livetrain.core.files import patiently
 from livetrain.core.progress import progress
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.labels import Label
 from shards.shard_writer import BUILD_FOLDER
+from shards.videos import Folder, Video
 
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
@@ -36,10 +36,10 @@ class Probed:
     reason: str
 
 
-def probe_file(path: Path, quick: bool = False) -> Probed:
+def probe_file(video: Video, quick: bool = False) -> Probed:
     """Read, hash and probe one video: the task of a worker process."""
     try:
-        data = patiently(path.read_bytes, path)
+        data = video.read()
     except OSError as error:
         return Probed("", None, f"cannot read it: {error.strerror or error}")
     sha256 = hashlib.sha256(data).hexdigest()
@@ -51,25 +51,17 @@ def probe_file(path: Path, quick: bool = False) -> Probed:
         return Probed(sha256, None, f"decoding takes more than {MEMORY_BYTES / 1e9:g} GB of memory")
 
 
-def file_size(path: Path) -> int:
-    """Bytes of a video; -1 where it cannot be asked."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # a dangling link, say: probing gives the reason and rejects it
-
-
-def known_probes(videos: Path, rows: Sequence[Label], out: Path) -> dict[int, Probed]:
+def known_probes(videos: Folder, rows: Sequence[Label], out: Path) -> dict[int, Probed]:
     """What a killed build, or any part of one, found of the videos that did not change since, by position in `rows`."""
     known: dict[str, Probed] = {}
     for log in sorted((out / BUILD_FOLDER).glob("probes*.jsonl")):
         known |= _read_log(log)
-    stamps = [_stamp(videos / row.video) for row in rows]
+    stamps = [Video(videos, row.video).stamp() for row in rows]
     return {place: known[stamp] for place, stamp in enumerate(stamps) if stamp in known}
 
 
 def probe_all(
-    videos: Path, rows: Sequence[Label], out: Path, engine: Engine, quick: bool, log_name: str = LOG
+    videos: Folder, rows: Sequence[Label], out: Path, engine: Engine, quick: bool, log_name: str = LOG
 ) -> list[Probed]:
     """Probe every video, but for those that are known already (`known_probes`); into the log of that name."""
     log = out / BUILD_FOLDER / log_name
@@ -77,13 +69,13 @@ def probe_all(
     missing = [place for place in range(len(rows)) if place not in found]
     try:
         with log.open("a", encoding="utf-8") as file, progress("probe", len(missing), "videos") as advance:
-            paths = [videos / rows[place].video for place in missing]
-            stamps = [_stamp(path) for path in paths]  # before: what is written while it is read is another version
+            files = [Video(videos, rows[place].video) for place in missing]
+            stamps = [video.stamp() for video in files]  # before: what is written while it is read is another version
             task = functools.partial(probe_file, quick=True) if quick else probe_file
             # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-            largest = max((file_size(path) for path in paths), default=0)
+            largest = max((video.size() for video in files), default=0)
             limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
-            for position, result in engine.unordered(task, paths, PRELOAD, limits):
+            for position, result in engine.unordered(task, files, PRELOAD, limits):
                 if isinstance(result, worker_pool.WorkerDied):
                     result = Probed("", None, f"the decoder {result.reason}")
                 place = missing[position]
@@ -94,16 +86,6 @@ def probe_all(
     except OSError as error:
         raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
     return [found[place] for place in range(len(rows))]
-
-
-def _stamp(path: Path) -> str:
-    """What identifies a version of a video file without reading it, from whatever folder it is named."""
-    path = path.absolute()
-    try:
-        status = path.stat()
-    except OSError:
-        return f"{path} missing"
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read_log(path: Path) -> dict[str, Probed]:

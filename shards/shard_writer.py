@@ -14,26 +14,32 @@ from typing import Any
 import av
 
 from livetrain.core.errors import UserError
-from livetrain.core.files import HashingFile, atomic_write, patiently, write_json, write_text
+from livetrain.core.files import HashingFile, atomic_write, write_json, write_text
 from shards import stores
+from shards.bucket import bucket_of
 from shards.format.probe import Probe, RejectedVideo
 from shards.format.tar import Member, SampleWriter, index_text, payload_sha256, shard_name
 from shards.shard_plan import Sample
 from shards.stores import Stored, StoreOptions
+from shards.videos import Folder, Video
 
 BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs. `request` identifies the build: a record of another one is not taken for finished."""
+    """All that a worker needs. `request` identifies the build: a record of another one is not taken for finished.
+
+    bucket: URL that the shard is moved to when it is whole; empty: it stays in `out`.
+    """
 
     number: int
     samples: Sequence[Sample]
-    videos: Path
+    videos: Folder
     out: Path
     media: StoreOptions
     request: str
+    bucket: str = ""
 
 
 def record_path(out: Path, number: int) -> Path:
@@ -54,7 +60,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         contextlib.closing(SampleWriter(file)) as writer,
     ):
         for sample in task.samples:
-            stored = _stored(_read(task.videos / sample.label.video, sample), sample, task.media)
+            stored = _stored(_read(Video(task.videos, sample.label.video), sample), sample, task.media)
             # Untouched media were hashed when they were read.
             is_untouched = stored.store == "original"
             sha256 = sample.sha256 if is_untouched else payload_sha256([data for _, data in stored.payloads])
@@ -64,17 +70,22 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
             rows.append(_row(sample, stored, written[:-1], task.number))
     write_text(tar.with_suffix(".idx"), index_text(members))
     record = {"request": task.request, "sha256": file.sha256, "bytes": tar.stat().st_size, "rows": rows}
+    if task.bucket:
+        for path in (tar, tar.with_suffix(".idx")):
+            bucket_of(task.bucket).put(path)
     write_json(record_path(task.out, task.number), record)
+    if task.bucket:
+        tar.unlink()
     return record
 
 
-def _read(path: Path, sample: Sample) -> bytes:
+def _read(video: Video, sample: Sample) -> bytes:
     try:
-        data = patiently(path.read_bytes, path)
+        data = video.read()
     except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
+        raise UserError(f"{video}: cannot read it: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:
-        raise UserError(f"{path}: changed while the build was running; run the same command again")
+        raise UserError(f"{video}: changed while the build was running; run the same command again")
     return data
 
 

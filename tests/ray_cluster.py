@@ -41,7 +41,7 @@ def in_cluster(scenario: str, *paths: Path, timeout: float = SECONDS) -> str:
     command = [*NAMESPACE, sys.executable, "-m", "tests.ray_cluster", scenario, *map(str, paths)]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPO, timeout=timeout)
-    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    assert ended.returncode == 0, f"exit code {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout
 
 
@@ -74,6 +74,14 @@ def build(cluster: Any, videos: Path, out: Path) -> None:
     given = ["build", "--videos", str(videos / "videos"), "--labels", str(videos / "label.csv"), "--out", str(out)]
     assert cli.main([*given, "--shard-mb", "0.5", *engine]) == 0
     assert cli.main(["verify", str(out), *engine]) == 0
+
+
+def predict(cluster: Any, checkpoint: Path, videos: Path, out: Path) -> None:
+    """`livetrain predict`, by the command line."""
+    from livetrain import cli
+
+    given = ["--checkpoint", str(checkpoint), "--videos", str(videos), "--out", str(out)]
+    assert cli.main(["predict", *given, "--engine", "ray", "--ray-address", cluster.address]) == 0
 
 
 def faults(cluster: Any, folder: Path) -> None:
@@ -152,8 +160,8 @@ def main(name: str, *words: str) -> None:
         build(SimpleNamespace(address=words[0]), Path(words[1]), Path(words[2]))
         return
     _loopback()
-    scenarios = {"build": build, "faults": faults, "lost_node": lost_node, "killed_driver": killed_driver}
-    scenarios[name](_cluster(), *map(Path, words))
+    scenarios = (build, predict, faults, lost_node, killed_driver)
+    {scenario.__name__: scenario for scenario in scenarios}[name](_cluster(), *map(Path, words))
 
 
 if __name__ == "__main__":

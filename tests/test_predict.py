@@ -12,17 +12,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
 
-from livetrain import cli, load_model, predict
+from livetrain import cli, load_model
 from livetrain.config import load_config
 from livetrain.data import Dataset, isolated_decode
 from livetrain.evaluation.evaluator import evaluate
+from livetrain.inference import score_folder
 from livetrain.inference.package import load, open_shards, write
+from livetrain.inference.predictor import Prediction
+from livetrain.inference.score_parts import Parts
 from livetrain.verdict.scores import FAILED, Scores
 from tests import crashing, ranks
+from tests.ray_cluster import in_cluster
 from tests.runs import forget_accelerator
 
 REPO = Path(__file__).parent.parent
@@ -148,27 +153,40 @@ def test_a_stopped_prediction_goes_on(
 ) -> None:
     whole = run_predict(packed, folder, tmp_path / "whole.csv")
     out = tmp_path / "submission.csv"
-    options, _ = predict.parse(["--checkpoint", str(packed), "--videos", str(folder), "--out", str(out)])
-    rows = predict.Rows(out, predict._request(load_model(packed), options, []))
-    rows.begin(fresh=False)
-    first, second = (name for name, _ in whole[1:3])
-    made = {"video": first, "p_live": 0.625, "seconds": 0.5, "num_frames": 2, "status": "ok", "reason": ""}
-    line = json.dumps({"stamp": predict._stamp(folder, first), **made})
-    old = json.dumps({"stamp": predict._stamp(folder, second) + "0", **made})  # the file was another one then
-    rows.file(3).write_text(f"{line}\n{old}\n{line[: len(line) // 2]}")
+    asked = score_folder.Asked(packed, folder, out, None, "name", False, ())
+    names = [name for name, _ in whole]
+    parts = Parts(out)
 
-    assert dict(run_predict(packed, folder, out)) == dict(whole) | {first: 0.625}
+    def begun() -> None:
+        """Two files are scored, as a prediction that was killed leaves it."""
+        score_folder._begin(parts, asked, load_model(packed))
+        for number in (1, 2):
+            assert parts.unscored(number) == [names[number]]
+            parts.add(number, [Prediction(names[number], 0.625, True, 0.5, 2, 0.5, "ok")])
+
+    begun()
+    os.utime(folder / names[2], (1, 1))  # another version of the file
+    assert dict(run_predict(packed, folder, out)) == dict(whole) | {names[1]: 0.625}
     assert "1 of 12 videos are scored" in capsys.readouterr().err
-    assert not rows.folder.exists()
+    assert not parts.folder.exists()
 
-    rows.begin(fresh=False)
-    rows.file(0).write_text(line + "\n")
+    begun()
     other = ["eval.num_frames=1"]  # another question: nothing of it may be kept
-    assert dict(run_predict(packed, folder, out, *other))[first] != 0.625
+    assert dict(run_predict(packed, folder, out, *other))[names[1]] != 0.625
     assert "options key=value: it is made again" in capsys.readouterr().err
-    rows.begin(fresh=False)
-    rows.file(0).write_text(line + "\n")
+    begun()
     assert run_predict(packed, folder, out, "--fresh") == whole
+
+
+def test_a_table_in_parquet_has_all_that_is_known(packed: Path, folder: Path, tmp_path: Path) -> None:
+    whole = run_predict(packed, folder, tmp_path / "out.csv")
+    out = tmp_path / "parquet" / "scores.parquet"
+    arguments = ["predict", "--checkpoint", str(packed), "--videos", str(folder), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    rows = pq.read_table(out).to_pylist()
+    assert [(row["fname"], float(f"{row['liveness_score']:.9g}")) for row in rows] == whole
+    assert {row["fname"]: row["reason"] for row in rows if row["p_live"] is None}["m_empty.mp4"].startswith("empty")
+    assert [path.name for path in out.parent.iterdir()] == ["scores.parquet"]
 
 
 def test_two_ranks_write_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
@@ -198,6 +216,17 @@ def test_two_processes_write_the_same_table(packed: Path, folder: Path, tmp_path
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
     assert "predicting: 6/6" in done.stderr  # the first of two had half of them
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_writes_the_same_table(packed: Path, folder: Path, tmp_path: Path) -> None:
+    run_predict(packed, folder, tmp_path / "here.csv")
+    in_cluster("predict", packed, folder, tmp_path / "ray.csv")
+    here, there = table(tmp_path / "here.csv"), table(tmp_path / "ray.csv")
+    assert [name for name, _ in there] == [name for name, _ in here]
+    # With other numbers of threads a convolution adds in another order.
+    assert np.allclose([p for _, p in there], [p for _, p in here], atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here.csv", "ray.csv", "time_submission.csv"]
 
 
 def test_one_file_is_json(packed: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,6 +276,8 @@ def test_a_video_that_fails_only_where_it_is_decoded_is_told_with_its_reason(
         (["--checkpoint", "no/such", "clip.mp4"], "no/such does not exist"),
         (["--checkpoint", "PACKED", "clip.mp4", "evil.num_frames=3"], "unknown key evil.num_frames"),
         (["--checkpoint", "PACKED", "--video", "x"], "unknown option --video"),
+        (["--checkpoint", "PACKED", "clip.mp4", "--engine", "ray"], "--engine ray is for folders"),
+        (["--checkpoint", "PACKED", "--videos", "x", "--out", "o", "--ray-address", "h:1"], "without --engine ray"),
         (["--checkpoint", "PACKED", "--videos", "x", "--out", "time_submission.csv"], "choose another"),
     ],
 )

@@ -28,6 +28,7 @@ BENCHES = {
     "evaluation": "joining the scores of four processes, for a million videos",
     "memory": "what a process of a run holds at most, with whole weights and in shards (FSDP2)",
     "gpu": "decoding, training and shards on a GPU, in parts; also with --device cpu",
+    "download": "bytes that training downloads when a node's cache holds a part of the data; mixing of batches",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }
 QUICK = ("decode", "loader", "gpu", "plan")  # what --quick measures when no name is given: under five minutes

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from livetrain.config.augment import PRESETS, AugmentConfig
 from livetrain.config.checks import keys_without_effect
+from livetrain.config.data import DataConfig
 from livetrain.config.reference import describe_keys
 from livetrain.config.schema import (
     Config,
-    DataConfig,
     DdpConfig,
     EvalConfig,
     FsdpConfig,

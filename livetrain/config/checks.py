@@ -98,6 +98,16 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
         raise UserError("data.shards and data.sources are both set; leave one empty (data.shards=)")
     if config.data.weights and config.data.balance != "none":
         raise UserError("data.weights and data.balance are both set; choose one of the two ways to mix")
+    if config.data.order == "windows":
+        if config.data.weights or config.data.balance != "none":
+            raise UserError(
+                "data.order=windows goes shard by shard; it cannot be mixed by data.weights or data.balance"
+            )
+        if config.train.global_batch % config.data.window_lanes:
+            raise UserError(
+                f"data.window_lanes={config.data.window_lanes} does not divide "
+                f"train.global_batch={config.train.global_batch}"
+            )
     if config.data.weights and len(config.data.weights) != len(config.data.sources):
         numbers, folders = len(config.data.weights), len(config.data.sources)
         raise UserError(f"data.weights has {numbers} numbers, data.sources {folders} folders; give each a weight")
@@ -139,13 +149,16 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
         ]:
             yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"
-    remote = [f"data.{name}" for name in ("cache_dir", "cache_gb", "download_ahead", "retries")]
+    names = ["cache_dir", "cache_gb", "download_ahead", "retries", "on_outage", "outage_minutes", "range_mb"]
+    remote = [f"data.{name}" for name in names]
     places = config.data.sources or [config.data.shards]
     yield (
         remote,
         not any(map(is_url, places)),
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )
+    yield ["data.outage_minutes"], config.data.on_outage == "fail", "data.on_outage=fail"
+    yield ["data.window_shards", "data.window_lanes"], config.data.order == "global", "data.order=global"
     in_shards = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     yield ["fsdp.param_dtype", "fsdp.reduce_dtype"], not in_shards, "weights that are not in shards"
     ddp = [f"ddp.{item.name}" for item in dataclasses.fields(DdpConfig)]

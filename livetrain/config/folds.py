@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from livetrain.config.schema import DataConfig
+from livetrain.config.data import DataConfig
 from livetrain.core.errors import UserError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from livetrain.config import augment, domains, schema
+from livetrain.config import augment, data, domains, schema
 from livetrain.config.schema import Config, default_of, known_keys
 
 HEAD = """# Configuration reference
@@ -67,7 +67,7 @@ def _docstrings() -> tuple[dict[tuple[str, str], str], dict[str, str]]:
     """((class, field) → the docstring under it, class → the first line of its docstring)."""
     fields: dict[tuple[str, str], str] = {}
     classes: dict[str, str] = {}
-    for node in itertools.chain(*map(_classes, (augment, domains, schema))):
+    for node in itertools.chain(*map(_classes, (augment, data, domains, schema))):
         classes[node.name] = (ast.get_docstring(node) or "").splitlines()[0]
         for item, after in itertools.pairwise(node.body):
             if (

@@ -6,8 +6,9 @@
 
 A task is a pure function of its argument that writes to the shared file system, or returns a record: which engine ran
 it changes no byte. On a Ray node a task runs in the same isolated child process as on this machine (`worker_pool`),
-under the same limits, so a video that crashes its decoder costs one child and is named. Ray distributes the tasks;
-those of a node that is gone are started again, from their beginning.
+under the same limits, so a video that crashes its decoder costs one child and is named. (Tasks of `livetrain predict`
+decode in worker processes of their own: is_isolated=False.) Ray distributes the tasks; those of a node that is gone are
+started again, from their beginning.
 """
 
 from __future__ import annotations
@@ -80,12 +81,15 @@ class RayEngine:
     """A running Ray cluster, whose nodes have this environment and the same file system.
 
     address: as `ray start` prints it; "auto" finds that of this machine, or RAY_ADDRESS. num_tasks: at most so many at
-    once, 0: a task a core. shared: files that every node must see as this machine does.
+    once, 0: a task a core. shared: files that every node must see as this machine does. is_isolated: False for tasks
+    that have worker processes of their own; they run in Ray's workers, a task a GPU where the cluster has any, and
+    have no limits.
     """
 
     address: str = "auto"
     num_tasks: int = 0
     shared: tuple[Stamp, ...] = ()
+    is_isolated: bool = True
 
     def sharing(self, *files: Path) -> RayEngine:
         return replace(self, shared=(*self.shared, *(_stamp(file) for file in files)))
@@ -104,9 +108,12 @@ class RayEngine:
         if not tasks:
             return
         ray = _connected(self.address)
-        call = ray.put((function, tuple(preload), limits, self.shared))
-        # Tries are counted here, not by Ray, so that a task that kills every worker it is given ends.
-        remote = ray.remote(num_cpus=1, max_retries=0)(_run)
+        call = ray.put((function, tuple(preload), limits, self.shared, self.is_isolated))
+        kind = "CPU" if self.is_isolated or not ray.cluster_resources().get("GPU") else "GPU"
+        # Tries are counted here, not by Ray, so that a task that kills every worker it is given ends. Workers are kept
+        # for the next task (max_calls): what they have loaded stays loaded.
+        options = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_retries": 0, "max_calls": 0}
+        remote = ray.remote(**options)(_run)
         waiting = iter(range(len(tasks)))
         tries = [0] * len(tasks)
         running: dict[Any, int] = {}
@@ -117,7 +124,7 @@ class RayEngine:
 
         try:
             while True:
-                while len(running) < self._most(ray) and (index := next(waiting, None)) is not None:
+                while len(running) < self._most(ray, kind) and (index := next(waiting, None)) is not None:
                     submit(index)
                 if not running:
                     return
@@ -138,9 +145,9 @@ class RayEngine:
             for ref in running:
                 ray.cancel(ref, force=True)
 
-    def _most(self, ray: Any) -> int:
+    def _most(self, ray: Any, kind: str) -> int:
         """Tasks at once; asked again and again, for nodes come and go."""
-        return self.num_tasks or max(1, AHEAD * int(ray.cluster_resources().get("CPU", 1)))
+        return self.num_tasks or max(1, AHEAD * int(ray.cluster_resources().get(kind, 1)))
 
 
 def engine_of(name: str, address: str, num_workers: int, num_tasks: int = 0) -> Engine:
@@ -181,10 +188,12 @@ def _connected(address: str) -> Any:
 # --- on a node of the cluster -----------------------------------------------------------------------------------------
 
 
-def _run(call: tuple[Callable[[Any], Any], tuple[str, ...], Limits | None, tuple[Stamp, ...]], task: Any) -> Any:
-    """One task, in this Ray worker's own child process."""
-    function, preload, limits, shared = call
+def _run(call: tuple[Callable[[Any], Any], tuple[str, ...], Limits | None, tuple[Stamp, ...], bool], task: Any) -> Any:
+    """One task, in this Ray worker's own child process where it is isolated."""
+    function, preload, limits, shared, is_isolated = call
     _check(shared)
+    if not is_isolated:
+        return function(task)
     return _pool(pickle.dumps((function, preload, limits))).submit(task).result()
 
 

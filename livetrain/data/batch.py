@@ -83,10 +83,13 @@ class Plans:
     """What a loader yields.
 
     `iterate()` gives the plans of num_batches batches in order. example: one of them, for shapes and the names of
-    parameters. changes: what the graph does to pictures, in order.
+    parameters. changes: what the graph does to pictures, in order. ahead: of so many batches at least the shards are
+    downloaded before they are needed. cache_share: of the node's cache that they may take, None: this process's.
     """
 
     iterate: Callable[[], Iterator[ClipPlan]]
     num_batches: int
     example: ClipPlan
     changes: Sequence[Change] = ()
+    ahead: int = 0
+    cache_share: float | None = None

@@ -337,9 +337,10 @@ class Dataset:
         Shards behind a URL are downloaded meanwhile, as far as they fit into half of the `share` of the cache that is
         this process's.
         """
-        numbers = self.column("shard")[rows]
+        numbers, num_bytes = self.column("shard")[rows], self.column("size")[rows]
         for source, size in zip(self.shard_sets, self._sizes(), strict=True):
-            here = numbers[(rows >= source.first_row) & (rows < source.first_row + size)]
+            whole = num_bytes > source.reader.range_bytes
+            here = numbers[whole & (rows >= source.first_row) & (rows < source.first_row + size)]
             names = [shard_name(source, shard) for shard in dict.fromkeys(here.tolist())]
             source.reader.prefetch(names, share / len(self.shard_sets))
 

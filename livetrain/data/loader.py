@@ -91,7 +91,8 @@ class Loader:
         if device.type == "cuda" and device.index is None:  # so Accelerate calls a machine's only GPU
             device = torch.device("cuda", torch.cuda.current_device())
         self._device, self._side = device, SideStream(device)
-        self._cache_share = 1 / world.local_size
+        self._cache_share = plans.cache_share or 1 / world.local_size
+        self._ahead = max(config.data.download_ahead, plans.ahead)
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
         self._threads = config.data.threads or max(1, num_cores() // world.local_size)
         self._graphs: dict[Pipeline, Graph] = {}
@@ -196,7 +197,7 @@ class Loader:
         """The plans, each handed on when the data set knows the rows of it and of those that follow."""
         ahead: deque[ClipPlan] = deque()
         while True:
-            while len(ahead) <= self._config.data.download_ahead and (item := next(plans, None)) is not None:
+            while len(ahead) <= self._ahead and (item := next(plans, None)) is not None:
                 ahead.append(item)
             if not ahead:
                 return

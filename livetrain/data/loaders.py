@@ -14,6 +14,7 @@ from livetrain.data.batch import Plans
 from livetrain.data.dataset import Dataset
 from livetrain.data.loader import Loader
 from livetrain.data.plan import ClipPlan
+from livetrain.data.shard_order import ShardOrder
 
 
 def train_loader(
@@ -43,6 +44,11 @@ def train_loader(
     num_batches = (num_steps - start_step) * config.train.accumulation
     example = plan.plan_train(samples, config, start_step, 0, world.rank, world.size)
     planned = Plans(plans, num_batches, example, _changes(config))
+    if isinstance(samples.mixture, ShardOrder):
+        # All processes of a node read the same window. `prefetch` takes half of the share: here three quarters of the
+        # cache, for most of what is being read is announced as well.
+        ahead = samples.mixture.ahead(config.train.accumulation)
+        planned = dataclasses.replace(planned, ahead=ahead, cache_share=1.5)
     return Loader(dataset, config, planned, world=world, mean=mean, std=std)
 
 

@@ -6,7 +6,8 @@ Pure functions of (index columns, config, seed, step): no state, no files, no ra
 
 The stream of samples has no seams between epochs: position p of the run is sample `permute(p % N, epoch = p // N)`.
 Every batch is full, an epoch covers each sample exactly once, and the batch that crosses an epoch's end takes its last
-samples and the first of the next. With `data.weights` another rule says which sample stands where: see mixture.py.
+samples and the first of the next. With `data.weights` and `data.order=windows` other rules say which sample stands
+where: see mixture.py and shard_order.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from livetrain.data.mixture import Mixture, balanced, mixture_of
 from livetrain.data.mixup import Blend
 from livetrain.data.permutation import permute
 from livetrain.data.philox import uniforms
+from livetrain.data.shard_order import ShardOrder, shard_order, shards_of
 
 PADDING = -1
 
@@ -75,13 +77,13 @@ class Samples:
 
     rows: NDArray[np.integer]
     columns: Mapping[str, NDArray[Any]]
-    mixture: Mixture | None = None
+    mixture: Mixture | ShardOrder | None = None
     frame_seconds: FrameSeconds = evenly_spaced
     face: FaceOf = nobody
 
     @staticmethod
     def of_training(dataset: Dataset, config: Config) -> Samples:
-        """The samples of the training split, mixed by `data.weights` or `data.balance`.
+        """The samples of the training split, mixed by `data.weights` or `data.balance`, or in windows of shards.
 
         Raises UserError when it is empty.
         """
@@ -89,6 +91,10 @@ class Samples:
         if config.data.balance != "none":
             groups, parents = _groups(dataset, found.rows, config.data.balance)
             return dataclasses.replace(found, mixture=balanced(groups, parents, config.data.balance_strength))
+        if config.data.order == "windows":
+            data, shards = config.data, shards_of(dataset, found.rows)
+            order = shard_order(shards, data.window_shards, data.window_lanes, config.train.global_batch)
+            return dataclasses.replace(found, mixture=order)
         if not config.data.weights:
             return found
         first_rows = [source.first_row for source in dataset.shard_sets]

@@ -97,8 +97,8 @@ def draw_screen(u: Uniforms, size: int) -> Parameters:
     `screen_cos`, `screen_sin`: float32 [n, PATH, 1, 1, 1], of how far the bands have wandered at each frame. They stand
     still where the camera keeps step with the screen (3 of 10), else any share of a wave passes from frame to frame.
     """
-    wander = np.where(u[:, 8] < 0.3, 0.0, u[:, 9])[:, None] * np.arange(PATH)
-    wander = 2 * np.pi * wander[..., None, None, None]
+    waves = np.where(u[:, 8] < 0.3, 0.0, u[:, 9])[:, None] * np.arange(PATH)
+    wander = 2 * np.pi * waves[..., None, None, None]
     frequency = np.float32(SCALE / size) / between(u[:, 0], 2.2, 7.0)
     tilt = between(u[:, 1], -0.06, 0.06)
     thirds = u[:, 2:3] + np.arange(3) / 3

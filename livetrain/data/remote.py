@@ -7,10 +7,15 @@ files, `FSSPEC_…` variables, ~/.config/fsspec). Their own retries are turned o
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from livetrain.core.errors import UserError, first_line
@@ -28,6 +33,14 @@ class RemoteError(OSError):
     """A remote file cannot be read, and retries did not help. The message names its URL."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A file of a listing: its size, and what changes when the file does."""
+
+    num_bytes: int
+    version: str
+
+
 class Url(str):
     """A URL without a slash at its end; `/` appends a name as it does with a Path."""
 
@@ -40,13 +53,14 @@ class Url(str):
 class Remote:
     """The files of one folder at `url`.
 
-    Each failed request is sent up to `retries` times again. Threads may share it.
+    Each failed request is sent up to `retries` times again, and for `outage_seconds` after it failed first, whichever
+    is longer. Threads may share it.
     """
 
-    def __init__(self, url: str, retries: int) -> None:
+    def __init__(self, url: str, retries: int, outage_seconds: float = 0.0) -> None:
         """Connects to nothing yet. Raises UserError for a URL that cannot be used, or a package that is missing."""
         self.url = Url(url.rstrip("/"))
-        self._retries = retries
+        self._retries, self._outage_seconds = retries, outage_seconds
         self._files, self._root = _file_system(self.url)
         self._stop = threading.Event()
 
@@ -63,17 +77,51 @@ class Remote:
         """The `num_bytes` of a file in order. A truncated block is requested again. Raises RemoteError."""
         done = 0
         while done < num_bytes:
-            block = self._block(name, done, num_bytes)
+            block = self.range(name, done, min(done + BLOCK_BYTES, num_bytes), num_bytes)
             yield block
             done += len(block)
+
+    def listing(self) -> dict[str, Entry]:
+        """All files, by their names below the folder; none where there is no such folder. Raises RemoteError."""
+
+        def fetch() -> dict[str, Entry]:
+            self._files.invalidate_cache()
+            found = self._files.find(self._root, detail=True)
+            return {name.removeprefix(f"{self._root}/"): _entry(about) for name, about in found.items()}
+
+        return self._try("", fetch)
+
+    def put(self, path: Path, name: str) -> None:
+        """Upload a file: it is whole or not there. Raises RemoteError."""
+
+        def send() -> None:
+            self._files.put_file(str(path), f"{self._root}/{name}")
+            self._files.invalidate_cache()
+            arrived, sent = self._files.info(f"{self._root}/{name}")["size"], path.stat().st_size
+            if arrived != sent:
+                raise ValueError(f"{arrived} bytes arrived of {sent}")
+
+        self._try(name, send)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is none to remove. Raises RemoteError."""
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._files.rm_file(f"{self._root}/{name}")
+
+        self._try(name, remove)
 
     def interrupt(self) -> None:
         """Ends the waits between attempts, with a RemoteError there; later calls wait again."""
         before, self._stop = self._stop, threading.Event()
         before.set()
 
-    def _block(self, name: str, start: int, num_bytes: int) -> bytes:
-        end = min(start + BLOCK_BYTES, num_bytes)
+    def range(self, name: str, start: int, end: int, num_bytes: int) -> bytes:
+        """The bytes start … end-1 of a file of `num_bytes`; all of it from a server that knows no ranges, for start 0.
+
+        Raises RemoteError.
+        """
 
         def fetch() -> bytes:
             data: bytes = self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
@@ -89,15 +137,18 @@ class Remote:
         return self._try(name, fetch)
 
     def _try(self, name: str, fetch: Callable[[], T]) -> T:
-        stop = self._stop
-        for attempt in range(self._retries + 1):
+        stop, began = self._stop, 0.0
+        for attempt in itertools.count():
             try:
                 return fetch()
             except Exception as error:  # the back ends' errors have no common base
                 reason = _reason(error)
                 if _is_final(error):
                     raise RemoteError(f"{self.url / name}: {reason}") from error
-                if attempt == self._retries:
+                began = began or time.monotonic()
+                # What comes and is wrong will not be right in an hour.
+                waits = not isinstance(error, ValueError) and time.monotonic() < began + self._outage_seconds
+                if attempt >= self._retries and not waits:
                     times = "once" if attempt == 0 else f"{attempt + 1} times"
                     raise RemoteError(f"{self.url / name}: {reason} (tried {times})") from error
             # Processes that failed together must not come back together.
@@ -106,6 +157,13 @@ class Remote:
             if stop.wait(delay):
                 raise RemoteError(f"{self.url / name}: {reason} (given up: the data set was closed)")
         raise AssertionError("unreachable")
+
+
+def _entry(about: Mapping[str, Any]) -> Entry:
+    """Of what fsspec's back ends say of a file, each in its own words."""
+    words = ("ETag", "etag", "md5Hash", "updated", "LastModified", "mtime", "created")
+    version = next((str(about[word]) for word in words if about.get(word)), "")
+    return Entry(int(about["size"]), version.strip('"'))
 
 
 def _file_system(url: Url) -> tuple[Any, str]:

@@ -6,7 +6,8 @@
 Training sees the samples in random order, so it soon wants every shard. The cache should hold the data set: then each
 shard is downloaded once a node, whatever the number of processes and epochs. With less room the least recently used
 shards go, and a shard is downloaded again and again for a few clips each time: batches are the same, but the network
-sets the pace. `data.cache_gb` is the key to look at when the trainer waits.
+sets the pace. `data.cache_gb` is the key to look at when the trainer waits; `data.order=windows` (shard_order.py) needs
+a cache of a few shards, and with `data.range_mb` small clips are downloaded alone.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class ShardReader(Protocol):
     @property
     def root(self) -> Path | Url:
         """The folder, as the user named it; `root / name` names a file."""
+
+    @property
+    def range_bytes(self) -> int:
+        """A range of at most so many bytes is read without its shard, where that is not on a local disk."""
 
     def manifest_text(self) -> str:
         """The content of dataset.json. Raises FileNotFoundError, other OSErrors, UserError."""
@@ -101,6 +106,8 @@ class LocalReader:
 
     Of its shards at most MAX_OPEN stay open, those used last: there may be more of them than a process may open.
     """
+
+    range_bytes = 0
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -174,7 +181,9 @@ class RemoteReader:
 
     def __init__(self, url: str, config: DataConfig) -> None:
         """Reads dataset.json. Raises UserError when it cannot be read, or the cache cannot hold the largest shard."""
-        self._remote = Remote(url, config.retries)
+        patience = 60 * config.outage_minutes if config.on_outage == "wait" else 0.0
+        self._remote = Remote(url, config.retries, patience)
+        self.range_bytes = int(config.range_mb * 1e6)
         self.root = self._remote.url
         try:
             content = self._remote.read(manifest.FILE_NAME, lambda data: manifest.parse(data.decode()))
@@ -226,6 +235,9 @@ class RemoteReader:
         else:
             self._count(1)
             return found
+        if num_bytes <= self.range_bytes:
+            size = self._num_bytes[shard]
+            return self._remote.range(shard, offset, min(offset + num_bytes, size), size)[:num_bytes]
         with self._cache.locked(self._key(shard)):
             # Who waited for a download that failed does not begin it again: a batch would wait for each of its clips.
             failed, why = self._failed.get(shard, (began, ""))

@@ -35,6 +35,7 @@ NOT_PREDICTED = {
     "plan": "a start takes seconds of a run of days",
     "gpu": "its figures are those of loader, step and ddp on another device",
     "memory": "of CPU processes; what is predicted is a GPU's",
+    "download": "bytes, simulated",
     "evaluation": "microseconds a video",
 }
 RATIOS = "ratios.json"  # of `make bench-quick`: no measurement of its own

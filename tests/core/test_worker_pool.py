@@ -12,6 +12,7 @@ import pytest
 from livetrain.core import worker_pool
 from livetrain.core.errors import UserError
 from shards import probing
+from shards.videos import Video
 from tests.shards import clips
 
 
@@ -87,12 +88,12 @@ def test_a_pool_names_what_its_workers_die_of() -> None:
     pool.close()
 
 
-def crash_on_bob(path: Path) -> probing.Probed:
-    if path.name == "bob-0.mp4":
+def crash_on_bob(video: Video) -> probing.Probed:
+    if video.name == "bob-0.mp4":
         os.abort()
-    if path.name == "bob-1.mkv":
+    if video.name == "bob-1.mkv":
         signal.pause()
-    return probing.probe_file(path)
+    return probing.probe_file(video)
 
 
 def test_videos_on_which_the_decoder_crashes_or_hangs_are_rejected(

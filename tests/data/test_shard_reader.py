@@ -695,16 +695,8 @@ def test_the_loader_announces_what_it_will_need(
 def s3(demo_shards: Path) -> Iterator[str]:
     """moto's server with the demo shards in s3://faces/demo."""
     boto3 = pytest.importorskip("boto3")
-    with servers.moto_server() as address, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with servers.s3("faces") as address:
         client = boto3.client("s3")
-        client.create_bucket(Bucket="faces")
         for path in demo_shards.iterdir():
             if path.is_file():
                 client.upload_file(str(path), "faces", f"demo/{path.name}")
@@ -850,3 +842,92 @@ def test_the_machines_faults_are_no_damage(fault: int, demo_shards: Path, monkey
     left[0] = 10**9
     with pytest.raises(UserError, match=rf"shard-\d+\.tar: {os.strerror(fault)}, 3 times in a row.*this machine's"):
         read(make_loader(config, steps=2))
+
+
+# --- more data than the cache holds -----------------------------------------------------------------------------------
+
+
+def test_in_windows_each_shard_is_downloaded_once_an_epoch(
+    config: Config, server: FileServer, demo_shards: Path
+) -> None:
+    """Through a cache of half of the shards, in which global order downloads most of them again and again."""
+    config.data.cache_gb, config.data.download_ahead = 2.4 * MB, 2
+    config.data.window_shards = 1
+    config.train.global_batch = 4
+    epoch = len(Dataset.open(demo_shards).rows("train")) // 4
+    asked = {}
+    for order in ("windows", "global"):
+        config.data.order, config.data.cache_dir = order, config.data.cache_dir + order
+        server.requests.clear()
+        local = make_config(demo_shards)
+        local.data.order, local.data.window_shards, local.train.global_batch = order, 1, 4
+        assert_same_steps(steps_of(local, 1, steps=epoch), steps_of(config, 1, steps=epoch))
+        asked[order] = Counter(server.shards_asked_for())
+    once = once_each(demo_shards)
+    assert asked["windows"] <= Counter(once), asked["windows"] - Counter(once)
+    assert sum(asked["global"].values()) > 1.3 * sum(once.values())
+
+
+def test_small_clips_are_downloaded_alone(config: Config, server: FileServer, demo_shards: Path) -> None:
+    config.data.range_mb = 1.0
+    local, dataset = Dataset.open(demo_shards), open_remote(config)
+    server.requests.clear()
+    assert_same_bytes(dataset, local)
+    assert len(server.shards_asked_for()) == len(local) and not cached(config)
+    dataset.prefetch(np.arange(len(dataset)))
+    assert pictures_of(dataset, 0, (0, 3)) == pictures_of(local, 0, (0, 3))
+    dataset.close()
+    assert not cached(config), "nothing is announced that is read alone"
+
+
+@pytest.mark.parametrize("fault", [servers.truncated, servers.short, servers.garbled, servers.reset])
+def test_a_clip_that_comes_alone_is_checked(
+    config: Config, server: FileServer, demo_shards: Path, fault: servers.Fault
+) -> None:
+    config.data.range_mb = 1.0
+    dataset = open_remote(config)
+    server.plan("shard-000000.tar", fault)
+    assert dataset.video_bytes(0) == Dataset.open(demo_shards).video_bytes(0)
+    config.data.retries = 0
+    again = open_remote(config)
+    server.plan("shard-000000.tar", *[servers.garbled] * 3)
+    with pytest.raises(FetchError, match="its checksum is not the one of when it was stored"):
+        again.video_bytes(0)
+
+
+def test_clips_above_the_limit_come_with_their_shard(config: Config, server: FileServer, demo_shards: Path) -> None:
+    local = Dataset.open(demo_shards)
+    sizes = local.column("size")[: first_rows(local)[1]]
+    config.data.range_mb = float(np.sort(sizes)[len(sizes) // 2]) / 1e6
+    dataset = open_remote(config)
+    small, large = int(sizes.argmin()), int(sizes.argmax())
+    assert dataset.video_bytes(small) == local.video_bytes(small) and not cached(config)
+    assert dataset.video_bytes(large) == local.video_bytes(large) and cached(config) == ["shard-000000.tar"]
+
+
+def test_an_outage_is_waited_for(
+    config: Config, server: FileServer, demo_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.data.retries, config.data.on_outage = 1, "wait"
+    dataset = open_remote(config)
+    server.plan("shard-000000.tar", *[servers.status(503)] * 20)
+    assert dataset.video_bytes(0) == Dataset.open(demo_shards).video_bytes(0)
+    assert capsys.readouterr().err.count("HTTP 503") == 20
+
+
+def test_an_outage_longer_than_the_limit_is_given_up(config: Config, server: FileServer) -> None:
+    config.data.retries, config.data.on_outage, config.data.outage_minutes = 1, "wait", 0.2 / 60
+    dataset = open_remote(config)
+    server.plan("shard-000000.tar", *[servers.status(503)] * 100_000)
+    began = time.monotonic()
+    with pytest.raises(FetchError, match="HTTP 503"):
+        dataset.video_bytes(0)
+    assert 0.2 <= time.monotonic() - began < 20
+
+
+def test_what_is_not_there_is_not_waited_for(config: Config, server: FileServer, shards: Path) -> None:
+    config.data.on_outage = "wait"
+    dataset = open_remote(config)
+    (shards / "shard-000000.tar").unlink()
+    with pytest.raises(FetchError, match="no such file"):
+        dataset.video_bytes(0)

@@ -21,6 +21,7 @@ from PIL import Image
 from shards.format import index_table, probe
 from shards.probing import probe_file
 from shards.stores import StoreOptions, transcode
+from shards.videos import Video
 from tests.shards import clips
 
 SMALL_SHARDS = ("--shard-mb", 0.02)
@@ -453,10 +454,10 @@ def test_a_video_that_changes_during_the_build(
 ) -> None:
     folder = clips.corpus(tmp_path / "c", clips_per_person=2)
 
-    def probe_then_change(path: Path):
-        found = probe_file(path)
-        if path.name == "bob-0.mp4":
-            path.write_bytes(clips.video(seed=99))
+    def probe_then_change(video: Video):
+        found = probe_file(video)
+        if video.name == "bob-0.mp4":
+            Path(str(video)).write_bytes(clips.video(seed=99))
         return found
 
     monkeypatch.setattr("shards.probing.probe_file", probe_then_change)

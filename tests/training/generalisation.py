@@ -1,7 +1,7 @@
 """What models learn from attacks that are made, measured on real ones: python -m tests.training.generalisation …
 
     cues SHARDS --weights FILE                          what trivial cues reach, no training
-    run VARIANT SEED SHARDS RUN_DIR --weights FILE      train one variant and score it
+    run VARIANT SEED SHARDS RUN_DIR --weights FILE      train one variant and score it; --shifts: shifted as well
     unseen SEEN HOW SEED DEMO_SHARDS RUN_DIR            train on one kind of demo attack, test on the other
     table RUNS > benchmarks/generalisation.md           the table of all runs in RUNS, and of cues.json there
 
@@ -47,7 +47,7 @@ from livetrain.verdict import scores
 from tests.runs import forget_accelerator
 
 FILE = Path(__file__).parents[2] / "configs" / "nuaa_faces.yaml"
-SIZE = ("train.global_batch=32", "train.max_steps=60", "train.eval_every_epochs=2", "eval.robustness=true")
+SIZE = ("train.global_batch=32", "train.max_steps=60", "train.eval_every_epochs=2")
 LIVE, MADE = "data.train_split=train:live", "augment.recapture=0.5"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "synthetic": (LIVE, MADE),
@@ -84,9 +84,9 @@ def config_of(shards: Path, weights: Path, *overrides: str) -> Config:
     return load_config([FILE], words, warn=lambda line: None)
 
 
-def run(variant: str, seed: int, shards: Path, run_dir: Path, weights: Path) -> None:
+def run(variant: str, seed: int, shards: Path, run_dir: Path, weights: Path, shifts: str = "false") -> None:
     """Train a variant, in the place of `moire` with noise, JPEG and blur where it is `corruption`."""
-    own = [f"seed={seed}", f"run_dir={run_dir}", f"name={variant}-{seed}"]
+    own = [f"seed={seed}", f"run_dir={run_dir}", f"name={variant}-{seed}", f"eval.robustness={shifts}"]
     config = config_of(shards, weights, *VARIANTS[variant], *own)
     forget_accelerator()
     with StopRequest() as stop:
@@ -249,6 +249,7 @@ def main() -> None:
     verb.add_argument("shards", type=Path)
     verb.add_argument("run_dir", type=Path)
     verb.add_argument("--weights", type=Path, required=True)
+    verb.add_argument("--shifts", action="store_const", const="true", default="false")
     verb = verbs.add_parser("cues")
     verb.add_argument("shards", type=Path)
     verb.add_argument("--weights", type=Path, required=True)
@@ -261,7 +262,7 @@ def main() -> None:
     verbs.add_parser("table").add_argument("runs", type=Path)
     given = parser.parse_args()
     if given.verb == "run":
-        run(given.variant, given.seed, given.shards, given.run_dir, given.weights)
+        run(given.variant, given.seed, given.shards, given.run_dir, given.weights, given.shifts)
     elif given.verb == "unseen":
         unseen(given.seen, given.how, given.seed, given.shards, given.run_dir)
     elif given.verb == "cues":

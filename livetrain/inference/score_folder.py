@@ -1,0 +1,285 @@
+"""Scores of a folder of videos, by processes of `accelerate launch` or by tasks of a Ray cluster.
+
+The list of files, what is scored and the tables are read and written a part at a time (score_parts.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from livetrain.core.engines import RayEngine
+from livetrain.core.errors import MachineFault, UserError
+from livetrain.core.files import atomic_write
+from livetrain.core.progress import progress
+from livetrain.core.worker_pool import WorkerDied
+from livetrain.core.world import World
+from livetrain.inference.predictor import Prediction, Predictor, load_model
+from livetrain.inference.score_parts import SCORE, TIMES, Parts, Row
+from shards.labels import walk_videos
+
+PART, NUM_PARTS = 256, 64  # files of a part at most; parts of a folder at least, where there are so many files
+GROUP = 64  # parts that one loader reads
+MAX_REPORTED = 20  # failures that are reported one by one
+PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the end
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to score and where to write it.
+
+    out: a CSV file, or a Parquet file (`.parquet`) with all that is known of each video. names: what stands in the
+    column fname, `name` or `path`. overrides: `key=value` of the model's configuration.
+    """
+
+    checkpoint: Path
+    videos: Path
+    out: Path
+    json: Path | None
+    names: str
+    fresh: bool
+    overrides: tuple[str, ...]
+
+
+def by_processes(asked: Asked) -> None:
+    """Score the folder by the processes that were launched. Every process calls it. Raises UserError."""
+    import torch
+    from accelerate import PartialState
+
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "1" or not torch.cuda.is_available()
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
+    model = load_model(asked.checkpoint, *asked.overrides, device=state.device)
+    parts = Parts(asked.out)
+    if state.is_main_process:
+        _begin(parts, asked, model)
+    state.wait_for_everyone()
+    mine = parts.todo()[state.process_index :: state.num_processes]
+    total = sum(num for _, num in mine)
+    with progress("predicting", total, "videos", enabled=state.is_main_process) as advance:
+        _score(model, asked.videos, parts, [number for number, _ in mine], World.of(state).local_size, advance)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _finish(parts, asked, model)
+
+
+def by_ray(asked: Asked, engine: RayEngine) -> None:
+    """Score the folder by tasks of a Ray cluster, a part each; this process alone writes. Raises UserError."""
+    model = load_model(asked.checkpoint, *asked.overrides, device="cpu")
+    parts = Parts(asked.out)
+    _begin(parts, asked, model)
+    todo = parts.todo()
+    tasks = _Tasks(asked, parts, [number for number, _ in todo])
+    first = asked.videos / next(walk_videos(asked.videos))
+    with progress("predicting", sum(num for _, num in todo), "videos") as advance:
+        for index, found in engine.sharing(first).unordered(score_files, tasks):
+            if isinstance(found, WorkerDied):
+                raise MachineFault(f"a task of `livetrain predict` {found.reason}; the same command goes on")
+            parts.add(tasks.numbers[index], found)
+            advance(len(found))
+    _finish(parts, asked, model)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files to score on a node of the cluster."""
+
+    checkpoint: Path
+    overrides: tuple[str, ...]
+    videos: Path
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class _Tasks(Sequence[Task]):
+    """A task a part, read when it is asked for."""
+
+    asked: Asked
+    parts: Parts
+    numbers: list[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        names = self.parts.unscored(self.numbers[index])
+        return Task(self.asked.checkpoint.absolute(), self.asked.overrides, self.asked.videos.absolute(), names)
+
+
+def score_files(task: Task) -> list[Prediction]:
+    """A task's predictions, in the order of its names. The model stays loaded for the next task."""
+    import torch
+
+    model = _loaded(task.checkpoint, task.overrides)
+    here = torch.cuda.device_count() if model.device.type == "cuda" else os.cpu_count() or 1
+    return list(_predictions(model, task.videos, task.names, here, lambda num: None))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(checkpoint: Path, overrides: tuple[str, ...]) -> Predictor:
+    return load_model(checkpoint, *overrides)
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def _score(
+    model: Predictor, videos: Path, parts: Parts, numbers: list[int], local_size: int, advance: Callable[[int], None]
+) -> None:
+    """Add the rows of the parts `numbers`."""
+    for start in range(0, len(numbers), GROUP):
+        group = [(number, parts.unscored(number)) for number in numbers[start : start + GROUP]]
+        names = [name for _, some in group for name in some]
+        found = _predictions(model, videos, names, local_size, advance)
+        for number, some in group:
+            parts.add(number, list(islice(found, len(some))))
+        assert next(found, None) is None
+
+
+def _predictions(
+    model: Predictor, videos: Path, names: list[str], local_size: int, advance: Callable[[int], None]
+) -> Iterator[Prediction]:
+    if not names:
+        return
+    files = model.files([videos / name for name in names], local_size)
+    for batch in model.score(files, np.arange(len(names)), batch_size=model.batch_size, local_size=local_size):
+        advance(len(batch))
+        yield from batch
+
+
+# --- begin and end ----------------------------------------------------------------------------------------------------
+
+
+def _begin(parts: Parts, asked: Asked, model: Predictor) -> None:
+    num_files = _survey(asked.videos, asked.names)
+    size = min(PART, max(1, num_files // NUM_PARTS))
+    request = {
+        "videos": str(asked.videos.resolve()),
+        "models": hashlib.sha256(model.identity().encode()).hexdigest(),
+        "overrides": list(asked.overrides),
+    }
+    names = walk_videos(asked.videos)
+    num_files, num_known, differing = parts.begin(asked.videos, names, request, size, fresh=asked.fresh)
+    if differing:
+        print(f"{parts.folder} is of other {' and '.join(differing)}: it is made again", file=sys.stderr)
+    elif num_known:
+        print(f"continuing: {num_known} of {num_files} videos are scored", file=sys.stderr)
+
+
+def _survey(videos: Path, kind: str) -> int:
+    """How many videos there are. Raises UserError for two of one name, where names stand in the table."""
+    if kind == "path":
+        return sum(1 for _ in walk_videos(videos))
+    # Eight bytes a file; names are compared where these are equal.
+    hashes = np.fromiter((hash(_short(name)) for name in walk_videos(videos)), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    twice = set(values[counts > 1].tolist())
+    seen = Counter(short for name in walk_videos(videos) if twice and hash(short := _short(name)) in twice)
+    for name, count in seen.items():
+        if count > 1:
+            raise UserError(f"two videos are called {name}, in different folders; --names path writes their paths")
+    return len(hashes)
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _finish(parts: Parts, asked: Asked, model: Predictor) -> None:
+    """The tables, and what is reported."""
+    num, failed, reasons = 0, 0, Counter[str]()
+    with contextlib.ExitStack() as stack:
+        writers = [(_parquet if asked.out.suffix == ".parquet" else _csv)(stack, asked)]
+        if asked.json:
+            writers.append(_json(stack, asked.json))
+        for part in parts.rows():
+            rows = [_shown(row, asked, model) for row in part]
+            for write in writers:
+                write(rows)
+            num += len(rows)
+            for row in rows:
+                if row["status"] == "ok":
+                    continue
+                failed += 1
+                reasons[row["reason"]] += 1
+                if failed <= MAX_REPORTED:
+                    print(f"warning: {row['fname']} got {model.failed_score:g}: {row['reason']}", file=sys.stderr)
+    if failed > MAX_REPORTED:
+        ((reason, count),) = reasons.most_common(1)
+        print(f"warning: and {failed - MAX_REPORTED} more; most often ({count} times): {reason}", file=sys.stderr)
+    parts.remove()
+    print(f"{asked.out}: {num} videos, {failed} of them got no score", flush=True)
+
+
+def _shown(row: Row, asked: Asked, model: Predictor) -> Row:
+    """A row as it is written."""
+    score = model.failed_score if row["p_live"] is None else row["p_live"]
+    fname = row["name"] if asked.names == "path" else _short(row["name"])
+    video = str(asked.videos / row["name"])
+    return {"fname": fname, "liveness_score": score, "video": video} | {name: row[name] for name in SCORE}
+
+
+Writer = Callable[[list[Row]], None]
+
+
+def _csv(stack: contextlib.ExitStack, asked: Asked) -> Writer:
+    def table(path: Path, column: str) -> Any:
+        file = stack.enter_context(atomic_write(path))
+        writer = csv.writer(_opened(stack, file), lineterminator="\n")
+        writer.writerow(["fname", column])
+        return writer
+
+    scores, times = table(asked.out, "liveness_score"), table(asked.out.with_name(TIMES), "time")
+
+    def write(rows: list[Row]) -> None:
+        scores.writerows((row["fname"], f"{row['liveness_score']:.9g}") for row in rows)
+        times.writerows((row["fname"], f"{1000 * row['seconds']:.3f}") for row in rows)
+
+    return write
+
+
+def _parquet(stack: contextlib.ExitStack, asked: Asked) -> Writer:
+    columns = {"fname": pa.string(), "liveness_score": pa.float64(), "video": pa.string()}
+    schema = pa.schema(columns | SCORE)
+    writer = stack.enter_context(pq.ParquetWriter(stack.enter_context(atomic_write(asked.out)), schema))
+    return lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def _json(stack: contextlib.ExitStack, path: Path) -> Writer:
+    file = _opened(stack, stack.enter_context(atomic_write(path)))
+    before = "[\n"
+
+    def write(rows: list[Row]) -> None:
+        nonlocal before
+        for row in rows:
+            kept = {name: value for name, value in row.items() if name != "fname" and (name != "reason" or value)}
+            file.write(before + json.dumps(kept, indent=2, sort_keys=True, allow_nan=False))
+            before = ",\n"
+
+    stack.callback(lambda: file.write("\n]\n"))
+    return write
+
+
+def _opened(stack: contextlib.ExitStack, path: Path) -> TextIO:
+    return stack.enter_context(path.open("w", encoding="utf-8", newline=""))
