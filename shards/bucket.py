@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.core.errors import UserError
-from livetrain.data.cache import default_folder
-from livetrain.data.remote import Remote, RemoteError, Url
+from livetrain.core.files import user_cache
+from livetrain.core.remote import Remote, RemoteError, Url
 from shards.format import index_table, manifest, rejected
 
 RETRIES = 5
@@ -98,4 +98,4 @@ def sizes_at_start(url: str) -> dict[str, int]:
 
 def staging_folder(url: str) -> Path:
     """Where a build into `url` is under way, unless the user says otherwise: the same for the same URL."""
-    return default_folder().parent / "builds" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return user_cache() / "builds" / hashlib.sha256(url.encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url
-from livetrain.data.remote import Url
+from livetrain.core.remote import Url
 from shards.cli_engine import add_engine, engine_from
 from shards.cli_stores import media_of
 from shards.stores import STORES

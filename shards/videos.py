@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import patiently
-from livetrain.data.remote import Entry, Remote, RemoteError, Url
+from livetrain.core.remote import Entry, Remote, RemoteError, Url
 from shards.labels import VIDEO_SUFFIXES, find_videos
 
 Folder = Path | Url

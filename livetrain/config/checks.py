@@ -98,6 +98,12 @@ def check_values(config: Config, explicit: dict[str, str]) -> None:
         raise UserError("data.shards and data.sources are both set; leave one empty (data.shards=)")
     if config.data.weights and config.data.balance != "none":
         raise UserError("data.weights and data.balance are both set; choose one of the two ways to mix")
+    if config.data.on_outage == "wait" and 60 * config.data.outage_minutes >= config.train.hang_timeout_seconds:
+        raise UserError(
+            f"data.on_outage=wait waits for up to {config.data.outage_minutes:g} minutes, and the run ends after "
+            f"train.hang_timeout_seconds={config.train.hang_timeout_seconds:g}; set that above "
+            f"{60 * config.data.outage_minutes:g}"
+        )
     if config.data.order == "windows":
         if config.data.weights or config.data.balance != "none":
             raise UserError(

@@ -27,8 +27,8 @@ class DataConfig:
     """Further attempts after a failed request, with waits of 0.5, 1, 2, 4 … 30 s between them."""
     on_outage: str = choice("fail", "wait")
     """When they fail too: give the file up, or go on asking for it, every 30 s."""
-    outage_minutes: float = number(60.0, 0.0)
-    """How long to wait at most."""
+    outage_minutes: float = number(4.0, 0.0)
+    """How long to wait at most; train.hang_timeout_seconds must be longer."""
     range_mb: float = number(0.0, 0.0)
     """Clips of at most so many MB are downloaded alone, by a request each, from shards that are not in the cache."""
     order: str = choice("global", "windows")

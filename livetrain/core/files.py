@@ -28,6 +28,11 @@ def is_url(where: str | Path) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(where)) is not None
 
 
+def user_cache() -> Path:
+    """$XDG_CACHE_HOME/livetrain, or ~/.cache/livetrain."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livetrain"
+
+
 def read_range(descriptor: int, num_bytes: int, offset: int) -> bytes:
     """`num_bytes` of an open file from `offset` on, fewer at its end. One call of the kernel gives 2 GiB at most."""
     first = os.pread(descriptor, num_bytes, offset)

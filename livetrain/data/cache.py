@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from livetrain.core.errors import UserError
+from livetrain.core.files import user_cache
 
 _KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{64}-[\w.-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,7 +36,7 @@ class ChecksumError(Exception):
 
 def default_folder() -> Path:
     """$XDG_CACHE_HOME/livetrain/shards, or ~/.cache/livetrain/shards."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livetrain" / "shards"
+    return user_cache() / "shards"
 
 
 def key_of(url: str, sha256: str, name: str) -> str:

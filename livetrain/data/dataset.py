@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from livetrain.config import DataConfig
 from livetrain.config.split_spec import ALL, Selection
 from livetrain.core.errors import UserError
+from livetrain.core.remote import Url
 from livetrain.data import decode, face_tracks
 from livetrain.data.crop import Cut
 from livetrain.data.decoders import colours_of
 from livetrain.data.face_tracks import Faces
 from livetrain.data.jpegs import decode_jpegs
-from livetrain.data.remote import Url
 from livetrain.data.shard_set import ShardSet, open_shard_set, read_rejected, shard_name, with_domain
 from shards.format import index_table
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livetrain.config import Config
+from livetrain.core.remote import Url
 from livetrain.data.dataset import Dataset
-from livetrain.data.remote import Url
 from livetrain.data.shard_order import shards_of
 
 WORTH_A_WORD = 1.05

@@ -27,8 +27,8 @@ from typing import Protocol
 from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
 from livetrain.core.files import MACHINE_FAULTS, is_url, patiently, read_range
+from livetrain.core.remote import BLOCK_BYTES, Remote, RemoteError, Url
 from livetrain.data import cache
-from livetrain.data.remote import BLOCK_BYTES, Remote, RemoteError, Url
 from shards.format import manifest
 
 DOWNLOADS = 4  # of a process at once, ahead of need

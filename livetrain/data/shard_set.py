@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
-from livetrain.data.remote import Url
+from livetrain.core.remote import Url
 from livetrain.data.shard_reader import ShardReader, open_reader
 from shards.format import index_table, rejected
 from shards.format import manifest as manifest_

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from livetrain.core.remote import Url
 from livetrain.data import Dataset, download_cost
-from livetrain.data.remote import Url
 from tests.runs import small_config
 
 

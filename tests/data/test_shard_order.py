@@ -118,6 +118,10 @@ def test_a_run_s_clips_do_not_depend_on_the_number_of_processes(demo_shards: Pat
         (["data.balance=class"], "cannot be mixed by data.weights or data.balance"),
         (["data.window_lanes=5", "train.global_batch=16"], "data.window_lanes=5 does not divide train.global_batch=16"),
         (["data.window_shards=0"], "data.window_shards=0 is out of range"),
+        (
+            ["data.on_outage=wait", "data.outage_minutes=60"],
+            "ends after train.hang_timeout_seconds=300; set that above 3600",
+        ),
     ],
 )
 def test_mistakes(words: list[str], says: str) -> None:

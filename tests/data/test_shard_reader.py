@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from livetrain.config import Config, load_config
-from livetrain.core import entrypoint, files
+from livetrain.core import entrypoint, files, remote
 from livetrain.core.errors import UserError
-from livetrain.data import Dataset, FetchError, remote, shard_reader
+from livetrain.data import Dataset, FetchError, shard_reader
 from livetrain.data.clip_pictures import pictures_of
 from livetrain.data.loader_stages import Stages
 from shards import cli

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from livetrain.core import remote
 from livetrain.core.errors import UserError
-from livetrain.data import Dataset, remote
-from livetrain.data.remote import Remote, Url
+from livetrain.core.remote import Remote, Url
+from livetrain.data import Dataset
 from shards import bucket, cli, shard_writer, videos
 from tests import servers
 from tests.shards import clips
