@@ -1,9 +1,9 @@
 """A shard folder that is built into a bucket: --out s3://BUCKET/mine.
 
     bucket = Bucket(url)
-    bucket.refuse_other(request, overwrite=False)    # what is there
-    bucket.put(tar)                                  # by the worker that wrote it, which then removes it
-    bucket.publish(folder, content)                  # the index, and dataset.json last: until then nobody sees it
+    bucket.finished()                     # the content of dataset.json, where a build is there
+    bucket.put(tar)                       # by the worker that wrote it, which then removes its own
+    bucket.publish(folder, content)       # the index, and dataset.json last: until then nobody sees a data set
 
 The build itself is under way in a local folder (`staging`), which holds its records and the shards being written. An
 upload is whole or not there, and its size is compared; S3 and Google compare checksums of what they receive.
@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import user_cache
 from livetrain.core.remote import Remote, RemoteError, Url
+from shards import existing
+from shards.existing import Kept
 from shards.format import index_table, manifest, rejected
 
 RETRIES = 5
@@ -43,11 +47,15 @@ class Bucket:
                 return None
             return self._remote.read(manifest.FILE_NAME, lambda data: manifest.parse(data.decode()))
 
-    def fetch(self, folder: Path) -> None:
-        """Download what says who is in which split into `folder`."""
-        with self._telling():
+    def kept(self) -> Kept | None:
+        """Who is in which split there, None without a data set."""
+        if not self.finished():
+            return None
+        with tempfile.TemporaryDirectory() as folder:
             for name in (index_table.FILE_NAME, rejected.FILE_NAME):
-                (folder / name).write_bytes(self._remote.read(name, bytes))
+                with self._telling():
+                    (Path(folder) / name).write_bytes(self._remote.read(name, bytes))
+            return replace(existing.read(Path(folder)), source=self.url)
 
     def put(self, path: Path) -> None:
         """Upload a file under its name."""

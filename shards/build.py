@@ -16,7 +16,6 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -193,7 +192,9 @@ def build(
     full; finished shards stay, so that the same command resumes.
     """
     request = Request.read(videos, labels_file, out, options, overwrite=overwrite, bucket=bucket)
-    sizes_at_start.cache_clear()
+    if bucket:
+        sizes_at_start.cache_clear()
+        (out / manifest.FILE_NAME).unlink(missing_ok=True)  # of a build that was killed before all was there
     there = None if overwrite or not bucket else bucket.finished()
     if bucket and there and same_content(there, request.about(), bucket.url):
         print(f"{bucket.url} is built already, from the same videos, labels and options", file=sys.stderr)
@@ -225,6 +226,7 @@ def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> d
     manifest.write(out, content)
     if request.bucket:
         request.bucket.publish(out, content)
+        _remove_files(out)  # the records last: without them the folder would be somebody else's
         shutil.rmtree(out)
     else:
         shutil.rmtree(out / BUILD_FOLDER)
@@ -249,11 +251,7 @@ def _kept(out: Path, options: Options, overwrite: bool, bucket: Bucket | None) -
     if known.exists():
         return existing.read(known)
     if bucket:
-        if not (overwrite and bucket.finished()):
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            bucket.fetch(Path(folder))
-            return replace(existing.read(Path(folder)), source=bucket.url)
+        return bucket.kept() if overwrite else None
     return existing.read(out) if overwrite and (out / manifest.FILE_NAME).exists() else None
 
 
@@ -327,11 +325,15 @@ def same_content(content: Mapping[str, Any], request: Mapping[str, Any], out: Pa
 
 def _clear(out: Path) -> None:
     """Remove what a build leaves in `out`, and nothing else. The lock stays, and the splits that are kept."""
-    for pattern in OUR_FILES:
-        for path in out.glob(pattern):
-            path.unlink()
+    _remove_files(out)
     for path in (out / BUILD_FOLDER).iterdir():
         if path.name not in ("lock", KEPT):
+            path.unlink()
+
+
+def _remove_files(out: Path) -> None:
+    for pattern in OUR_FILES:
+        for path in out.glob(pattern):
             path.unlink()
 
 

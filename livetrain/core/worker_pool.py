@@ -22,6 +22,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from livetrain.core.errors import UserError
+
+EXIT_WITHOUT_GUARD = 97  # of a worker whose import of the main script would start workers again
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -87,6 +91,7 @@ def unordered(
                     message = worker.message()
                 except (EOFError, OSError):
                     _end(workers, worker)
+                    _refuse_script_without_guard(worker)
                     if is_last_try:
                         yield index, WorkerDied("crashed")
                     else:
@@ -147,7 +152,9 @@ class Pool(Generic[Task, Result]):
                 self._end(worker)
                 return WorkerDied(f"took longer than {self._limits.seconds:g} s")
             except (EOFError, OSError):
+                worker.process.join(1)  # it is ending; what it ends with tells why
                 self._end(worker)
+                _refuse_script_without_guard(worker)
                 died = WorkerDied("crashed")
                 continue
             is_result, answer = message
@@ -176,6 +183,8 @@ class _Worker(Generic[Task]):
         self, function: Callable[[Task], Any], preload: Sequence[str], limits: Limits | None, task: tuple[int, Task]
     ) -> None:
         # forkserver: workers start from a small process without threads, which imports `preload` once for all of them.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a worker, importing the script
+            os._exit(EXIT_WITHOUT_GUARD)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         self.connection, theirs = context.Pipe()
@@ -211,6 +220,15 @@ class _Worker(Generic[Task]):
         else:
             self.task = None
         return message
+
+
+def _refuse_script_without_guard(worker: _Worker[Any]) -> None:
+    """Else every task would be called one on which workers crash. Raises UserError."""
+    if worker.process.exitcode == EXIT_WITHOUT_GUARD:
+        raise UserError(
+            "worker processes import the script that started them, and this one starts workers when it is imported: "
+            'put what it does under `if __name__ == "__main__":`'
+        )
 
 
 def _end(workers: list[_Worker[Task]], worker: _Worker[Task]) -> None:

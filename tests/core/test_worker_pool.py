@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from livetrain.core.errors import UserError
 from shards import probing
 from shards.videos import Video
 from tests.shards import clips
+
+REPO = Path(__file__).parents[2]
 
 
 def work(number: int) -> int:
@@ -86,6 +90,19 @@ def test_a_pool_names_what_its_workers_die_of() -> None:
     assert isinstance(found[19], MemoryError) and isinstance(found[99], UserError)
     assert pool.submit(6).result() == 36
     pool.close()
+
+
+@pytest.mark.parametrize("how", ["list(unordered(abs, [-1, -2], 2))", "Pool(abs, 1, (), None).submit(-1).result()"])
+def test_a_script_that_starts_workers_when_it_is_imported_is_told_so(how: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from livetrain.core import entrypoint\nfrom livetrain.core.worker_pool import Pool, unordered\n"
+        f"raise SystemExit(entrypoint.run(lambda: {how}))\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, cwd=REPO,
+                           env=os.environ | {"PYTHONPATH": str(REPO)})  # fmt: skip
+    assert ended.returncode == 2 and 'under `if __name__ == "__main__":`' in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def crash_on_bob(video: Video) -> probing.Probed:

@@ -159,6 +159,25 @@ def test_a_stopped_build_goes_on_and_is_not_seen_before_its_end(
     assert content(tmp_path / "bucket") == content(tmp_path / "here")
 
 
+def test_a_build_that_is_killed_while_it_is_published_is_published(
+    corpus: Path, url: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build(corpus, tmp_path / "here") == 0
+    put = bucket.Bucket.put
+
+    def stop(self: bucket.Bucket, path: Path) -> None:
+        if path.name == "dataset.json":
+            raise KeyboardInterrupt
+        put(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket.Bucket, "put", stop)
+        assert build(corpus, url) == cli.EXIT_INTERRUPTED
+    assert not (tmp_path / "bucket" / "dataset.json").exists()
+    assert build(corpus, url) == 0
+    assert content(tmp_path / "bucket") == content(tmp_path / "here")
+
+
 def test_another_build_is_refused_and_replaced_when_asked(
     corpus: Path, url: Url, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
