@@ -420,15 +420,14 @@ def test_a_local_folder_as_a_file_url(demo_shards: Path) -> None:
     assert_same_bytes(Dataset.open(f"file://{demo_shards}"), Dataset.open(demo_shards))
 
 
-def test_shards_are_built_and_verified_in_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = ["--videos", str(tmp_path), "--labels", str(tmp_path / "label.csv")]
-    for arguments in (["verify", "s3://bucket/demo"], ["build", *options, "--out", "gs://bucket/demo"]):
-        assert cli.main(arguments) == 2
-        assert "bucket/demo: a URL; shards are built and verified in a local folder" in capsys.readouterr().err
+def test_shards_are_verified_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", "s3://bucket/demo"]) == 2
+    assert "s3://bucket/demo: a URL; only `build` takes them. Copy it to a local folder" in capsys.readouterr().err
 
 
 def test_cache_keys_have_no_effect_on_a_folder() -> None:
-    keys = ["data.cache_dir=x", "data.cache_gb=2", "data.download_ahead=3", "data.retries=1"]
+    keys = ["data.cache_dir=x", "data.cache_gb=2", "data.download_ahead=3", "data.retries=1", "data.on_outage=wait"]
+    keys += ["data.outage_minutes=2", "data.range_mb=1"]
     warnings: list[str] = []
     load_config([], ["data.shards=folder", *keys], warn=warnings.append)
     assert [line.split()[1] for line in warnings] == [key.split("=")[0] for key in keys]
@@ -442,7 +441,8 @@ def test_cache_keys_have_no_effect_on_a_folder() -> None:
 READ_ALL = """
 import hashlib, sys
 from livetrain.config import DataConfig
-from livetrain.data import Dataset, remote
+from livetrain.core import remote
+from livetrain.data import Dataset
 remote.BLOCK_BYTES = 100_000
 dataset = Dataset.open(sys.argv[1], DataConfig(cache_dir=sys.argv[2]))
 for row in range(len(dataset)):
@@ -865,7 +865,7 @@ def test_in_windows_each_shard_is_downloaded_once_an_epoch(
         asked[order] = Counter(server.shards_asked_for())
     once = once_each(demo_shards)
     assert asked["windows"] <= Counter(once), asked["windows"] - Counter(once)
-    assert sum(asked["global"].values()) > 1.3 * sum(once.values())
+    assert sum(asked["global"].values()) > sum(once.values())
 
 
 def test_small_clips_are_downloaded_alone(config: Config, server: FileServer, demo_shards: Path) -> None:
