@@ -50,7 +50,6 @@ docs: $(STAMP) ## the generated pages of docs/
 	$(BIN)/python -c 'from livetrain.config.reference import markdown; print(markdown(), end="")' > docs/train/configuration.md
 
 test: $(STAMP) ## all tests but the heavy ones
-	tests/browser/install.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not slow and not slurm"
 
 test-slurm: $(STAMP) ## runs over two SLURM nodes on this machine
@@ -58,6 +57,7 @@ test-slurm: $(STAMP) ## runs over two SLURM nodes on this machine
 	$(BIN)/python -m pytest -m slurm
 
 test-slow: $(STAMP) ## the heavy proofs
+	tests/browser/install.sh
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest -m slow
 

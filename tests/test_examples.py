@@ -31,6 +31,7 @@ def test_the_loader_in_a_foreign_loop(demo_shards: Path, capsys: pytest.CaptureF
     assert "step 4: loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_own_loss_is_the_one_that_is_trained(demo_shards: Path, tmp_path: Path) -> None:
     forget_accelerator()
     module, run = example("own_loss"), tmp_path / "run"
@@ -49,6 +50,7 @@ def test_predictions_from_python(plain: Path, demo_videos: Path) -> None:
     assert len(found) == 2 and all(p is not None and 0 < p < 1 for p in found)
 
 
+@pytest.mark.slow
 def test_a_package_is_fine_tuned_from_its_own_weights(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     from livetrain.inference import package
 

@@ -55,6 +55,7 @@ def test_run_directory_is_complete(plain: Path, demo_shards: Path) -> None:
         assert len(lines) == 1 + len(dataset.rows(split))
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bits(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     again = run_again(plain, demo_shards, tmp_path)
     assert losses(again) == losses(plain) and same_weights(weights(again), weights(plain))
@@ -121,6 +122,7 @@ def test_resume_with_another_model_is_refused(plain: Path, demo_shards: Path, tm
         train_here(small_config(demo_shards, tmp_path / "x", f"resume={checkpoint}", "model.pool=attention"))
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing_but_memory(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     """Sums in another order: losses agree to 1e-4, and would not if micro-batches were weighted wrongly."""
     again = run_again(plain, demo_shards, tmp_path, "train.accumulation=4")
@@ -135,6 +137,7 @@ def test_learning_rate_warms_up_and_falls_by_a_cosine_per_update(demo_shards: Pa
     assert rates[2] > rates[3] > rates[4] > rates[5] >= 1e-4 * (1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_update(demo_shards: Path, tmp_path: Path) -> None:
     """Plain SGD moves the weights by lr times the clipped gradient: no farther than lr * clip in all."""
     common = ("optim.name=momentum", "optim.momentum=0", "optim.lr=1", "optim.weight_decay=0", "train.max_steps=1")
@@ -247,6 +250,7 @@ def test_an_update_without_a_number_can_be_left_out(
     assert losses(tmp_path / "run")[4:] == [loss for loss in losses(tmp_path / "run")[4:] if math.isfinite(loss)]
 
 
+@pytest.mark.slow
 def test_too_many_such_updates_in_a_row_end_the_run(
     demo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +262,7 @@ def test_too_many_such_updates_in_a_row_end_the_run(
         train_here(small_config(demo_shards, tmp_path / "run", *overrides))
 
 
+@pytest.mark.slow
 def test_a_second_head_learns_the_attack_types_and_stays_in_training(demo_shards: Path, tmp_path: Path) -> None:
     runs = {}
     for weight in (0.0, 0.5):
@@ -362,6 +367,7 @@ def test_clips_that_the_gpus_decoder_refuses_are_counted(
     assert losses(tmp_path / "run") == losses(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_damaged_test_clips_are_failures_to_acquire(demo_shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(demo_shards, broken)
@@ -414,6 +420,7 @@ def test_user_mistakes_end_with_code_2_and_no_traceback(tmp_path: Path, capsys: 
         assert message.startswith("error: ") and "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_changed_options_are_named_when_a_run_goes_on(
     plain: Path, demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -453,6 +460,7 @@ def test_what_makes_another_run_is_refused_without_run_fork(
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_at_a_checkpoint_of_other_data(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     """Also when it is started again before it had a checkpoint of its own."""
     shutil.copytree(demo_shards, tmp_path / "other")
@@ -465,6 +473,7 @@ def test_a_run_may_begin_at_a_checkpoint_of_other_data(plain: Path, demo_shards:
     assert [record["step"] for record in records(tmp_path / "run")] == [7, 8]
 
 
+@pytest.mark.slow
 def test_shifted_dev_is_evaluated_beside_dev_and_may_choose(demo_shards: Path, tmp_path: Path) -> None:
     options = ("eval.shifted_dev=true", "eval.select_on=shifted", "eval.criterion=loss", "train.eval_every_epochs=0.5")
     train_here(small_config(demo_shards, tmp_path / "run", *options, "optim.lr=0.02"))
@@ -492,6 +501,7 @@ def test_best_weights_are_those_the_dev_split_chose(demo_shards: Path, tmp_path:
     assert json.loads((folder / "checkpoint.json").read_text())["dev"]["loss"] == pytest.approx(best["loss"])
 
 
+@pytest.mark.slow
 def test_seed_changes_the_run(plain: Path, demo_shards: Path, tmp_path: Path) -> None:
     assert losses(run_again(plain, demo_shards, tmp_path, "seed=1")) != losses(plain)
 
@@ -540,12 +550,14 @@ def test_training_ends_when_dev_does_not_become_better(demo_shards: Path, tmp_pa
     assert len(records(run, "dev")) == 3
 
 
+@pytest.mark.slow
 def test_checkpoints_by_the_clock(demo_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train_here(small_config(demo_shards, run, "train.save_every_minutes=1e-6", "train.keep_last=100"))
     assert [int(path.name[5:]) for path in sorted((run / "checkpoints").glob("step-*"))] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused(demo_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with Ownership(run), pytest.raises(UserError, match=rf"{run} is being written by process {os.getpid()} on"):
@@ -578,6 +590,7 @@ def test_one_frame_at_once(demo_shards: Path, tmp_path: Path) -> None:
     train_here(small_config(demo_shards, tmp_path / "two", *single, *options, "data.num_frames=2"))
 
 
+@pytest.mark.slow
 def test_arithmetic_is_as_the_configuration_says(demo_shards: Path, tmp_path: Path) -> None:
     """Each key reaches torch, and the defaults take it back."""
     from livetrain.training.setup import _set_arithmetic

@@ -48,6 +48,7 @@ def test_two_processes_train_as_one(one: Path, demo_shards: Path, tmp_path: Path
         assert 0 < record["step_seconds_min"] <= record["step_seconds_max"] and record["slowest_rank"] in (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "average",
     [
@@ -91,6 +92,7 @@ def test_a_batch_that_does_not_divide_ends_with_words(demo_shards: Path, tmp_pat
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "tolerance"),
     [
@@ -110,6 +112,7 @@ def test_ways_to_average_gradients(one: Path, demo_shards: Path, tmp_path: Path,
         assert norms[1][0] == pytest.approx(norms[0][0], rel=2e-2) and norms[1][0] != norms[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_test", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_evaluation_over_processes_that_do_not_divide(demo_videos: Path, tmp_path: Path, num_test: int) -> None:
     """Three clips a process and step: each clip of the score file once, and every figure to the last digit; with one

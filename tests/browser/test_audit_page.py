@@ -16,6 +16,9 @@ from shards.audit.probes import MEANING, Probe
 from tests.browser import chromium
 from tests.shards.audit.test_fix import findings
 
+pytestmark = pytest.mark.slow  # a browser
+
+
 EVIL = "<script>document.title='owned'</script>"
 
 

@@ -10,6 +10,8 @@ from livetrain.config import load_config
 from livetrain.report import browse
 from tests.browser import chromium
 
+pytestmark = pytest.mark.slow  # a browser
+
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pictures_load_and_the_page_fits(demo_shards: Path, tmp_path: Path, width: int) -> None:

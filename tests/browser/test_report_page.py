@@ -22,6 +22,8 @@ from tests.browser import chromium
 from tests.report.test_page import jpeg, make_run, records
 from tests.verdict.helpers import make_scores
 
+pytestmark = pytest.mark.slow  # a browser, and a run of its own
+
 EVIL = "</script><script>document.title='owned'</script>"
 
 

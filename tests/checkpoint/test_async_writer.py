@@ -113,7 +113,7 @@ def test_snapshot_is_dense_separate_and_reuses_its_memory() -> None:
     assert torch.equal(again["n"][1][0], base[0, 0])
 
 
-@pytest.mark.parametrize("num_kills", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [15, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_kill_leaves_the_last_announced_checkpoint_or_a_newer_one(num_kills: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.checkpoint.killed_while_saving", str(tmp_path / "c"), str(num_kills)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, timeout=600)

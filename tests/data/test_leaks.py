@@ -65,6 +65,7 @@ def test_training_refuses_and_says_what_to_do(leaky: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_an_allowed_leak_is_the_first_line_of_the_verdict(
     leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_file_in_two_splits_is_found_under_whatever_name(demo_shards: Path, tm
     assert Dataset.open(demo_shards).contents(rows).tolist() == heads
 
 
+@pytest.mark.slow
 def test_train_on_one_domain_and_test_on_another(demo_shards: Path, tmp_path: Path) -> None:
     """A leave-one-domain-out run from its configuration: dev of the sources, test of what was left out."""
     from livetrain.verdict import scores

@@ -847,6 +847,7 @@ def test_the_machines_faults_are_no_damage(fault: int, demo_shards: Path, monkey
 # --- more data than the cache holds -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_in_windows_each_shard_is_downloaded_once_an_epoch(
     config: Config, server: FileServer, demo_shards: Path
 ) -> None:

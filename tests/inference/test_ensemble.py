@@ -145,6 +145,7 @@ def test_members_that_see_other_clips_are_read_side_by_side(
     assert broken[0].p_live is None and broken[1].p_live == pytest.approx(both.predict(video).p_live, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_scored_first(plain: Path, tmp_path: Path) -> None:
     forget_accelerator()
     dev, test = ensemble.scored(max((plain / "checkpoints").glob("step-*")))

@@ -99,6 +99,7 @@ def test_a_model_of_thumbnails_says_which_format_takes_it(tmp_path: Path) -> Non
         write.to_torch(untrained(pool="thumbnail"), "fp32", tmp_path / "m.pt2")
 
 
+@pytest.mark.slow
 def test_onnx_says_how_its_input_is_made(tmp_path: Path) -> None:
     import onnx
 
@@ -115,6 +116,7 @@ def test_onnx_says_how_its_input_is_made(tmp_path: Path) -> None:
     assert 0 < difference < check.TOLERANCE["fp16"]
 
 
+@pytest.mark.slow
 def test_what_onnx_runtime_cannot_load_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm's gemma4_vit exports to operators with types that the runtime does not have."""
     import onnxruntime
@@ -132,6 +134,7 @@ def test_what_onnx_runtime_cannot_load_is_not_written(tmp_path: Path, monkeypatc
         check.runtime(tmp_path / "damaged.onnx")
 
 
+@pytest.mark.slow
 def test_a_file_of_another_model_is_told(some_videos: Path, tmp_path: Path) -> None:
     trained = untrained()
     write.to_torch(trained, "fp32", tmp_path / "m.pt2")
@@ -150,6 +153,7 @@ def test_decisions_are_those_of_the_precision_that_set_the_threshold() -> None:
     assert parity.difference_evaluated == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "loss"), [("test_vit", "bce"), ("test_convnext", "ce"), ("test_resnet", "bce")])
 def test_timm_loads_the_hubs_layout_as_a_classifier_of_frames(backbone: str, loss: str, tmp_path: Path) -> None:
     trained = untrained(backbone, loss=loss, normalization="imagenet")

@@ -29,6 +29,8 @@ from tests.shards.faces import clips
 
 pytest.importorskip("dlib")
 
+pytestmark = pytest.mark.slow  # a run on face crops, scored again and again
+
 FACE = ("data.crop=face", "data.face_missing=skip", "train.max_steps=2", "eval.num_frames=3", "train.global_batch=2")
 
 

@@ -57,6 +57,7 @@ def test_it_is_warm_where_the_evidence_is() -> None:
     assert saliency.grad_cam(model, layer, clip, sign=-1.0).max() == 0, "nothing speaks against it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "pool", "size"),
     [
@@ -93,6 +94,7 @@ def test_a_drawing_has_the_frames_and_their_maps() -> None:
     assert pixels[36:44].mean() > pixels[52:60].mean() + 30 and abs(np.ptp(pixels[52:60], axis=2)).max() < 12
 
 
+@pytest.mark.slow
 def test_the_verb_puts_the_worst_clips_into_the_report(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

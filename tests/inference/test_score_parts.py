@@ -104,6 +104,7 @@ def test_a_part_that_is_damaged_is_scored_again(tmp_path: Path) -> None:
     assert begin(parts, videos) == (3, 1)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_parts, "_version", lambda path: {"num_bytes": 1, "mtime_ns": 1})
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

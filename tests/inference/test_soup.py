@@ -34,6 +34,7 @@ def test_greedy_keeps_what_helps() -> None:
     assert soup.greedy([weights(2.0), weights(9.0)], distance).members == [0]
 
 
+@pytest.mark.slow
 def test_a_soup_is_a_run(
     plain: Path, variant: Path, demo_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

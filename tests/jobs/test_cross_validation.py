@@ -43,6 +43,7 @@ def done(folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_each_clip_is_tested_once_by_a_run_that_does_not_know_its_person(done: Path) -> None:
     together = scores.read(done / "scores" / "test.csv")
     assert len(together) == 36 == len(set(together.key.tolist()))
@@ -58,6 +59,7 @@ def test_each_clip_is_tested_once_by_a_run_that_does_not_know_its_person(done: P
     assert "3-fold cross-validation" in verdict["notices"][0] and (done / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_decisions_are_those_of_the_folds_own_thresholds(done: Path) -> None:
     together = scores.read(done / "scores" / "test.csv")
     accepted = dict(zip(together.key.tolist(), (together.p_live >= 0.5).tolist(), strict=True))
@@ -67,6 +69,7 @@ def test_decisions_are_those_of_the_folds_own_thresholds(done: Path) -> None:
         assert [accepted[key] for key in own.key.tolist()] == (own.p_live >= at).tolist()
 
 
+@pytest.mark.slow
 def test_a_leak_in_a_fold_comes_first(done: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = Path(shutil.copytree(done, tmp_path / "run"))
     path = run_dir / "fold-1" / "verdict.json"

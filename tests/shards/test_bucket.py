@@ -59,6 +59,7 @@ def test_videos_of_a_bucket_are_those_of_the_folder(corpus: Path, tmp_path: Path
     assert content(tmp_path / "there") == content(tmp_path / "here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_s3_in_and_out(workers: int, corpus: Path, tmp_path: Path) -> None:
     boto3 = pytest.importorskip("boto3")

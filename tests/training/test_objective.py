@@ -156,6 +156,7 @@ def test_two_processes_train_as_one_and_scoring_needs_none_of_it(
     assert shares.sum() == pytest.approx(1) and shares.max() > 0.26
 
 
+@pytest.mark.slow
 def test_the_mean_over_domains_does_not_depend_on_accumulation(folders: str, tmp_path: Path, demo_shards: Path) -> None:
     options = (folders, "data.shards=", "domains.names=[casia,msu]", "domains.weighting=mean", "train.max_steps=3")
     found = []
@@ -178,6 +179,7 @@ def test_what_cannot_be_is_an_error(options: list[str], words: str) -> None:
         config_of(*options)
 
 
+@pytest.mark.slow
 def test_a_domain_that_training_has_not_is_an_error(folders: str, demo_shards: Path, tmp_path: Path) -> None:
     options = (folders, "data.shards=", "domains.names=[casia,oulu]", "domains.weighting=mean")
     config = small_config(demo_shards, tmp_path / "run", *options)

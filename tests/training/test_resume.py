@@ -203,6 +203,7 @@ def test_a_process_that_never_sees_the_checkpoint_says_so(begun: Path, demo_shar
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("during", ["evaluating", pytest.param("training", marks=pytest.mark.slow)])
 def test_no_process_leaves_before_the_checkpoint_is_whole(during: str, demo_shards: Path, tmp_path: Path) -> None:
     """A launcher ends the others soon after the first has left: on a slow disk, the checkpoint with them."""

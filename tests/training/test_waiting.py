@@ -81,6 +81,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_only_log_lines_and_evaluations_wait(demo_shards: Path, tmp_path: Path, reads: Reads) -> None:
     train_here(small_config(demo_shards, tmp_path / "run", *OPTIONS))
     assert sum(reads.updates.values()) == 0

@@ -22,6 +22,8 @@ from tests.shards.audit import planted
 
 pytest.importorskip("faiss")
 
+pytestmark = pytest.mark.slow  # a corpus of copies, audited
+
 EVERY = 7  # of the demo corpus's clips every seventh has copies
 
 
