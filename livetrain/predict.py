@@ -5,8 +5,10 @@
     livetrain predict --ensemble RUN RUN … --videos DIR --out submission.csv   # weights fitted on dev
     accelerate launch … livetrain/predict.py --checkpoint C --videos DIR --out submission.csv      # several nodes
     livetrain predict --checkpoint C --videos DIR --out scores.parquet --engine ray                # a Ray cluster
+    livetrain predict --onnx FILE --videos DIR --out submission.csv        # of `livetrain export`; no torch is needed
 
-C is a model package, a run directory, a checkpoint's folder or an ensemble's. Every video file below DIR gets a row
+C is a model package, a run directory, a checkpoint's folder or an ensemble's. FILE is what `livetrain export --format
+onnx` wrote; ONNX Runtime (extra: export) computes on the CPU. Every video file below DIR gets a row
 in submission.csv (fname,liveness_score) and in time_submission.csv beside it (fname,time in milliseconds); one that
 cannot be decoded gets predict.failed_score, is counted and reported with its reason. `fname` is the file's name, with
 `--names path` its path below DIR.
@@ -44,7 +46,7 @@ from livetrain.core.files import write_text
 from shards.cli_engine import add_cluster
 
 if TYPE_CHECKING:
-    from livetrain.inference.predictor import Prediction
+    from livetrain.inference.video_scorer import Prediction
 
 
 def as_json(prediction: Prediction, failed_score: float) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def parser() -> Parser:
     """The command line of `livetrain predict`."""
     parser = Parser("predict", __doc__)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--onnx", type=Path, metavar="FILE")
     parser.add_argument("--videos", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", type=Path)
@@ -71,8 +74,15 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(options, `key=value`). Raises UserError."""
     options, rest = parser().parse_some(arguments)
     options.files = [Path(item) for item in rest if not _is_override(item)]
-    if not options.checkpoint:
-        raise UserError("livetrain predict: --checkpoint is missing: a model package, a run directory, …")
+    if bool(options.checkpoint) == bool(options.onnx):
+        what = (
+            "--checkpoint is missing: a model package, a run directory, …"
+            if not options.onnx
+            else ("--checkpoint and --onnx are both given; choose one")
+        )
+        raise UserError(f"livetrain predict: {what}")
+    if options.onnx and options.onnx.suffix != ".onnx":
+        raise UserError(f"livetrain predict: --onnx {options.onnx}: no .onnx file; --checkpoint takes all else")
     if bool(options.files) == bool(options.videos):
         raise UserError("livetrain predict: name video files, or a folder of them with --videos DIR and --out FILE")
     if options.videos and not options.out:
@@ -138,8 +148,8 @@ def processes_wanted(options: argparse.Namespace) -> int:
     """How many processes are to work on a folder: as asked, or one a GPU."""
     if options.engine == "ray":
         return 1
-    if options.processes:
-        return int(options.processes)
+    if options.processes or options.onnx:  # ONNX Runtime has a thread a core
+        return int(options.processes or 1)
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -150,11 +160,19 @@ def _predict_folder(options: argparse.Namespace, overrides: Sequence[str]) -> No
     from livetrain.inference import score_folder
 
     asked = score_folder.Asked(
-        options.checkpoint, options.videos, options.out, options.json, options.names, options.fresh, tuple(overrides)
+        options.onnx or options.checkpoint,
+        options.videos,
+        options.out,
+        options.json,
+        options.names,
+        options.fresh,
+        tuple(overrides),
     )
     if options.engine == "ray":
         engine = RayEngine(options.ray_address or "auto", options.processes, is_isolated=False)
         score_folder.by_ray(asked, engine)
+    elif options.onnx and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        score_folder.by_this_process(asked)
     else:
         score_folder.by_processes(asked)
 
@@ -167,9 +185,9 @@ def main(arguments: list[str]) -> int:
         if options.videos:
             _predict_folder(options, overrides)
             return 0
-        from livetrain.inference.predictor import load_model
+        from livetrain.inference.score_folder import scorer_of
 
-        model = load_model(options.checkpoint, *overrides)
+        model = scorer_of(options.onnx or options.checkpoint, overrides)
         missing = [str(path) for path in options.files if not path.is_file()]
         if missing:
             raise UserError(f"livetrain predict: {', '.join(missing)}: no such file")

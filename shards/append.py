@@ -17,8 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
@@ -92,24 +90,23 @@ def append(
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
         tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
         records = build.write_all(tasks, engine)
-        added = [row for record in records for row in record["rows"]]
-        table = pa.Table.from_pylist(added, schema=index_table.SCHEMA)
+        table = index_table.joined([index, *(record["rows"] for record in records)])
+        num_added = len(table) - len(index)
         names = {row.video for row in new}
         stay = [row for row in rejected_before if row["video"] not in names]
         with manifest.changing(out, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
             write_text(out / rejected_.FILE_NAME, build.rejected_text([*map(_rejection, stay), *rejected]))
-            index_table.write_table(out / index_table.FILE_NAME, pa.concat_tables([index, table]).unify_dictionaries())
+            index_table.write_table(out / index_table.FILE_NAME, table)
             index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
-            counted = [*index.select(["split", "label", "domain", "subject"]).to_pylist(), *added]
             files = [name for name in content["files"] if name != face_table.FILE_NAME]
             content |= {
                 "shards": [*content["shards"], *manifest.shard_entries(out, records, first)],
-                "splits": manifest.split_counts(counted),
-                "num_samples": len(counted),
+                "splits": manifest.split_counts(table),
+                "num_samples": len(table),
                 "num_rejected": len(stay) + len(rejected),
                 "files": {name: file_sha256(out / name) for name in files},
                 "request": digest,
-                "appended": [*content.get("appended", []), len(added)],
+                "appended": [*content.get("appended", []), num_added],
             }
             manifest.write(out, content)
         for task in tasks:
@@ -118,7 +115,7 @@ def append(
     if (out / face_table.FILE_NAME).exists():
         (out / face_table.FILE_NAME).unlink()
         print(f"{out}: new clips have no faces yet; run python -m shards faces {out} again", file=sys.stderr)
-    print(f"{len(added):,} videos added, {len(labels.rows) - len(new):,} were there already", file=sys.stderr)
+    print(f"{num_added:,} videos added, {len(labels.rows) - len(new):,} were there already", file=sys.stderr)
     return content
 
 

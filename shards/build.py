@@ -118,7 +118,7 @@ class Request:
                 )
             before = None
         sizes = [Video(videos, row.video).size() for row in labels.rows]
-        digest = _digest([options.decisive(), [asdict(row) for row in labels.rows], sizes])
+        digest = _digest([options.decisive(), [vars(row) for row in labels.rows], sizes])
         request = Request(videos, out, options, labels, before, sizes, digest, bucket)
         request.assigned(labels)
         return request
@@ -219,8 +219,8 @@ def build(
 def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write the index and dataset.json of shards that are all there; returns the content of the latter."""
     out = request.out
-    rows = [row for record in records for row in record["rows"]]
-    index_table.write(out / index_table.FILE_NAME, rows)
+    rows = index_table.joined([record["rows"] for record in records])
+    index_table.write_table(out / index_table.FILE_NAME, rows)
     index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
     content = manifest.describe(out, records, rows, len(plan.rejected), plan.labels.subject_column, request.about())
     manifest.write(out, content)
@@ -338,7 +338,7 @@ def _remove_files(out: Path) -> None:
 
 
 def write_all(tasks: Sequence[ShardTask], engine: Engine) -> list[dict[str, Any]]:
-    """Write the shards that are not finished yet; the records of all, in order."""
+    """Write the shards that are not finished yet; the records of all, in order, their rows as tables."""
     records = {task.number: record for task in tasks if (record := finished_record(task)) is not None}
     todo = [task for task in tasks if task.number not in records]
     if records:
@@ -351,13 +351,13 @@ def write_all(tasks: Sequence[ShardTask], engine: Engine) -> list[dict[str, Any]
                     f"the process that wrote {shard_name(task.number)} was killed, also on its own (is memory short?); "
                     "run the same command again with fewer --workers"
                 )
-            records[task.number] = result
+            records[task.number] = result | {"rows": index_table.of_rows(result["rows"])}
             advance(len(task.samples), shard_name(task.number))
     return [records[task.number] for task in tasks]
 
 
 def finished_record(task: ShardTask) -> dict[str, Any] | None:
-    """The record of a shard that a stopped build finished, if it is of the same request and the same sources."""
+    """The record of a shard that a stopped build finished, if it is of the same request and sources; rows: a table."""
     tar = task.out / f"{shard_name(task.number)}.tar"
     try:
         record: dict[str, Any] = json.loads(record_path(task.out, task.number).read_text(encoding="utf-8"))
@@ -368,7 +368,9 @@ def finished_record(task: ShardTask) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     wanted = [(sample.key, sample.split, sample.sha256) for sample in task.samples]
-    return record if written == wanted and tar.with_suffix(".idx").exists() else None
+    if written != wanted or not tar.with_suffix(".idx").exists():
+        return None
+    return record | {"rows": index_table.of_rows(record["rows"])}
 
 
 def sort(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from livetrain.core.errors import UserError
 from shards import shard_plan, split
@@ -78,7 +78,7 @@ def _telling(samples: Sequence[shard_plan.Sample]) -> list[tuple[str, float]]:
     }
     found = []
     for name, numbers in values.items():
-        ranks = stats.rankdata(numbers)
+        ranks = scipy.stats.rankdata(numbers)
         auc = (ranks[live].sum() / live.sum() - (live.sum() + 1) / 2) / (~live).sum()
         found += [(name, float(max(auc, 1 - auc)))] if max(auc, 1 - auc) > TELLING else []
     return found

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from livetrain.core import worker_pool
@@ -80,7 +80,8 @@ def probe_all(
                     result = Probed("", None, f"the decoder {result.reason}")
                 place = missing[position]
                 found[place] = result
-                file.write(json.dumps([stamps[position], asdict(result)]) + "\n")
+                facts = None if result.facts is None else vars(result.facts)
+                file.write(json.dumps([stamps[position], vars(result) | {"facts": facts}]) + "\n")
                 file.flush()
                 advance(1, rows[place].video)
     except OSError as error:

@@ -96,9 +96,8 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
         write_text(folder / rejected_.FILE_NAME, text)
         index_table.write_table(folder / index_table.FILE_NAME, changed)
         index_table.write_parquet(folder / index_table.PARQUET_NAME, folder / index_table.FILE_NAME)
-        counted = changed.select(["split", "label", "domain", "subject"]).to_pylist()
         content |= {
-            "splits": manifest.split_counts(counted),
+            "splits": manifest.split_counts(changed),
             "files": {name: file_sha256(folder / name) for name in {**content["files"], index_table.PARQUET_NAME: ""}},
             "resplit": str(request),
         }

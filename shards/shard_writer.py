@@ -7,14 +7,14 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 
 from livetrain.core.errors import UserError
-from livetrain.core.files import HashingFile, atomic_write, write_json, write_text
+from livetrain.core.files import HashingFile, atomic_write, write_text
 from shards import stores
 from shards.bucket import bucket_of
 from shards.format.probe import Probe, RejectedVideo
@@ -73,7 +73,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     if task.bucket:
         for path in (tar, tar.with_suffix(".idx")):
             bucket_of(task.bucket).put(path)
-    write_json(record_path(task.out, task.number), record)
+    write_text(record_path(task.out, task.number), json.dumps(record, allow_nan=False))
     if task.bucket:
         tar.unlink()
     return record
@@ -120,7 +120,7 @@ def _row(sample: Sample, stored: Stored, members: Sequence[Member], shard: int) 
     """A row of index.arrow (see index_table.SCHEMA) for media that were written as `members`."""
     return {
         "key": sample.key,
-        **asdict(sample.label),
+        **vars(sample.label),
         "split": sample.split,
         "shard": shard,
         "offset": members[0].offset,

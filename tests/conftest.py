@@ -36,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ranks.prepare()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if ranks := getattr(getattr(item, "module", None), "ranks", None):
+        ranks.wait_seconds = ranks.SLOW_WAIT_SECONDS if item.get_closest_marker("slow") else ranks.WAIT_SECONDS
+
+
 def usual_priority() -> None:
     """Undo what SVT-AV1 (libsvtav1, which makes some clips) does to a thread of root's that encodes: it is left at
     SCHED_FIFO 99, as are all processes it starts from then on, and four ranks that wait actively then hold two cores

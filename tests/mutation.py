@@ -3,30 +3,43 @@
     python -m tests.mutation [MODULE …] [--num N] [--seed S]     default: N=20 mutants of each of MODULES
 
 A mutant is one change to one line: another comparison, the other sign, a number one larger, and/or, a condition turned
-round. Each is made in a copy of the repository, where the module's own tests run until the first that fails. Prints the
-share that is caught, and the survivors: a test is missing, or the change changes nothing.
+round. Each is made in a copy of the repository, where the module's own tests run until the first that fails, in a
+process forked from one that has imported all libraries. Prints the share that is caught, and the survivors: a test is
+missing, or the change changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from livetrain.core.errors import UserError
+from livetrain.core.machine import num_cores
 from livetrain.core.progress import progress
 
 REPO = Path(__file__).resolve().parent.parent
 MODULES = {
     "livetrain/data/plan.py": "tests/data/test_plan.py tests/data/test_face_crop.py tests/data/test_recapture.py",
+    "livetrain/data/clip_plan.py": "tests/data/test_plan.py tests/data/test_perturb.py",
+    "livetrain/data/frame_choice.py": "tests/data/test_plan.py",
     "livetrain/data/permutation.py": "tests/data/test_permutation.py",
     "livetrain/data/mixture.py": "tests/data/test_mixture.py tests/data/test_sources.py",
     "livetrain/data/leaks.py": "tests/data/test_leaks.py",
@@ -39,6 +52,8 @@ MODULES = {
     "shards/labels.py": "tests/shards/test_labels.py",
 }
 SECONDS = 240  # for the tests of one mutant; one that hangs is caught
+PRELOAD = ("numpy", "scipy.stats", "sklearn.metrics", "sklearn.model_selection", "pyarrow.parquet", "torch", "timm",
+           "nvidia.dali.fn", "av", "hypothesis", "omegaconf", "accelerate")  # fmt: skip
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -100,43 +115,71 @@ def _words(operator: ast.AST) -> str:
     return f"{type(operator).__name__} to {SWAPS[type(operator)].__name__}"
 
 
-def is_caught(mutant: Mutant, copy: Path) -> bool:
-    """Whether a test of the module fails, or hangs, with the mutant in `copy`."""
-    path = copy / mutant.module
-    usual = path.read_text(encoding="utf-8")
-    path.write_text(mutant.source, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    try:
-        done = subprocess.run(
-            [*command, *MODULES[mutant.module].split()], cwd=copy, capture_output=True, timeout=SECONDS,
-            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        path.write_text(usual, encoding="utf-8")
-    return done.returncode != 0
+def caught(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Iterator[tuple[Mutant, bool]]:
+    """Each mutant, and whether a test of its module fails or hangs with it; as many at once as there are copies.
+
+    The processes are forked from this one, which has imported what takes long and nothing of the repository.
+    """
+    left, free = deque(mutants), list(copies)
+    running: dict[int, tuple[Any, Mutant, Path, float]] = {}
+    while left or running:
+        while left and free:
+            mutant, copy = left.popleft(), free.pop()
+            (copy / mutant.module).write_text(mutant.source, encoding="utf-8")
+            process = multiprocessing.get_context("fork").Process(target=_run, args=(copy, MODULES[mutant.module]))
+            process.start()
+            running[process.sentinel] = process, mutant, copy, time.monotonic() + SECONDS
+        connection.wait(list(running), timeout=1.0)
+        for sentinel, (process, mutant, copy, deadline) in list(running.items()):
+            if process.is_alive() and time.monotonic() < deadline:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            shutil.copyfile(REPO / mutant.module, copy / mutant.module)
+            del running[sentinel]
+            free.append(copy)
+            yield mutant, process.exitcode != 0
 
 
-def survivors(modules: list[str], num: int, seed: int) -> tuple[list[Mutant], int]:
+def _run(copy: Path, tests: str) -> None:
+    """In a process of its own: the tests, of the code in `copy`; ends with pytest's exit code."""
+    os.setsid()
+    sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.chdir(copy)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("livetrain", "shards", "tests")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(copy))
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONPATH"] = str(copy)
+    words = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", *tests.split()]
+    os._exit(int(pytest.main(words)))
+
+
+def survivors(modules: Sequence[str], num: int, seed: int) -> tuple[list[Mutant], int]:
     """(those that no test notices, how many were tried): at most `num` of each module, drawn with `seed`."""
     chosen = []
     for module in modules:
         every = list(mutants(module))
         chosen += random.Random(f"{seed}{module}").sample(every, min(num, len(every)))
     alive = []
+    for package in PRELOAD:
+        importlib.import_module(package)
     with tempfile.TemporaryDirectory() as folder, progress("mutants", len(chosen), "mutants") as advance:
-        copy = Path(folder) / "repo"
-        shutil.copytree(REPO, copy, ignore=_not_code)
-        for module in modules:
-            source = (REPO / module).read_text(encoding="utf-8")
-            if is_caught(Mutant(module, 0, "nothing", source), copy):
-                raise UserError(f"{MODULES[module]}: fails without a mutant; mend it first")
-        for mutant in chosen:
-            if not is_caught(mutant, copy):
-                alive.append(mutant)
+        copies = [Path(folder) / str(number) / "repo" for number in range(num_cores())]
+        for copy in copies:
+            shutil.copytree(REPO, copy, ignore=_not_code)
+        unchanged = [Mutant(m, 0, "nothing", (REPO / m).read_text(encoding="utf-8")) for m in modules]
+        for mutant, fails in caught(unchanged, copies):
+            if fails:
+                raise UserError(f"{MODULES[mutant.module]}: fails without a mutant; mend it first")
+        for mutant, fails in caught(chosen, copies):
+            alive += [] if fails else [mutant]
             advance(1, f"{mutant.module}, {len(alive)} alive")
-    return alive, len(chosen)
+    return sorted(alive, key=lambda mutant: (mutant.module, mutant.line)), len(chosen)
 
 
 def _not_code(folder: str, names: list[str]) -> set[str]:

@@ -35,8 +35,11 @@ PRELOAD = [
     "livetrain.training.trainer",
     "tests.runs",
 ]
-WAIT_SECONDS = 50  # less than a test's timeout, so that what the ranks printed is seen
+WAIT_SECONDS, SLOW_WAIT_SECONDS = 50, 1200  # less than a test's timeout, so that what the ranks printed is seen
 KILL_SECONDS = 3  # a process that sleeps in the kernel (a disk that does not answer) outlives SIGKILL
+
+
+wait_seconds = WAIT_SECONDS  # of the test that runs (tests/conftest.py)
 
 
 def prepare() -> None:
@@ -80,8 +83,8 @@ class Ranks:
         return "\n".join([self.log.read_text(), *states])
 
     def wait(self) -> list[int]:
-        """Their exit codes (negative: the signal that ended one); fails, and ends them, after WAIT_SECONDS."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        """Their exit codes (negative: the signal that ended one); fails, and ends them, after `wait_seconds`."""
+        deadline = time.monotonic() + wait_seconds
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
         late = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
@@ -93,7 +96,7 @@ class Ranks:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for `condition`; fails when a rank ends before."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + wait_seconds
         while not condition():
             assert all(process.is_alive() for process in self.processes), self.log.read_text()
             assert time.monotonic() < deadline, self.stacks()

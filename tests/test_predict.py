@@ -23,8 +23,8 @@ from livetrain.data import Dataset, isolated_decode
 from livetrain.evaluation.evaluator import evaluate
 from livetrain.inference import score_folder
 from livetrain.inference.package import load, open_shards, write
-from livetrain.inference.predictor import Prediction
 from livetrain.inference.score_parts import Parts
+from livetrain.inference.video_scorer import Prediction
 from livetrain.verdict.scores import FAILED, Scores
 from tests import crashing, ranks
 from tests.ray_cluster import in_cluster

@@ -26,6 +26,8 @@ BENCHES = {
     "keys": "what options of training cost or save, in time and memory",
     "ddp": "averaging gradients of 2 and 4 processes: traffic, bucket sizes, overlap, compression, FSDP2",
     "evaluation": "joining the scores of four processes, for a million videos",
+    "predict": "scoring raw videos against a script with PyAV and timm, warm and cold; the exported model",
+    "startup": "from the start of a process to its first batch, against importing torch, timm and accelerate",
     "memory": "what a process of a run holds at most, with whole weights and in shards (FSDP2)",
     "gpu": "decoding, training and shards on a GPU, in parts; also with --device cpu",
     "download": "bytes that training downloads when a node's cache holds a part of the data; mixing of batches",

@@ -163,7 +163,7 @@ class Clips(torch.utils.data.Dataset[Any]):
 
 def random_frames(task: Task, index: int) -> NDArray[np.int64]:
     """One random frame of each segment, ascending, int64 [F]."""
-    from livetrain.data.plan import segment_frames
+    from livetrain.data.frame_choice import segment_frames
 
     u = np.random.default_rng(index).random((1, task.frames_per_clip))
     return segment_frames(np.array([task.num_frames]), task.frames_per_clip, u)[0]

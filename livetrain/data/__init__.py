@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from livetrain.data import download_cost, face_tracks, leaks, targets
     from livetrain.data.batch import Batch, Failure
+    from livetrain.data.clip_plan import PADDING
     from livetrain.data.dataset import Dataset, FetchError
     from livetrain.data.decode import DecodeError
     from livetrain.data.faceless import face_notices
     from livetrain.data.loader import Loader
-    from livetrain.data.loaders import eval_loader, train_loader
-    from livetrain.data.plan import PADDING, epoch_of_step, num_train_steps
-    from livetrain.data.video_files import VideoFiles, files_loader
+    from livetrain.data.loaders import eval_loader, files_loader, train_loader
+    from livetrain.data.plan import epoch_of_step, num_train_steps
+    from livetrain.data.video_files import VideoFiles
 
 __all__ = [
     "PADDING",
@@ -41,14 +42,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "clip_plan": ("PADDING",),
     "dataset": ("Dataset", "FetchError"),
     "decode": ("DecodeError",),
-    "video_files": ("VideoFiles", "files_loader"),
+    "video_files": ("VideoFiles",),
     "faceless": ("face_notices",),
     "batch": ("Batch", "Failure"),
     "loader": ("Loader",),
-    "loaders": ("eval_loader", "train_loader"),
-    "plan": ("PADDING", "epoch_of_step", "num_train_steps"),
+    "loaders": ("eval_loader", "files_loader", "train_loader"),
+    "plan": ("epoch_of_step", "num_train_steps"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from livetrain.data.augment import Change
+from livetrain.data.clip_plan import PADDING, ClipPlan
 from livetrain.data.crop import Cut
-from livetrain.data.plan import PADDING, ClipPlan
 
 
 class Clips(Protocol):

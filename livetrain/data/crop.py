@@ -113,8 +113,13 @@ def resize(picture: Picture, size: int) -> Picture:
 
     Bilinear, with the support widened by the scale where it shrinks (antialiased).
     """
-    import torch  # seconds to import, and few crops need it
-    from torch.nn.functional import interpolate
+    try:
+        import torch  # seconds to import, and few crops need it
+        from torch.nn.functional import interpolate
+    except ImportError:  # prediction with an exported model needs none: the same filter, at most one level apart
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
 
     # Bytes go through torch's vectorised kernel in the calling thread; floats would start threads of their own.
     # Channels stay last, as they lie in memory: planar, it takes three times as long for the same bytes.

@@ -31,6 +31,7 @@ from livetrain.core.machine import num_cores
 from livetrain.core.world import World
 from livetrain.data import mixup, targets
 from livetrain.data.batch import Batch, Clips, Failure, Plans
+from livetrain.data.clip_plan import PADDING, ClipPlan
 from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
@@ -38,7 +39,6 @@ from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_
 from livetrain.data.graph import DEPTH, Graph, GraphError, GraphOptions, Params, colour_params
 from livetrain.data.loader_stages import Stages
 from livetrain.data.nvdec_refusals import Refusals
-from livetrain.data.plan import PADDING, ClipPlan
 from livetrain.data.side_stream import SideStream
 from shards.format.colour import RGB, Colours
 

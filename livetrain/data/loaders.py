@@ -1,20 +1,23 @@
-"""The loaders of training and evaluation: which clips, in which order, on which process."""
+"""The loaders of training, evaluation and prediction: which clips, in which order, on which process."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.core.world import World
 from livetrain.data import augment, perturb, plan, recapture
 from livetrain.data.batch import Plans
+from livetrain.data.clip_plan import ClipPlan
 from livetrain.data.dataset import Dataset
 from livetrain.data.loader import Loader
-from livetrain.data.plan import ClipPlan
 from livetrain.data.shard_order import ShardOrder
+from livetrain.data.video_files import VideoFiles
 
 
 def train_loader(
@@ -88,3 +91,22 @@ def eval_loader(
         example = dataclasses.replace(example, frames=np.zeros((1, longest), np.int64))
     augmentations = [] if shifts is None else shifts.augmentations()
     return Loader(dataset, config, Plans(plans, num_batches, example, augmentations), world=world, mean=mean, std=std)
+
+
+def files_loader(
+    files: VideoFiles,
+    config: Config,
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int,
+    world: World,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Loader:
+    """Batches of the files `rows` (int64, at least one), without augmentation, the last one padded.
+
+    Every batch comes, also one whose files all fail; nothing is raised for files that fail (data.on_error aside).
+    """
+    example = files.plan(config, rows, 0, batch_size)
+    batches = Plans(lambda: files.plans(config, rows, batch_size), math.ceil(len(rows) / batch_size), example)
+    return Loader(files, config, batches, world=world, mean=mean, std=std, patience=math.inf)

@@ -9,12 +9,15 @@ Sources: Zhang et al., "mixup", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from livetrain.config import Config
+
+if TYPE_CHECKING:
+    import torch
 
 STREAM = 3  # of the random numbers of a run: 0 to 2 are plan.py's
 
@@ -66,6 +69,8 @@ def apply(
     """Clips [n, F, 3, S, S] and targets [n, …] blended; a pair stays as it is where one of the two failed to load."""
     if (blend.shares == 1).all():
         return clips, targets
+    import torch  # plans are made without it
+
     other = partners(len(blend.shares))
     shares = np.where(valid & valid[other], blend.shares, np.float32(1))
     is_cut = blend.cuts.any(axis=1)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from livetrain.config import Config
 from livetrain.data import augment, plan, region
+from livetrain.data.clip_plan import PADDING, ClipPlan, evaluation_frames
 from livetrain.data.dataset import Dataset
 from livetrain.data.permutation import permute
-from livetrain.data.plan import ClipPlan
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
 
 def perturb(item: ClipPlan, samples: plan.Samples, config: Config, shifts: Shifts) -> ClipPlan:
     """The plan of an evaluation batch of `samples`, perturbed."""
-    rows = np.where(item.rows == plan.PADDING, 0, item.rows)
+    rows = np.where(item.rows == PADDING, 0, item.rows)
     facts = dataclasses.replace(samples, rows=rows, mixture=None).facts(np.arange(len(rows)))
     which = shifts.of(rows)
     params = item.params | shifts.parameters(which, config.data.image_size)
@@ -143,7 +143,7 @@ def perturb(item: ClipPlan, samples: plan.Samples, config: Config, shifts: Shift
     side, part = (np.array([getattr(kind, name) for kind in shifts.kinds])[which] for name in ("side", "part"))
     if (part < 1).any():
         kept = np.maximum(1, np.ceil(facts.num_frames * part)).astype(np.int64)
-        frames = plan.evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
+        frames = evaluation_frames(dataclasses.replace(facts, num_frames=kept), config)
         params |= region.fixed_region(frames, facts, config)  # a face is elsewhere in other frames
     if (side < 1).any():
         params |= region.shrunk(params, side, facts)

@@ -24,17 +24,15 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.data import augment, mixup, recapture, region
-from livetrain.data.clip_facts import FaceOf, Facts, FrameSeconds, evenly_spaced, nobody
+from livetrain.data.clip_facts import SIZES, FaceOf, Facts, FrameSeconds, evenly_spaced, nobody
+from livetrain.data.clip_plan import ClipPlan, evaluation_batch_size, plan_views
 from livetrain.data.dataset import Dataset
+from livetrain.data.frame_choice import chosen_frames
 from livetrain.data.mixture import Mixture, balanced, mixture_of
-from livetrain.data.mixup import Blend
 from livetrain.data.permutation import permute
 from livetrain.data.philox import uniforms
 from livetrain.data.shard_order import ShardOrder, shard_order, shards_of
 
-PADDING = -1
-
-SIZES = ("height", "width", "rotation", "coded_height", "coded_width")
 COLUMNS = (
     "label",
     "num_frames",
@@ -46,25 +44,6 @@ COLUMNS = (
 
 # Addresses of independent random numbers within one (seed, epoch, sample).
 STREAM_FRAMES, STREAM_CROP, STREAM_AUGMENT = range(3)  # 3 is mixup.py's, 4 recapture.py's
-
-
-@dataclass(frozen=True)
-class ClipPlan:
-    """The plan of n clips of one micro-batch.
-
-    rows: int64 [n], row of the index, or `PADDING`. frames: int64 [n, F], indices in display order. params: inputs of
-    the graph by name, each [n, …]: `box` and `window` (see livetrain.data.region), `angle` float32 [n] (degrees
-    counter-clockwise), `flip` int32 [n], and what the augmentations drew. recaptured: int64 [n], which operator makes
-    an attack of a live clip (livetrain.data.recapture.attack_type), 0 for none. blend: what neighbours take from each
-    other.
-    """
-
-    step: int
-    rows: NDArray[np.int64]
-    frames: NDArray[np.int64]
-    params: dict[str, NDArray[Any]]
-    recaptured: NDArray[np.int64]
-    blend: Blend
 
 
 @dataclass(frozen=True)
@@ -131,16 +110,7 @@ class Samples:
     def facts(self, samples: NDArray[np.int64]) -> Facts:
         """Of the samples numbered `samples` (int64 [n], each in [0, len(self)))."""
         rows = self.rows[samples].astype(np.int64)
-        num_frames = self.columns["num_frames"][rows].astype(np.int64)
-        sizes = {name: self.columns[name][rows].astype(np.int64) for name in SIZES}
-        seconds = self.columns["duration_seconds"][rows].astype(np.float64)
-        known = np.isfinite(seconds) & (seconds > 0)
-        # Stored JPEGs are thinner than the video they come from: frames a second of what is stored.
-        rate = np.where(known, num_frames / np.where(known, seconds, 1), self.columns["fps"][rows].astype(np.float64))
-        aspect = self.columns["sample_aspect_ratio"][rows].astype(np.float64)
-        return Facts(
-            rows, num_frames, rate, **sizes, sample_aspect_ratio=aspect, seconds=self.frame_seconds, face=self.face
-        )
+        return Facts.of(rows, self.columns, self.frame_seconds, self.face)
 
 
 def _groups(dataset: Dataset, rows: NDArray[np.integer], by: str) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
@@ -210,7 +180,7 @@ def plan_train(split: Samples, config: Config, step: int, micro: int, rank: int,
             (STREAM_AUGMENT, len(augment.AUGMENTATIONS) * augment.NUM_UNIFORMS if active else 0),
         ],
     )
-    frames = _frames(facts, config, config.data.num_frames, u_frames)
+    frames = chosen_frames(facts, config, config.data.num_frames, u_frames)
     params = region.random_region(u_crop, frames, facts, config) | {
         "angle": -facts.rotation.astype(np.float32),
         "flip": (u_crop[:, 4] < (config.augment.flip if config.augment.enabled else 0.0)).astype(np.int32),
@@ -237,100 +207,6 @@ def plan_evaluation(split: Samples, config: Config, batch: int, rank: int, world
     return plan_views(facts, inside, config, batch)
 
 
-def plan_views(facts: Facts, inside: NDArray[np.bool_], config: Config, batch: int) -> ClipPlan:
-    """How evaluation sees n clips: frames evenly spaced, or all; the whole frame, its centre, or the face.
-
-    Those not `inside` are `PADDING`.
-    """
-    size = len(inside)
-    frames = evaluation_frames(facts, config)
-    params = region.fixed_region(frames, facts, config) | {
-        "angle": -facts.rotation.astype(np.float32),
-        "flip": np.zeros(size, np.int32),
-    }
-    return ClipPlan(
-        batch, np.where(inside, facts.rows, PADDING), frames, params, np.zeros(size, np.int64), Blend.none(size)
-    )
-
-
-def evaluation_frames(facts: Facts, config: Config) -> NDArray[np.int64]:
-    """Which frames of n clips evaluation sees, int64 [n, eval.num_frames]; all those of the only clip for 0."""
-    if not config.eval.num_frames:
-        return np.arange(facts.num_frames[0], dtype=np.int64)[None]
-    return _frames(facts, config, config.eval.num_frames, None)
-
-
 def num_evaluation_batches(num_samples: int, config: Config, world: int) -> int:
     """Batches of every process: equally many on each."""
     return math.ceil(num_samples / (evaluation_batch_size(config) * world))
-
-
-def evaluation_batch_size(config: Config) -> int:
-    """Clips that a process scores at once: one where all frames are wanted, since videos differ in length."""
-    return config.eval.batch_size if config.eval.num_frames else 1
-
-
-def segment_frames(num_frames: NDArray[np.int64], count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
-    """One frame of each of `count` equal segments: at u [n, count] within it, or in its middle.
-
-    num_frames: int64 [n]. Returns int64 [n, count], ascending; frames repeat where a video has fewer than `count`.
-    Source: temporal segment networks (Wang et al., ECCV 2016).
-    """
-    inside = 0.5 if u is None else u
-    frames = np.floor((np.arange(count) + inside) * num_frames[:, None] / count).astype(np.int64)
-    return np.minimum(frames, num_frames[:, None] - 1)
-
-
-def interval_frames(
-    num_frames: NDArray[np.int64],
-    frames_per_second: NDArray[np.float64],
-    seconds: float,
-    count: int,
-    u: NDArray[np.float64] | None,
-) -> NDArray[np.int64]:
-    """`count` frames `seconds` apart, starting at u [n] of the room there is, or centred.
-
-    Returns int64 [n, count], ascending. A video too short for the span repeats its last frame.
-    """
-    return spaced_frames(num_frames, np.arange(count) * seconds * frames_per_second[:, None], u)
-
-
-def timed_frames(times: NDArray[np.floating], seconds: float, count: int, u: float | None) -> NDArray[np.int64]:
-    """`interval_frames` of one clip whose frames have `times`, ascending from 0: of each moment, the nearest frame.
-
-    Returns int64 [count], ascending. A video too short for the span repeats its last frame.
-    """
-    offsets = np.arange(count) * seconds
-    moments = max(0.0, float(times[-1]) - offsets[-1]) * (0.5 if u is None else u) + offsets
-    middles = (times[1:].astype(np.float64) + times[:-1]) / 2
-    return np.searchsorted(middles, moments, side="right").astype(np.int64)
-
-
-def spaced_frames(
-    num_frames: NDArray[np.int64], offsets: NDArray[np.floating], u: NDArray[np.float64] | None
-) -> NDArray[np.int64]:
-    """The frames `offsets` ([n, count], ascending from 0) after a start: at u [n] of the room there is, or centred.
-
-    Returns int64 [n, count], ascending. A video too short for the span repeats its last frame.
-    """
-    room = np.maximum(0.0, num_frames - 1 - offsets[:, -1])
-    start = room * (0.5 if u is None else u)
-    # Half a frame of rounding: 0.2 s at 29.97 fps is frame 6, not 5.
-    frames = np.floor(start[:, None] + offsets + 0.5).astype(np.int64)
-    return np.clip(frames, 0, num_frames[:, None] - 1)
-
-
-def _frames(facts: Facts, config: Config, count: int, u: NDArray[np.float64] | None) -> NDArray[np.int64]:
-    if config.data.sampling == "segments":
-        return segment_frames(facts.num_frames, count, u)
-    start = None if u is None else u[:, 0]
-    if config.data.sampling == "stride":
-        offsets = np.arange(count) * float(config.data.frame_stride)
-        return spaced_frames(facts.num_frames, np.broadcast_to(offsets, (len(facts.rows), count)), start)
-    seconds = config.data.frame_interval_seconds
-    frames = interval_frames(facts.num_frames, facts.frames_per_second, seconds, count, start)
-    for clip, row in enumerate(facts.rows.tolist()):
-        times = facts.seconds(row)[: facts.num_frames[clip]]
-        if len(times):
-            frames[clip] = timed_frames(times, seconds, count, None if start is None else float(start[clip]))
-    return frames

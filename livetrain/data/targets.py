@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.core.errors import UserError
 from livetrain.data import recapture
+from livetrain.data.clip_plan import PADDING, ClipPlan
 from livetrain.data.dataset import Dataset
-from livetrain.data.plan import PADDING, ClipPlan
 
 
 class Labelled(Protocol):

@@ -4,9 +4,8 @@ They are probed when needed, then planned, decoded and transformed as evaluation
 Nobody vouches for them, so what touches them is in processes of its own.
 
     files = VideoFiles(paths, workers)
-    with files_loader(files, config, rows, batch_size=8, world=World(device), mean=…, std=…) as loader:
-        for batch in loader: …          # batch.step = k: rows[8 * k : 8 * (k + 1)]
-    files.reasons                       # row → why it has no score
+    for plan in files.plans(config, rows, 8): …     # plan.step = k: rows[8 * k : 8 * (k + 1)]
+    files.reasons                                   # row → why it has no score
 
 A video whose packets tell its frames (H.264, HEVC in MP4) is not decoded to be probed; others are, once.
 """
@@ -26,16 +25,13 @@ from numpy.typing import NDArray
 from livetrain.config import Config
 from livetrain.core.files import patiently
 from livetrain.core.worker_pool import WorkerDied
-from livetrain.core.world import World
-from livetrain.data import plan
-from livetrain.data.batch import Plans
+from livetrain.data.clip_facts import Facts
+from livetrain.data.clip_plan import ClipPlan, plan_views
 from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import colours_of
 from livetrain.data.isolated_decode import DecodeTask, Workers
-from livetrain.data.loader import Loader
-from livetrain.data.plan import ClipPlan, Samples
 from shards.faces.find import NO_FACE, FaceOptions
 from shards.format.face_table import Track
 from shards.format.probe import Probe, RejectedVideo
@@ -117,9 +113,26 @@ class VideoFiles:
     def cache_reads(self) -> tuple[int, int]:
         return 0, 0
 
-    def samples(self, rows: NDArray[np.int64]) -> Samples:
-        """The rows as planning takes them."""
-        return Samples(rows, self._columns, frame_seconds=self.frame_seconds, face=self._tracks.get)
+    def plan(self, config: Config, rows: NDArray[np.int64], step: int, batch_size: int) -> ClipPlan:
+        """Of batch `step` of the files `rows`, padded; files with a reason are padding, too."""
+        here = rows[step * batch_size : (step + 1) * batch_size]
+        inside = np.zeros(batch_size, np.bool_)
+        inside[: len(here)] = [row not in self.reasons for row in here.tolist()]
+        padded = np.concatenate([here, np.repeat(here[:1], batch_size - len(here))])
+        facts = Facts.of(padded, self._columns, self.frame_seconds, self._tracks.get)
+        return plan_views(facts, inside, config, step)
+
+    def plans(self, config: Config, rows: NDArray[np.int64], batch_size: int) -> Iterator[ClipPlan]:
+        """Of all batches, in order, each when its files are probed; probing runs ahead by data.prefetch batches."""
+        announced = 0
+        for step in range(math.ceil(len(rows) / batch_size)):
+            while announced <= step + config.data.prefetch and announced * batch_size < len(rows):
+                for row in rows[announced * batch_size : (announced + 1) * batch_size].tolist():
+                    self.announce(row)
+                announced += 1
+            for row in rows[step * batch_size : (step + 1) * batch_size].tolist():
+                self.await_facts(row)
+            yield self.plan(config, rows, step, batch_size)
 
     def frame_seconds(self, row: int) -> NDArray[np.float32]:
         """See `Dataset`."""
@@ -167,47 +180,3 @@ class VideoFiles:
         if found.frame_seconds:
             self._seconds[row] = np.array(stored["frame_seconds"], np.float32)
         self._texts[row] |= {name: stored[name] for name in WORDS}
-
-
-def files_loader(
-    files: VideoFiles,
-    config: Config,
-    rows: NDArray[np.int64],
-    *,
-    batch_size: int,
-    world: World,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Loader:
-    """Batches of the files `rows` (int64, at least one), without augmentation, the last one padded.
-
-    Every batch comes, also one whose files all fail; nothing is raised for files that fail (data.on_error aside).
-    """
-    num_batches = math.ceil(len(rows) / batch_size)
-    everything = files.samples(np.arange(len(files)))
-
-    def chunk(step: int) -> NDArray[np.int64]:
-        return rows[step * batch_size : (step + 1) * batch_size]
-
-    def planned(step: int) -> ClipPlan:
-        here = chunk(step)
-        inside = np.zeros(batch_size, np.bool_)
-        inside[: len(here)] = [row not in files.reasons for row in here.tolist()]
-        padded = np.concatenate([here, np.repeat(here[:1], batch_size - len(here))])
-        facts = everything.facts(padded)
-        return plan.plan_views(facts, inside, config, step)
-
-    def plans() -> Iterator[ClipPlan]:
-        """Plans in order; probing runs ahead of them."""
-        announced = 0
-        for step in range(num_batches):
-            while announced <= step + config.data.prefetch and announced < num_batches:
-                for row in chunk(announced).tolist():
-                    files.announce(row)
-                announced += 1
-            for row in chunk(step).tolist():
-                files.await_facts(row)
-            yield planned(step)
-
-    batches = Plans(plans, num_batches, planned(0))
-    return Loader(files, config, batches, world=world, mean=mean, std=std, patience=math.inf)

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -294,21 +293,6 @@ def _description(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _threshold_for(
-    path: Path, threshold: float | None, chosen: Mapping[str, Any], scoring: Mapping[str, Any]
-) -> float | None:
-    """The threshold, or None with a warning where it was `chosen` on scores made in another way than `scoring`."""
-    other = stored_threshold.other_scoring(chosen, scoring)
-    if threshold is None or not other:
-        return threshold
-    print(
-        f"warning: {path}: its threshold was chosen on scores made with {other}; there is none for these scores: "
-        "`livetrain evaluate RUN` with the same key=value chooses one on dev",
-        file=sys.stderr,
-    )
-    return None
-
-
 def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
     file = folder / DESCRIPTION
     content = _description(folder)
@@ -332,7 +316,7 @@ def _load_package(folder: Path, overrides: Sequence[str]) -> Trained:
     model.mean, model.std = tuple(shown["mean"]), tuple(shown["std"])
     facts = {name: content[name] for name in FACTS if name in content}
     chosen, scoring = stored_threshold.scoring_of(packaged), stored_threshold.scoring_of(config)
-    return Trained(folder, config, model, _threshold_for(folder, content["threshold"], chosen, scoring), facts)
+    return Trained(folder, config, model, stored_threshold.usable(folder, content["threshold"], chosen, scoring), facts)
 
 
 def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> Trained:
@@ -351,13 +335,13 @@ def _load_checkpoint(run_dir: Path, folder: Path, overrides: Sequence[str]) -> T
     stored = stored_threshold.find(run_dir, folder, scoring, trained=own)
     threshold = None
     if stored is not None:
-        threshold = _threshold_for(folder, stored.threshold, stored.scoring, scoring)
+        threshold = stored_threshold.usable(folder, stored.threshold, stored.scoring, scoring)
     if stored is not None and threshold is not None:
         facts |= {"criterion": stored.criterion, "temperature": stored.temperature}
     if folder.name.startswith("best-") and run.verdict.exists():  # the weights that the verdict is about
         verdict = run.read_verdict()
         if stored is None:  # of a run from before threshold.json
-            threshold = _threshold_for(folder, verdict["threshold"], own, scoring)
+            threshold = stored_threshold.usable(folder, verdict["threshold"], own, scoring)
             facts |= {"criterion": "eer"}
         if scoring == own:  # figures of other scores would not be this model's
             facts |= {"metrics": {split: verdict[split] for split in ("dev", "test")}}

@@ -12,51 +12,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from livetrain.config import Config
 from livetrain.core.errors import UserError
-from livetrain.core.machine import num_cores
 from livetrain.core.world import World
-from livetrain.data import Loader, VideoFiles, face_tracks, files_loader
-from livetrain.data.isolated_decode import Workers
-from livetrain.data.plan import evaluation_batch_size
+from livetrain.data import Loader, VideoFiles, files_loader
+from livetrain.data.clip_plan import evaluation_batch_size
 from livetrain.evaluation.scoring import autocast, precision, rendered, score_clips
 from livetrain.inference.package import Trained, load, packaged_config, read_config
-from livetrain.verdict.scores import FAILED, OK
-from livetrain.verdict.scores import NO_FACE as NO_FACE_STATUS
+from livetrain.inference.video_scorer import Prediction, VideoScorer
 from livetrain.verdict.threshold import scoring_of
-from shards.faces.find import NO_FACE, FaceOptions
 
 ENSEMBLE = "ensemble.json"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is said of one video.
-
-    p_live: probability of a live person, None when the video could not be scored (`status` failed_to_acquire or
-    no_face, `reason` says why). live: p_live at or above the threshold; False when there is no score, None when there
-    is no threshold. seconds: this video's share of the wall time of its batch, reading and decoding included.
-    """
-
-    video: str
-    p_live: float | None
-    live: bool | None
-    threshold: float | None
-    num_frames: int
-    seconds: float
-    status: str
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,7 @@ class Member:
     weight: float
 
 
-class Predictor:
+class Predictor(VideoScorer):
     """One model, or several whose p_live is averaged by weight. Not for several threads at once."""
 
     def __init__(
@@ -76,34 +50,16 @@ class Predictor:
         """`device`: None takes CUDA where there is one."""
         assert members, "a predictor needs a model"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.threshold = threshold
-        self._workers: Workers | None = None
+        batch_size = min(evaluation_batch_size(member.trained.config) for member in members)
+        super().__init__([member.trained for member in members], threshold, batch_size)
         self.groups = _groups(members)
-        self._faces = face_options(members)
-        self._needs_face = any(member.trained.config.data.face_missing != "whole" for member in members)
-        self.batch_size = min(evaluation_batch_size(member.trained.config) for member in members)
-        self.failed_score = members[0].trained.config.predict.failed_score
         for member in members:
             member.trained.model.to(self.device)
-
-    @overload
-    def predict(self, video: str | Path) -> Prediction: ...  # type: ignore[overload-overlap]
-    @overload
-    def predict(self, video: Sequence[str | Path]) -> list[Prediction]: ...
-    def predict(self, video: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
-        """Score a video file, or several. A file that cannot be decoded is a Prediction with its reason, no error."""
-        if isinstance(video, str | Path):
-            return self.predict([video])[0]
-        files = self.files([Path(item) for item in video])
-        rows, size = np.arange(len(files)), min(len(files), self.batch_size)
-        batches = self.score(files, rows, batch_size=size) if size else []
-        return [prediction for batch in batches for prediction in batch]
 
     def score(
         self, files: VideoFiles, rows: NDArray[np.int64], *, batch_size: int, local_size: int = 1
     ) -> Iterator[list[Prediction]]:
-        """Predictions of the files `rows`, in order, `batch_size` at a time; `local_size`: processes here."""
-        config = self.groups[0][0].trained.config
+        """See VideoScorer."""
         with contextlib.ExitStack() as stack:
             loaders = [
                 stack.enter_context(self._loader(group, files, rows, batch_size, local_size)) for group in self.groups
@@ -123,24 +79,14 @@ class Predictor:
                     seconds = (time.perf_counter() - started) / len(here)
                     started = time.perf_counter()
                     yield [
-                        self._prediction(files, row, total[i] if good[i] else None, reasons, config, seconds)
+                        self.prediction(
+                            files, row, total[i] if good[i] else None, reasons.get(str(files.paths[row]), ""), seconds
+                        )
                         for i, row in enumerate(here)
                     ]
 
-    def files(self, paths: Sequence[Path], local_size: int = 1) -> VideoFiles:
-        """Files for `score`, of `local_size` predictors on this machine."""
-        needs_face = self._faces is not None and self._needs_face
-        return VideoFiles(paths, self.workers(local_size), self._faces, needs_face=needs_face)
-
-    def workers(self, local_size: int = 1) -> Workers:
-        """The processes that probe and decode, of `local_size` predictors on this machine; one pool for all calls."""
-        if self._workers is None:
-            config = self.groups[0][0].trained.config
-            self._workers = Workers(config.data.threads or max(1, num_cores() // local_size))
-        return self._workers
-
     def identity(self) -> str:
-        """What decides the scores: weights, configuration, shares; a change of it is a change of this text."""
+        """See VideoScorer."""
         parts = []
         for group in self.groups:
             for member in group:
@@ -165,28 +111,6 @@ class Predictor:
             std=trained.model.std,
         )
 
-    def _prediction(
-        self,
-        files: VideoFiles,
-        row: int,
-        p: float | None,
-        reasons: dict[str, str],
-        config: Config,
-        seconds: float,
-    ) -> Prediction:
-        name, threshold = str(files.paths[row]), self.threshold
-        if p is None:
-            reason = files.reasons.get(row) or reasons.get(name, "")
-            status = NO_FACE_STATUS if reason == NO_FACE else FAILED
-            return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, status, reason)
-        if not math.isfinite(p):
-            reason = "the model's score is NaN or Inf"
-            return Prediction(name, None, None if threshold is None else False, threshold, 0, seconds, FAILED, reason)
-        p = min(1.0, max(0.0, p))  # weights that sum to 1 but for rounding
-        live = None if threshold is None else bool(p >= threshold)
-        num_frames = config.eval.num_frames or int(files.column("num_frames")[row])
-        return Prediction(name, float(p), live, threshold, num_frames, seconds, OK)
-
 
 def load_model(path: str | Path, *overrides: str, device: str | torch.device | None = None) -> Predictor:
     """A predictor from a model package, a run directory, a checkpoint's folder, or an ensemble's folder.
@@ -207,33 +131,6 @@ def load_model(path: str | Path, *overrides: str, device: str | torch.device | N
     if any(scoring_of(member.trained.config) != scoring_of(read_config(member.trained.path)) for member in members):
         threshold = None  # `load` has warned: it was chosen on scores made in another way
     return Predictor(members, threshold, device)
-
-
-def face_options(members: Sequence[Member]) -> FaceOptions | None:
-    """How the members' faces are found; None where they see whole frames.
-
-    Raises UserError where they cannot be found in that way here.
-    """
-    about: dict[str, Any] | None = None
-    for member in members:
-        trained = member.trained
-        if trained.config.data.crop != "face":
-            continue
-        known = trained.facts.get("faces")
-        if known is None:
-            raise UserError(f"{trained.path} sees faces, and does not say how they were found; make the package again")
-        if about is not None:
-            face_tracks.check_same(known, about, f"the faces of {trained.path}", "another model of the ensemble")
-        about = known
-    if about is None:
-        return None
-    options = FaceOptions.of(about)
-    if options.about() != about:
-        raise UserError(
-            f"{members[0].trained.path} was trained on faces found by {about['detector']}; here is "
-            f"{options.about()['detector']}, whose boxes are others: install that version"
-        )
-    return options
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:

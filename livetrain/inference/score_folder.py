@@ -1,4 +1,4 @@
-"""Scores of a folder of videos, by processes of `accelerate launch` or by tasks of a Ray cluster.
+"""Scores of a folder of videos: by this process, those of `accelerate launch`, or tasks of a Ray cluster.
 
 The list of files, what is scored and the tables are read and written a part at a time (score_parts.py).
 """
@@ -29,9 +29,8 @@ from livetrain.core.errors import MachineFault, UserError
 from livetrain.core.files import atomic_write
 from livetrain.core.progress import progress
 from livetrain.core.worker_pool import WorkerDied
-from livetrain.core.world import World
-from livetrain.inference.predictor import Prediction, Predictor, load_model
 from livetrain.inference.score_parts import SCORE, TIMES, Parts, Row
+from livetrain.inference.video_scorer import Prediction, VideoScorer
 from shards.labels import walk_videos
 
 PART, NUM_PARTS = 256, 64  # files of a part at most; parts of a folder at least, where there are so many files
@@ -44,11 +43,11 @@ PATIENCE = timedelta(days=7)  # a process may wait so long for the others at the
 class Asked:
     """What to score and where to write it.
 
-    out: a CSV file, or a Parquet file (`.parquet`) with all that is known of each video. names: what stands in the
-    column fname, `name` or `path`. overrides: `key=value` of the model's configuration.
+    model: see scorer_of. out: a CSV file, or a Parquet file (`.parquet`) with all that is known of each video. names:
+    what stands in the column fname, `name` or `path`. overrides: `key=value` of the model's configuration.
     """
 
-    checkpoint: Path
+    model: Path
     videos: Path
     out: Path
     json: Path | None
@@ -62,25 +61,34 @@ def by_processes(asked: Asked) -> None:
     import torch
     from accelerate import PartialState
 
+    from livetrain.core.world import World
+
     on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "1" or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu, timeout=PATIENCE)
-    model = load_model(asked.checkpoint, *asked.overrides, device=state.device)
+    model = scorer_of(asked.model, asked.overrides, state.device)
     parts = Parts(asked.out)
     if state.is_main_process:
         _begin(parts, asked, model)
     state.wait_for_everyone()
     mine = parts.todo()[state.process_index :: state.num_processes]
-    total = sum(num for _, num in mine)
-    with progress("predicting", total, "videos", enabled=state.is_main_process) as advance:
-        _score(model, asked.videos, parts, [number for number, _ in mine], World.of(state).local_size, advance)
+    _score(model, asked.videos, parts, mine, World.of(state).local_size, is_shown=state.is_main_process)
     state.wait_for_everyone()
     if state.is_main_process:
         _finish(parts, asked, model)
 
 
+def by_this_process(asked: Asked) -> None:
+    """Score the folder here alone, without torch where the model needs none. Raises UserError."""
+    model = scorer_of(asked.model, asked.overrides)
+    parts = Parts(asked.out)
+    _begin(parts, asked, model)
+    _score(model, asked.videos, parts, parts.todo(), 1)
+    _finish(parts, asked, model)
+
+
 def by_ray(asked: Asked, engine: RayEngine) -> None:
     """Score the folder by tasks of a Ray cluster, a part each; this process alone writes. Raises UserError."""
-    model = load_model(asked.checkpoint, *asked.overrides, device="cpu")
+    model = scorer_of(asked.model, asked.overrides, "cpu")
     parts = Parts(asked.out)
     _begin(parts, asked, model)
     todo = parts.todo()
@@ -99,7 +107,7 @@ def by_ray(asked: Asked, engine: RayEngine) -> None:
 class Task:
     """Files to score on a node of the cluster."""
 
-    checkpoint: Path
+    model: Path
     overrides: tuple[str, ...]
     videos: Path
     names: list[str]
@@ -124,41 +132,62 @@ class _Tasks(Sequence[Task]):
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
         names = self.parts.unscored(self.numbers[index])
-        return Task(self.asked.checkpoint.absolute(), self.asked.overrides, self.asked.videos.absolute(), names)
+        return Task(self.asked.model.absolute(), self.asked.overrides, self.asked.videos.absolute(), names)
 
 
 def score_files(task: Task) -> list[Prediction]:
     """A task's predictions, in the order of its names. The model stays loaded for the next task."""
-    import torch
+    model = _loaded(task.model, task.overrides)
+    device = getattr(model, "device", None)
+    here = os.cpu_count() or 1
+    if device is not None and device.type == "cuda":
+        import torch
 
-    model = _loaded(task.checkpoint, task.overrides)
-    here = torch.cuda.device_count() if model.device.type == "cuda" else os.cpu_count() or 1
+        here = torch.cuda.device_count()
     return list(_predictions(model, task.videos, task.names, here, lambda num: None))
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(checkpoint: Path, overrides: tuple[str, ...]) -> Predictor:
-    return load_model(checkpoint, *overrides)
+def _loaded(model: Path, overrides: tuple[str, ...]) -> VideoScorer:
+    return scorer_of(model, overrides)
+
+
+def scorer_of(model: Path, overrides: Sequence[str], device: Any = None) -> VideoScorer:
+    """What scores videos: of an exported file by its suffix, else of all that livetrain.load_model takes."""
+    if model.suffix == ".onnx":
+        from livetrain.inference.onnx_scorer import OnnxScorer
+
+        return OnnxScorer(model, overrides)
+    from livetrain.inference.predictor import load_model
+
+    return load_model(model, *overrides, device=device)
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
 def _score(
-    model: Predictor, videos: Path, parts: Parts, numbers: list[int], local_size: int, advance: Callable[[int], None]
+    model: VideoScorer,
+    videos: Path,
+    parts: Parts,
+    todo: Sequence[tuple[int, int]],
+    local_size: int,
+    *,
+    is_shown: bool = True,
 ) -> None:
-    """Add the rows of the parts `numbers`."""
-    for start in range(0, len(numbers), GROUP):
-        group = [(number, parts.unscored(number)) for number in numbers[start : start + GROUP]]
-        names = [name for _, some in group for name in some]
-        found = _predictions(model, videos, names, local_size, advance)
-        for number, some in group:
-            parts.add(number, list(islice(found, len(some))))
-        assert next(found, None) is None
+    """Add the rows of parts (see Parts.todo)."""
+    with progress("predicting", sum(num for _, num in todo), "videos", enabled=is_shown) as advance:
+        for start in range(0, len(todo), GROUP):
+            group = [(number, parts.unscored(number)) for number, _ in todo[start : start + GROUP]]
+            names = [name for _, some in group for name in some]
+            found = _predictions(model, videos, names, local_size, advance)
+            for number, some in group:
+                parts.add(number, list(islice(found, len(some))))
+            assert next(found, None) is None
 
 
 def _predictions(
-    model: Predictor, videos: Path, names: list[str], local_size: int, advance: Callable[[int], None]
+    model: VideoScorer, videos: Path, names: list[str], local_size: int, advance: Callable[[int], None]
 ) -> Iterator[Prediction]:
     if not names:
         return
@@ -171,7 +200,7 @@ def _predictions(
 # --- begin and end ----------------------------------------------------------------------------------------------------
 
 
-def _begin(parts: Parts, asked: Asked, model: Predictor) -> None:
+def _begin(parts: Parts, asked: Asked, model: VideoScorer) -> None:
     num_files = _survey(asked.videos, asked.names)
     size = min(PART, max(1, num_files // NUM_PARTS))
     request = {
@@ -206,7 +235,7 @@ def _short(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _finish(parts: Parts, asked: Asked, model: Predictor) -> None:
+def _finish(parts: Parts, asked: Asked, model: VideoScorer) -> None:
     """The tables, and what is reported."""
     num, failed, reasons = 0, 0, Counter[str]()
     with contextlib.ExitStack() as stack:
@@ -232,7 +261,7 @@ def _finish(parts: Parts, asked: Asked, model: Predictor) -> None:
     print(f"{asked.out}: {num} videos, {failed} of them got no score", flush=True)
 
 
-def _shown(row: Row, asked: Asked, model: Predictor) -> Row:
+def _shown(row: Row, asked: Asked, model: VideoScorer) -> Row:
     """A row as it is written."""
     score = model.failed_score if row["p_live"] is None else row["p_live"]
     fname = row["name"] if asked.names == "path" else _short(row["name"])

@@ -27,7 +27,7 @@ from livetrain.core.errors import MachineFault
 from livetrain.core.files import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from livetrain.inference.predictor import Prediction
+    from livetrain.inference.video_scorer import Prediction
 
 TIMES = "time_submission.csv"
 WHAT = {"videos": "videos", "models": "weights or settings of the model", "overrides": "options key=value"}

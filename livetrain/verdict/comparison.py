@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from livetrain.core.errors import UserError
 from livetrain.verdict import bootstrap, paired
@@ -83,7 +83,7 @@ def more_units(item: Difference, num: int, confidence: float) -> int | None:
     """
     if item.difference == 0 or num < MIN_PEOPLE:
         return None
-    z = float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(POWER))
+    z = float(scipy.stats.norm.ppf(0.5 + confidence / 2) + scipy.stats.norm.ppf(POWER))
     return max(1, math.ceil(num * (z * item.error / item.difference) ** 2 - num))
 
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from livetrain.verdict import bootstrap, metrics
 from livetrain.verdict.bootstrap import APCER, Ranking, Spread, Tally, Units
@@ -104,7 +104,7 @@ def clopper_pearson(errors: int, num: int, confidence: float) -> tuple[float, fl
     """The exact two-sided interval of a binomial rate (Clopper and Pearson, 1934)."""
     if not 0 <= errors <= num or num == 0:
         raise ValueError(f"{errors} errors of {num}")
-    found = stats.binomtest(errors, num).proportion_ci(confidence, method="exact")
+    found = scipy.stats.binomtest(errors, num).proportion_ci(confidence, method="exact")
     return float(found.low), float(found.high)
 
 

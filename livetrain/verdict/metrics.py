@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from livetrain.verdict.scores import NO_FACE, Scores
 
@@ -33,6 +32,8 @@ def error_curves(live: Bools, p_live: Floats) -> tuple[Floats, Floats, Floats]:
     infinity. Raises ValueError when one class is missing or a score is NaN.
     """
     _check(live, p_live)
+    from sklearn.metrics import roc_curve  # 2 s, and training begins without
+
     fpr, tpr, thresholds = roc_curve(live, p_live, drop_intermediate=False)
     return thresholds, fpr, 1 - tpr
 
@@ -49,6 +50,8 @@ def error_counts(live: Bools, p_live: Floats) -> tuple[Floats, NDArray[np.int64]
 def auc(live: Bools, p_live: Floats) -> float:
     """Area under the ROC: the probability that a live clip scores above an attack, ties counting half."""
     _check(live, p_live)
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(live, p_live))
 
 

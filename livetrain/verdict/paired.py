@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, signal, stats
 
 from livetrain.verdict import bootstrap, metrics
 from livetrain.verdict.bootstrap import APCER, Ranking, Spread, Tally, Units
@@ -147,8 +147,8 @@ def sign_flip_p(values: NDArray[np.int64]) -> float:
     chance = np.ones(1)  # of the sum of what has a plus
     for size, count in zip(*np.unique(d // divisor, return_counts=True), strict=True):
         part = np.zeros(int(size * count) + 1)
-        part[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        chance = signal.convolve(chance, part)
+        part[::size] = scipy.stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = scipy.signal.convolve(chance, part)
     sums = np.abs(2 * np.arange(total + 1) - total) * divisor
     return float(np.clip(chance[sums >= observed].sum(), 0.5 ** (len(d) - 1), 1.0))
 
@@ -268,10 +268,10 @@ def _placements(live: NDArray[np.bool_], p_live: Floats) -> Floats:
     Float [n]; for each attack the share of live videos above it; ties count half. The mean over either class is the AUC
     (DeLong, DeLong and Clarke-Pearson, Biometrics 1988).
     """
-    among_all = stats.rankdata(p_live)
+    among_all = scipy.stats.rankdata(p_live)
     found = np.empty(len(p_live))
-    found[live] = (among_all[live] - stats.rankdata(p_live[live])) / (~live).sum()
-    found[~live] = 1 - (among_all[~live] - stats.rankdata(p_live[~live])) / live.sum()
+    found[live] = (among_all[live] - scipy.stats.rankdata(p_live[live])) / (~live).sum()
+    found[~live] = 1 - (among_all[~live] - scipy.stats.rankdata(p_live[~live])) / live.sum()
     return found
 
 
@@ -318,5 +318,5 @@ def _cut(sums: Floats, sizes: Floats, uncut: tuple[float, float], tail: float, s
 
     if kept(0.0) > 0:
         return uncut  # drawn flips, at the very edge of significance
-    near = float(optimize.bisect(kept, 0.0, difference, xtol=1e-9)) if difference else 0.0
+    near = float(scipy.optimize.bisect(kept, 0.0, difference, xtol=1e-9)) if difference else 0.0
     return (max(uncut[0], near), uncut[1]) if difference > 0 else (uncut[0], min(uncut[1], near))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,19 @@ def other_scoring(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What differs between two ways of scoring, "eval.aggregate=model, not max"; empty where nothing does."""
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return "; ".join(f"{key}={one.get(key, 'unset')}, not {other.get(key, 'unset')}" for key in keys)
+
+
+def usable(path: Path, threshold: float | None, chosen: Mapping[str, Any], scoring: Mapping[str, Any]) -> float | None:
+    """The threshold, or None with a warning where it was `chosen` on scores made in another way than `scoring`."""
+    other = other_scoring(chosen, scoring)
+    if threshold is None or not other:
+        return threshold
+    print(
+        f"warning: {path}: its threshold was chosen on scores made with {other}; there is none for these scores: "
+        "`livetrain evaluate RUN` with the same key=value chooses one on dev",
+        file=sys.stderr,
+    )
+    return None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ distribution of a weighted sum of exponential variables is an integral over its 
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +70,11 @@ def _saddle(c: Floats, times: Floats) -> Floats:
     low, high = np.full(c.shape[:-1], -32.0), np.full(c.shape[:-1], 32.0)
     for _ in range(16):
         middle = (low + high) / 2
-        z = special.expit(middle)
-        beyond = special.expit(-middle)  # 1 - z without cancellation: the column whose coefficient is 1
+        z = scipy.special.expit(middle)
+        beyond = scipy.special.expit(-middle)  # 1 - z without cancellation: the column whose coefficient is 1
         slope = (times * c / np.where(c == 1, beyond[..., None], 1 - c * z[..., None])).sum(axis=-1) - 1 / z
         low, high = np.where(slope < 0, middle, low), np.where(slope < 0, high, middle)
-    return special.expit((low + high) / 2)
+    return scipy.special.expit((low + high) / 2)
 
 
 def size_of_unseen(sizes: ArrayLike) -> float:
@@ -115,4 +115,4 @@ def _exceeded(x: Floats, m: Floats, times: NDArray[np.int64], probability: float
             return (1.0 if t <= low else 0.0) - probability
         return float(probability_above_zero(x - t * m, times)) - probability
 
-    return low if low == high else float(optimize.brentq(excess, low, high, xtol=1e-13, rtol=1e-12))
+    return low if low == high else float(scipy.optimize.brentq(excess, low, high, xtol=1e-13, rtol=1e-12))

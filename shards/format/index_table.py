@@ -80,7 +80,17 @@ _FORMAT_5 = pa.schema([column.with_name(_OLD_NAMES.get(column.name, column.name)
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows (mappings with the keys of SCHEMA) atomically; the same rows give the same bytes."""
-    write_table(path, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
+    write_table(path, of_rows(rows))
+
+
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows (mappings with the keys of SCHEMA) as a table: a tenth of the memory that they take as objects."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of SCHEMA, one after the other."""
+    return pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from shards.format import index_table, rejected
@@ -23,12 +26,12 @@ RENAMED = {"group_column": "subject_column", "has_groups": "has_subjects", "num_
 def describe(
     out: Path,
     records: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
+    rows: pa.Table,
     num_rejected: int,
     subject_column: str,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a folder whose other files are all written. `rows` are those of the index."""
+    """The manifest of a folder whose other files are all written. `rows`: the index."""
     options = request["options"]
     return {
         "format": FORMAT,
@@ -63,19 +66,23 @@ def shard_entries(out: Path, records: Sequence[Mapping[str, Any]], first: int = 
     ]
 
 
-def split_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Samples, live ones, attacks and people of each split; rows as in the index."""
-    return {name: _split(rows, name) for name in sorted({row["split"] for row in rows})}
+def split_counts(index: pa.Table) -> dict[str, dict[str, int]]:
+    """Samples, live ones, attacks and people of each split; of an index's columns split, label, domain, subject."""
+    texts = {name: pc.cast(index[name], pa.string()) for name in ("split", "domain", "subject")}
+    table = pa.table(texts | {"live": pc.greater_equal(index["label"], 0.5)})
+    return {
+        name: _counts(table.filter(pc.field("split") == name)) for name in sorted(pc.unique(texts["split"]).to_pylist())
+    }
 
 
-def _split(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
-    members = [row for row in rows if row["split"] == name]
-    num_live = sum(row["label"] >= 0.5 for row in members)
+def _counts(members: pa.Table) -> dict[str, int]:
+    num_live = pc.sum(members["live"], min_count=0).as_py()
+    known = members.filter(pc.field("subject") != "")
     return {
         "num_samples": len(members),
         "num_live": num_live,
         "num_attack": len(members) - num_live,
-        "num_subjects": len({(row["domain"], row["subject"]) for row in members if row["subject"]}),
+        "num_subjects": len(known.group_by(["domain", "subject"]).aggregate([])),
     }
 
 

@@ -6,7 +6,7 @@ import itertools
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import av
@@ -66,7 +66,7 @@ class Probe:
     def stored(self) -> dict[str, Any]:
         """The fields as an index holds them: times to a microsecond, so that last bits of a division do not show."""
         return {
-            **asdict(self),
+            **vars(self),
             "fps": round(self.fps, 6),
             "duration_seconds": round(self.duration_seconds, 6),
             "sample_aspect_ratio": round(self.sample_aspect_ratio, 6),
@@ -208,8 +208,10 @@ def _probe_packets(data: bytes) -> Probe | None:
             or any(p.is_corrupt or p.is_discard or p.pts is None for p in packets)
         ):
             return None
-        times = sorted({float(packet.pts * packet.time_base) for packet in packets})
-        if len(times) != len(packets) or packets[0].pts != min(packet.pts for packet in packets):
+        stamps, base = sorted({packet.pts for packet in packets}), packets[0].time_base
+        # A Fraction's float, without a Fraction for each: dividing whole numbers rounds once, too.
+        times = [stamp * base.numerator / base.denominator for stamp in stamps]
+        if len(times) != len(packets) or packets[0].pts != stamps[0]:
             return None  # two at one time, or leading pictures, which refer to a frame that is not there
         first = _first_frame(stream, packets)
         rate, pixel_aspect = stream.average_rate or stream.guessed_rate, aspect(stream)

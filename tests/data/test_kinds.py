@@ -16,6 +16,7 @@ import torch
 from livetrain.config import Config
 from livetrain.core.world import World
 from livetrain.data import Dataset, eval_loader, plan
+from livetrain.data.clip_plan import ClipPlan
 from livetrain.data.crop import resize
 from livetrain.data.decode import decode_video
 from shards import cli
@@ -95,7 +96,7 @@ def config_of(shards: Path) -> Config:
     return config
 
 
-def clips_of(shards: Path) -> dict[str, tuple[float, np.ndarray, plan.ClipPlan, int]]:
+def clips_of(shards: Path) -> dict[str, tuple[float, np.ndarray, ClipPlan, int]]:
     """video → (label, what the model sees as uint8 [F, S, S, 3], its plan and the place in it)."""
     config = config_of(shards)
     dataset = Dataset.open(shards)

@@ -10,7 +10,7 @@ import torch
 
 from livetrain.config import Config
 from livetrain.core.world import World
-from livetrain.data import Batch, Dataset, eval_loader, plan
+from livetrain.data import PADDING, Batch, Dataset, eval_loader, plan
 from livetrain.data.perturb import PERTURBATIONS, Shifts, perturb
 from tests.data.test_plan import make_samples
 
@@ -106,7 +106,7 @@ def test_crop_keeps_the_middle_and_shorten_the_start() -> None:
     samples, config = make_samples(20), Config()
     config.eval.num_frames = 4
     clean = plan.plan_evaluation(samples, config, 0, 0, 1)
-    rows = clean.rows != plan.PADDING
+    rows = clean.rows != PADDING
     by_name = {item.name: perturb(clean, samples, config, Shifts.same(item)) for item in PERTURBATIONS}
     box = by_name["crop60"].params["box"]
     assert np.allclose(box, [0.2, 0.2, 0.8, 0.8], atol=1 / 240) and (by_name["crop60"].frames == clean.frames).all()

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from livetrain.config import Config, load_config
 from livetrain.core.errors import UserError
-from livetrain.data import clip_facts, plan, region
+from livetrain.data import PADDING, clip_facts, frame_choice, plan, region
 from livetrain.data import mixup as blending
+from livetrain.data.clip_plan import ClipPlan
 from livetrain.data.mixup import Blend
-from livetrain.data.plan import ClipPlan, Samples
+from livetrain.data.plan import Samples
 
 
 def make_samples(n: int) -> Samples:
@@ -199,20 +200,20 @@ def test_evaluation_covers_each_sample_once_with_equal_batches(n: int, batch: in
     rows = [plan.plan_evaluation(samples, config, b, r, world).rows for b in range(num) for r in range(world)]
     assert all(len(part) == batch for part in rows)
     seen = np.concatenate(rows)
-    assert seen[seen != plan.PADDING].tolist() == samples.rows.tolist()
+    assert seen[seen != PADDING].tolist() == samples.rows.tolist()
     assert num * world * batch - n < world * batch
 
 
 def test_segments_are_one_frame_each() -> None:
     lengths = np.array([8, 80, 81, 3])
     u = np.random.default_rng(0).random((4, 8))
-    frames = plan.segment_frames(lengths, 8, u)
+    frames = frame_choice.segment_frames(lengths, 8, u)
     for length, row in zip(lengths, frames, strict=True):
         assert (row >= np.floor(np.arange(8) * length / 8)).all()
         assert (row <= np.ceil(np.arange(1, 9) * length / 8)).all() and row.max() < length
     assert frames[0].tolist() == list(range(8))
-    assert plan.segment_frames(np.array([80]), 8, None)[0].tolist() == list(range(5, 80, 10))
-    assert plan.segment_frames(np.array([3]), 4, np.full((1, 4), 0.999))[0].max() == 2
+    assert frame_choice.segment_frames(np.array([80]), 8, None)[0].tolist() == list(range(5, 80, 10))
+    assert frame_choice.segment_frames(np.array([3]), 4, np.full((1, 4), 0.999))[0].max() == 2
 
 
 def test_strides_are_every_nth_frame() -> None:
@@ -233,14 +234,14 @@ def test_strides_are_every_nth_frame() -> None:
 def test_intervals_follow_the_frames_own_times() -> None:
     """A camera that slowed down: 20 frames in the first second, 5 in each of the next two."""
     times = np.concatenate([np.arange(20) / 20, 1 + np.arange(11) / 5]).astype(np.float32)
-    assert plan.timed_frames(times, 0.6, 5, 0.0).tolist() == [0, 12, 21, 24, 27]
-    assert plan.timed_frames(times, 0.6, 5, 0.2).tolist() == [2, 14, 22, 25, 28]  # from 0.12 s of 3.0
-    assert plan.timed_frames(times, 0.82, 3, None).tolist() == [14, 23, 27]  # from 0.68 s; 1.5 s is between two
-    assert plan.timed_frames(times, 5.0, 3, 0.7).tolist() == [0, 30, 30]
+    assert frame_choice.timed_frames(times, 0.6, 5, 0.0).tolist() == [0, 12, 21, 24, 27]
+    assert frame_choice.timed_frames(times, 0.6, 5, 0.2).tolist() == [2, 14, 22, 25, 28]  # from 0.12 s of 3.0
+    assert frame_choice.timed_frames(times, 0.82, 3, None).tolist() == [14, 23, 27]  # from 0.68 s; 1.5 s is between two
+    assert frame_choice.timed_frames(times, 5.0, 3, 0.7).tolist() == [0, 30, 30]
     even = np.arange(31, dtype=np.float32) / 25
     for u in (0.0, 0.33, 0.99):
-        planned = plan.interval_frames(np.array([31]), np.array([25.0]), 0.2, 4, np.array([u]))
-        assert np.abs(plan.timed_frames(even, 0.2, 4, u) - planned[0]).max() <= 1
+        planned = frame_choice.interval_frames(np.array([31]), np.array([25.0]), 0.2, 4, np.array([u]))
+        assert np.abs(frame_choice.timed_frames(even, 0.2, 4, u) - planned[0]).max() <= 1
 
     samples = make_samples(6)
     slowed = dataclasses.replace(
@@ -256,12 +257,12 @@ def test_intervals_are_seconds_apart() -> None:
     rate = np.array([30.0, 29.97, 15.0, 30.0])
     lengths = np.array([100, 100, 100, 5])
     for u in (None, np.array([0.0, 0.5, 0.999, 0.3])):
-        frames = plan.interval_frames(lengths, rate, 0.2, 4, u)
+        frames = frame_choice.interval_frames(lengths, rate, 0.2, 4, u)
         assert np.diff(frames[0]).tolist() == [6, 6, 6] and np.diff(frames[2]).tolist() == [3, 3, 3]
         assert (np.abs(np.diff(frames[1]) - 6) <= 1).all()
         assert frames[3].tolist() == [0, 4, 4, 4]  # too short: the last frame repeats
         assert frames.max() < 100
-    assert plan.interval_frames(lengths, rate, 0.2, 4, None)[0].tolist() == [41, 47, 53, 59]  # 40.5, rounded
+    assert frame_choice.interval_frames(lengths, rate, 0.2, 4, None)[0].tolist() == [41, 47, 53, 59]  # 40.5, rounded
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

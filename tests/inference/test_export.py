@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +31,6 @@ def untrained(backbone: str = "test_vit", size: int = 160, loss: str = "bce", **
     model = build_model(config.model, config.loss, size).eval()
     torch.nn.init.normal_(model.head.weight, std=0.5)  # scores that differ
     return Trained(Path("untrained"), config, model, 0.5)
-
-
-@pytest.fixture(scope="module")
-def some_videos(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six demo clips and one that cannot be decoded."""
-    folder = tmp_path_factory.mktemp("some")
-    for path in sorted((demo_videos / "videos").glob("*.mp4"))[:6]:
-        shutil.copy(path, folder)
-    (folder / "empty.mp4").write_bytes(b"")
-    return folder
 
 
 @pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torch"])

@@ -17,7 +17,7 @@ from livetrain.core.errors import UserError
 from livetrain.data import Dataset
 from livetrain.inference import package
 from livetrain.inference.ensemble import combine
-from livetrain.inference.predictor import Member, face_options
+from livetrain.inference.video_scorer import face_options
 from livetrain.report import page
 from livetrain.tracking.run_dir import RunDir
 from livetrain.verdict import clip_metadata, scores
@@ -123,10 +123,10 @@ def test_models_of_one_ensemble_find_faces_in_one_way_and_data_sets_as_the_model
     with pytest.raises(UserError, match="9 frames a clip, .* has .* 6 frames a clip"):
         package.check_faces(other, dataset)
     with pytest.raises(UserError, match="another model of the ensemble has"):
-        face_options([Member(trained, 0.5), Member(other, 0.5)])
+        face_options([trained, other])
     unknown = dataclasses.replace(trained, facts={})
     with pytest.raises(UserError, match="does not say how they were found"):
-        face_options([Member(unknown, 1.0)])
+        face_options([unknown])
     one, two = (scores.read(run / "scores" / "test.csv") for _ in range(2))
     assert combine([one, two], np.array([0.5, 0.5])).status.tolist() == one.status.tolist()
 

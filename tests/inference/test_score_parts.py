@@ -11,8 +11,8 @@ import pytest
 
 from livetrain.core.errors import MachineFault
 from livetrain.inference import score_parts
-from livetrain.inference.predictor import Prediction
 from livetrain.inference.score_parts import Parts
+from livetrain.inference.video_scorer import Prediction
 from shards.labels import find_videos
 
 REQUEST = {"videos": "v", "models": "m", "overrides": []}

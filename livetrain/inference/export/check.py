@@ -18,12 +18,14 @@ from livetrain.core.machine import num_cores
 from livetrain.core.progress import progress
 from livetrain.core.world import World
 from livetrain.data import Dataset, Loader, VideoFiles, eval_loader, files_loader
+from livetrain.data.clip_plan import evaluation_batch_size
 from livetrain.data.isolated_decode import Workers
-from livetrain.data.plan import evaluation_batch_size
 from livetrain.evaluation.scoring import autocast
-from livetrain.inference.export.write import INPUT, OUTPUT, Scorer, onnx_session
+from livetrain.inference import onnx_scorer
+from livetrain.inference.export.write import Scorer
+from livetrain.inference.onnx_scorer import INPUT, OUTPUT
 from livetrain.inference.package import Trained
-from livetrain.inference.predictor import Member, face_options
+from livetrain.inference.video_scorer import face_options
 from livetrain.model import p_live
 from shards.labels import find_videos
 
@@ -70,7 +72,7 @@ class Parity:
 def runtime(file: Path) -> Score:
     """What runs an exported file, by its suffix: .onnx by ONNX Runtime on the CPU, .pt2 by torch."""
     if file.suffix == ".onnx":
-        session = onnx_session(file, file)
+        session = onnx_scorer.session(file, file, torch.get_num_threads())
         return lambda clips: np.asarray(session.run([OUTPUT], {INPUT: clips})[0])
     module = torch.export.load(file).module()
     return lambda clips: module(torch.from_numpy(clips)).detach().numpy()
@@ -157,7 +159,7 @@ def _loader(trained: Trained, where: Path) -> tuple[int, Loader]:
         loader = eval_loader(dataset, config, ALL, world=World(cpu), mean=mean, std=std)
         return len(dataset), loader
     paths = [where / name for name in find_videos(where)]
-    files = VideoFiles(paths, Workers(config.data.threads or num_cores()), face_options([Member(trained, 1.0)]))
+    files = VideoFiles(paths, Workers(config.data.threads or num_cores()), face_options([trained]))
     rows = np.arange(len(files))
     size = evaluation_batch_size(config)
     loader = files_loader(files, config, rows, batch_size=size, world=World(cpu), mean=mean, std=std)

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import atomic_write, save_tensors, write_text
+from livetrain.inference import onnx_scorer
 from livetrain.inference.export import preprocess_script
 from livetrain.inference.model_card import LABELS
+from livetrain.inference.onnx_scorer import INPUT, METADATA, OUTPUT
 from livetrain.inference.package import TIMM_CONFIG, WEIGHTS, Trained, describe, timm_data_config
 from livetrain.model import LivenessModel, p_live
 from livetrain.model.pooling import ThumbnailPool
-
-INPUT, OUTPUT = "clips", "p_live"
 
 
 class Scorer(nn.Module):
@@ -103,27 +103,14 @@ def to_onnx(trained: Trained, precision: str, out: Path) -> None:
         ) from error
     assert made is not None
     proto = made.model_proto
-    for name, value in (("livetrain", _facts(trained, precision)), ("labels", json.dumps(LABELS))):
+    for name, value in ((METADATA, _facts(trained, precision)), ("labels", json.dumps(LABELS))):
         proto.metadata_props.add(key=name, value=value)
     with atomic_write(out) as temporary:
         onnx.save(proto, str(temporary))
-        onnx_session(temporary, trained.path)  # an operator with types that ONNX Runtime lacks shows here alone
-
-
-def onnx_session(file: Path, source: Path) -> Any:
-    """An ONNX Runtime session of a file, on the CPU. Raises UserError, naming `source`, where it cannot be loaded."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("checking ONNX needs ONNX Runtime: pip install 'livetrain[export]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common base
-        raise UserError(
-            f"{source}: ONNX Runtime cannot load this model ({first_line(error)}); --format torch does without it"
-        ) from error
+        try:  # an operator with types that ONNX Runtime lacks shows here alone
+            onnx_scorer.session(temporary, trained.path, 1)
+        except UserError as error:
+            raise UserError(f"{error}; --format torch does without it") from error
 
 
 def write_reference(trained: Trained, out: Path) -> Path:
