@@ -5,6 +5,7 @@ one thread each. Clips a process are the same for every number of processes.
 
     no all-reduce       each process alone with its gradients: what the rest of the update takes
     one bucket          the all-reduce begins when the backward pass has ended: nothing is hidden
+    other loops         DDP as a page of PyTorch, timm's loop and Lightning have it: see ddp_peers.py
     the others          options of `ddp.*`; hidden = (one bucket - this) / (one bucket - no all-reduce)
 
 On a machine with as few cores as processes the sums themselves take the cores that the backward pass needs: there is
@@ -13,6 +14,7 @@ nothing to hide behind, and four processes on two cores take turns. The model fo
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import tempfile
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from livetrain.bench import ddp_peers
 from livetrain.bench.group import Group
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
@@ -43,7 +46,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     "ddp.compression=bf16": ("ddp.compression=bf16",),
     "two micro-batches an update": ("train.accumulation=2",),
     FSDP: (),
-}
+} | dict.fromkeys(ddp_peers.PEERS, ())
 QUICK_SIDES = (ALONE, ONE_BUCKET, DEFAULT, "ddp.compression=bf16")
 BACKBONE, IMAGE_SIZE, NUM_FRAMES = "resnet18", 96, 2
 WARM_UP, UPDATES = 2, 6  # DDP rebuilds its buckets after the first update
@@ -66,8 +69,14 @@ def run(options: Options) -> Report:
         tables.append(table)
         measurements += _measurements(world, found, network)
         for name in names:
-            if name not in (ALONE, ONE_BUCKET):
+            if name in ddp_peers.PEERS:
+                ratios[f"ddp {world} processes over {name}"] = ratio(found[DEFAULT], found[name])
+            elif name not in (ALONE, ONE_BUCKET):
                 ratios[f"ddp {world} processes, {name} over no all-reduce"] = ratio(found[name], found[ALONE])
+        beside = ", ".join(
+            f"{ratio(found[DEFAULT], found[name]):.2f} x {name}" for name in names if name in ddp_peers.PEERS
+        )
+        lines += [f"- {world} processes: {beside}."] if beside else []
         lines.append(
             f"- {world} processes: the all-reduce of {network['gradient_bytes'] / 1e6:.0f} MB takes "
             f"{network['reduce_seconds'] * 1e3:.0f} ms when nothing else runs "
@@ -118,7 +127,8 @@ def _table(world: int, found: dict[str, Measured], network: dict[str, float], on
     )
     for name, side in found.items():
         times = 1 / ratio(side, found[ALONE])
-        hidden = float("nan") if name in (ALONE, FSDP, "two micro-batches an update") else 100 * _hidden(found, name)
+        no_option = (ALONE, FSDP, "two micro-batches an update", *ddp_peers.PEERS)
+        hidden = float("nan") if name in no_option else 100 * _hidden(found, name)
         table.rows.append((name, 1 / side.rate, times, hidden, side.facts["traffic"] / 1e6))
     return table
 
@@ -157,6 +167,8 @@ def measure(name: str, num_updates: int) -> dict[str, Any]:
     with updater(name, BACKBONE, IMAGE_SIZE) as (accelerator, parts, batches):
         if name == "network":
             return _network(parts.parameters)
+        if name in ddp_peers.PEERS:
+            return {"seconds": ddp_peers.measure(name, parts, batches[0], WARM_UP, num_updates), "traffic": math.nan}
         for step in range(WARM_UP):
             parts.update(step, batches)
         accelerator.wait_for_everyone()
@@ -235,7 +247,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
         optimizer: Any = build_optimizer(model, config.optim)
         schedule = build_schedule(optimizer, config.optim, 1000)
         wrapped: Any = model
-        if name not in (ALONE, "network"):
+        if name not in (ALONE, "network", *ddp_peers.PEERS):
             wrapped, optimizer = setup.prepare(accelerator, model, optimizer)
         parts = Updater(accelerator, config, wrapped, build_loss(config.loss), optimizer, schedule, None)
         batch = Batch.made(torch.randn(1, NUM_FRAMES, 3, image_size, image_size), torch.ones(1))

@@ -27,13 +27,10 @@ def run(options: Options) -> Report:
     measurements = []
     for what in clip_sets(options):
         for level in peers.LEVELS if not options.quick else ("augment",):
-            task = make_task(what, options, level, frames=not options.quick)
+            task = make_task(what, options, level, frames=True)
             sides = {OURS: peers.livetrain, CEILING: limits.needed_only}
-            if not options.quick:
-                sides |= peers.VIDEO_PEERS
-                sides |= {} if level == "decode" else {FRAMES: peers.livetrain_frames, JPEGS: peers.jpeg_files}
-            else:
-                sides |= {name: peers.VIDEO_PEERS[name] for name in ("PyAV",)}
+            sides |= {"PyAV": peers.pyav} if options.quick else peers.VIDEO_PEERS
+            sides |= {} if level == "decode" else {FRAMES: peers.livetrain_frames, JPEGS: peers.jpeg_files}
             found = race(sides, [task], rounds=options.rounds, title=f"loader {what.name} {level}")
             tables.append(_table(f"**{WHAT[level]}**, {what.name}.", found))
             name = f"{level} {what.height}p"
@@ -41,6 +38,8 @@ def run(options: Options) -> Report:
             if found[OURS].rates and options.device == "cpu":
                 inputs = {"core_seconds": found[OURS].facts["core_seconds"], "cores": options.workers}
                 measurements.append({"kind": "loading", "name": name, "measured": found[OURS].rate, "inputs": inputs})
+            if FRAMES in found:
+                ratios[f"frames {name} over JPEG files + PIL"] = ratio(found[FRAMES], found[JPEGS])
             best = _best(found)
             if best:
                 ratios[f"loader {name} over best peer"] = ratio(found[OURS], found[best])

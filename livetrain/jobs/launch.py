@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _launch(script: str, accelerates: list[str], scripts: list[str]) -> int:
         except subprocess.CalledProcessError as error:
             returncode = error.returncode
         except ChildFailedError as error:
-            rank, failure = min(error.failures.items(), key=lambda item: _when(item[1]))
+            rank, failure = first_of(error.failures)
             returncode = failure.exitcode
             if returncode < 0 and -returncode not in passing.passed:
                 _tell_of_death(rank, returncode, scripts)
@@ -118,6 +119,15 @@ def _read(path: str) -> dict[str, Any]:
         return read_mapping(path, "--config_file")
     except FileNotFoundError:
         raise UserError(f"--config_file {path}: no such file; livetrain's own are in launch/") from None
+
+
+def first_of(failures: Mapping[int, Any]) -> tuple[int, Any]:
+    """(rank, failure) of the process that failed first; the others followed it.
+
+    One that was killed, if there is any: it leaves no time, and a peer that lost its connection to it may be seen in
+    the same moment. Nothing kills a process because a peer failed, before the launcher has seen it.
+    """
+    return min(failures.items(), key=lambda item: (item[1].exitcode != -signal.SIGKILL, _when(item[1])))
 
 
 def _when(failure: Any) -> int:

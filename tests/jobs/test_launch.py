@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,6 +37,17 @@ def test_a_script_hands_its_configuration_and_the_arguments_on(name: str, tmp_pa
     use_cpu = "1" if name == "two_cpus" else ""
     assert message == f"{use_cpu}|-m livetrain.cli train --config_file launch/{name}.yaml configs/base.yaml name=a b\n"
     assert yaml.safe_load((REPO / "launch" / f"{name}.yaml").read_text())["num_processes"] == WAYS[name]
+
+
+def test_who_was_killed_failed_first() -> None:
+    """Also where the launcher sees in the same moment that a peer lost its connection, which left an exact time."""
+    second = 1_800_000_000
+    lost = {"message": {"extraInfo": {"exact": second * 10**9 + 5}}}
+    peer = SimpleNamespace(exitcode=1, timestamp=second, error_file_data=lost)
+    earlier = SimpleNamespace(exitcode=1, timestamp=second, error_file_data={"message": {"extraInfo": {"exact": 7}}})
+    killed = SimpleNamespace(exitcode=-signal.SIGKILL, timestamp=second, error_file_data={"message": "<NONE>"})
+    assert start.first_of({0: peer, 1: killed}) == (1, killed)
+    assert start.first_of({0: peer, 1: earlier}) == (1, earlier)
 
 
 def test_every_configuration_has_a_script() -> None:
