@@ -14,6 +14,7 @@ nothing to hide behind, and four processes on two cores take turns. The model fo
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import statistics
@@ -56,6 +57,8 @@ SMALL_BYTES = 4096
 def run(options: Options) -> Report:
     """A table for each number of processes; what the planner is checked against."""
     names = QUICK_SIDES if options.quick else tuple(SIDES)
+    if importlib.util.find_spec("lightning") is None:  # extra: bench
+        names = tuple(name for name in names if name != ddp_peers.LIGHTNING)
     worlds = (2,) if options.quick else (2, 4)
     ratios: dict[str, float] = {}
     tables: list[Table] = []

@@ -81,7 +81,7 @@ def _models(folder: Path) -> tuple[Path, Path | None]:
     from livetrain.inference.package import Trained, load, write
     from livetrain.model import build_model
 
-    keys = [f"model.backbone={BACKBONE}", f"data.image_size={SIZE}", f"eval.num_frames={FRAMES}"]
+    keys = ["data.shards=none", f"model.backbone={BACKBONE}", f"data.image_size={SIZE}", f"eval.num_frames={FRAMES}"]
     config = load_config([], [*keys, f"eval.batch_size={BATCH}", "train.precision=fp32"], warn=lambda line: None)
     torch.manual_seed(0)
     model = build_model(config.model, config.loss, SIZE).eval()

@@ -34,6 +34,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 # torchrun's agent turns the signals it handles into a hard end; those of a polite stop are left to `_Passing`.
 AGENT_SIGNALS = "SIGQUIT"
+PATIENCE_SECONDS = 30  # of the agent, between SIGTERM and SIGKILL to the processes that are left when one has failed
 
 
 def launch(script: str, arguments: list[str]) -> int:
@@ -122,16 +123,21 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def first_of(failures: Mapping[int, Any]) -> tuple[int, Any]:
-    """(rank, failure) of the process that failed first; the others followed it.
+    """(rank, failure) of the process that failed first; the others followed it, or were ended by the launcher.
 
-    One that was killed, if there is any: it leaves no time, and a peer that lost its connection to it may be seen in
-    the same moment. Nothing kills a process because a peer failed, before the launcher has seen it.
+    It sends SIGTERM to those that are left, also to one that is about to end by itself.
     """
-    return min(failures.items(), key=lambda item: (item[1].exitcode != -signal.SIGKILL, _when(item[1])))
+    return min(failures.items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, _when(item[1])))
 
 
 def _when(failure: Any) -> int:
-    """Nanoseconds since 1970 at which a process failed, by what it left (entrypoint.run), or when its end was seen."""
+    """Nanoseconds since 1970 at which a process failed, by what it left (entrypoint.run), or when its end was seen.
+
+    One that was killed leaves nothing, and a peer that lost its connection to it may be seen in the same moment: so it
+    counts as earlier, but not by so much as the launcher waits before it kills.
+    """
+    if failure.exitcode == -signal.SIGKILL:
+        return (failure.timestamp - PATIENCE_SECONDS + 1) * 10**9
     return int(_left_by(failure).get("exact", 0)) or (failure.timestamp + 1) * 10**9  # whole seconds, cut off
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -26,6 +26,7 @@ from tests.training.test_resume import ALL, STEPS, same_run, steps_done
 pytestmark = pytest.mark.slow  # whole runs, each started as a user starts it
 
 WAIT_SECONDS = 300
+started: list[subprocess.Popen[str]] = []  # of the test that runs
 
 
 def start(shards: Path, run_dir: Path, *overrides: str, log: Path, processes: int = 2) -> subprocess.Popen[str]:
@@ -37,7 +38,21 @@ def start(shards: Path, run_dir: Path, *overrides: str, log: Path, processes: in
     arguments = [f"data.shards={shards}", f"run_dir={run_dir}", *SMALL, f"train.max_steps={STEPS}", *ALL, *overrides]
     command = [sys.executable, "-m", "livetrain.cli", "train", *options, *arguments]
     with log.open("a") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, text=True, env=environment, cwd=REPO)
+        started.append(subprocess.Popen(command, stdout=file, stderr=file, text=True, env=environment, cwd=REPO))
+    return started[-1]
+
+
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test() -> Iterator[None]:
+    """What a test that failed left would train for ever, and take the cores from all tests after it."""
+    yield
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            here = psutil.Process(process.pid)
+            for one in [here, *here.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()
+    started.clear()
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:

@@ -48,6 +48,12 @@ def test_who_was_killed_failed_first() -> None:
     killed = SimpleNamespace(exitcode=-signal.SIGKILL, timestamp=second, error_file_data={"message": "<NONE>"})
     assert start.first_of({0: peer, 1: killed}) == (1, killed)
     assert start.first_of({0: peer, 1: earlier}) == (1, earlier)
+    # What the launcher ends when it has seen a failure: by SIGTERM, after 30 s by SIGKILL.
+    ended = SimpleNamespace(exitcode=-signal.SIGTERM, timestamp=second, error_file_data={"message": "<NONE>"})
+    stopped = SimpleNamespace(exitcode=75, timestamp=second, error_file_data={"message": "<NONE>"})
+    assert start.first_of({0: ended, 1: stopped}) == (1, stopped)
+    late = SimpleNamespace(exitcode=-signal.SIGKILL, timestamp=second + 31, error_file_data={"message": "<NONE>"})
+    assert start.first_of({0: late, 1: peer}) == (1, peer)
 
 
 def test_every_configuration_has_a_script() -> None:
