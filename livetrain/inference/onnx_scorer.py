@@ -33,7 +33,7 @@ from livetrain.inference.video_scorer import Prediction, VideoScorer
 from livetrain.verdict import threshold as stored_threshold
 
 INPUT, OUTPUT, METADATA = "clips", "p_live", "livetrain"
-ALONE = ("data", "eval", "predict")  # sections of the configuration that say nothing of the network
+NETWORK = ("model", "loss", "train")  # sections of the configuration that say what the network is, and how it computes
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,9 @@ def _described(onnx: Any, path: Path, overrides: Sequence[str]) -> tuple[Exporte
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no model of `livetrain export --format onnx`: it does not say how") from None
     made, config = (config_from(values, str(path), words, warn=lambda line: None) for words in ((), overrides))
-    sections = to_dict(made).keys() - set(ALONE)
-    other = [name for name in sections if to_dict(made)[name] != to_dict(config)[name]]
+    other = [f"{name}.…" for name in NETWORK if to_dict(made)[name] != to_dict(config)[name]]
     if other or made.data.image_size != config.data.image_size:
-        key = f"{min(other)}.…" if other else "data.image_size"
+        key = other[0] if other else "data.image_size"
         raise UserError(f"{path}: {key} is fixed in an exported model; leave it out, or export again with it")
     averaged = config.data.face_multi_scale if config.data.crop == "face" else []
     if (config.eval.aggregate, config.eval.tta) != ("model", "none") or averaged:

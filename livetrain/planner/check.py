@@ -32,6 +32,8 @@ NOT_PREDICTED = {
     "shards": "shards are built before a run",
     "checkpoint": "checkpoints are written beside training",
     "keys": "options are chosen, not predicted",
+    "predict": "prediction is no training run",
+    "startup": "seconds, once a run",
     "plan": "a start takes seconds of a run of days",
     "gpu": "its figures are those of loader, step and ddp on another device",
     "memory": "of CPU processes; what is predicted is a GPU's",

@@ -77,5 +77,6 @@ def test_the_orders_are_those_of_every_version() -> None:
     """A run that a newer version resumes must see the rest of its epoch, and no clip twice."""
     assert permute(np.arange(12), 12, 0, 0).tolist() == [2, 5, 9, 4, 10, 6, 1, 7, 0, 11, 8, 3]
     assert permute(np.arange(12), 12, 7, 3).tolist() == [7, 0, 11, 3, 4, 6, 8, 1, 5, 10, 9, 2]
+    assert permute(np.arange(4), 4, 1, 2).tolist() == [3, 2, 0, 1]  # the smallest network
     far = np.array([0, 1, 999_999_999])
     assert permute(far, 10**9, 1, 2).tolist() == [14064722, 494630192, 121170974]
