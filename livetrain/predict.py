@@ -74,13 +74,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(options, `key=value`). Raises UserError."""
     options, rest = parser().parse_some(arguments)
     options.files = [Path(item) for item in rest if not _is_override(item)]
-    if bool(options.checkpoint) == bool(options.onnx):
-        what = (
-            "--checkpoint is missing: a model package, a run directory, …"
-            if not options.onnx
-            else ("--checkpoint and --onnx are both given; choose one")
-        )
-        raise UserError(f"livetrain predict: {what}")
+    if not options.checkpoint and not options.onnx:
+        raise UserError("livetrain predict: --checkpoint is missing: a model package, a run directory, …")
+    if options.checkpoint and options.onnx:
+        raise UserError("livetrain predict: --checkpoint and --onnx are both given; choose one")
     if options.onnx and options.onnx.suffix != ".onnx":
         raise UserError(f"livetrain predict: --onnx {options.onnx}: no .onnx file; --checkpoint takes all else")
     if bool(options.files) == bool(options.videos):
@@ -111,8 +108,8 @@ def with_ensemble(arguments: Sequence[str]) -> list[str]:
     count = next((n for n, item in enumerate(arguments[first + 1 :]) if item.startswith("-") or "=" in item), None)
     last = len(arguments) if count is None else first + 1 + count
     sources, rest = arguments[first + 1 : last], arguments[:first] + arguments[last:]
-    if "--checkpoint" in rest:
-        raise UserError("livetrain predict: --ensemble and --checkpoint are both given; choose one")
+    if other := next((item for item in ("--checkpoint", "--onnx") if item in rest), ""):
+        raise UserError(f"livetrain predict: --ensemble and {other} are both given; choose one")
     if "--out" not in rest[:-1] or "--videos" not in rest:
         raise UserError("livetrain predict: --ensemble needs --videos DIR and --out FILE; it is kept beside that table")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -1,7 +1,6 @@
 """Loops that others would write, on the processes of `livetrain bench ddp`: the same network, batch, loss, optimizer.
 
-A side is `side(updates) -> seconds of an update`, median; each process has the same batch, and all end an update
-together.
+All processes have the same batch. Seconds of an update are the median of those of the first process.
 """
 
 from __future__ import annotations

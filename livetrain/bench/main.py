@@ -33,15 +33,8 @@ BENCHES = {
     "download": "bytes that training downloads when a node's cache holds a part of the data; mixing of batches",
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }
-QUICK = (
-    "decode",
-    "loader",
-    "shards",
-    "step",
-    "startup",
-    "predict",
-    "plan",
-)  # what --quick measures when no name is given: under five minutes
+# What --quick measures when no name is given.
+QUICK = ("decode", "loader", "shards", "step", "startup", "predict", "plan")
 FALL = 0.5  # of a ratio, that is no noise
 
 

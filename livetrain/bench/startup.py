@@ -90,8 +90,7 @@ def _parts(side: Measured) -> list[float]:
 
 
 def _keys(work: Work) -> list[str]:
-    small = {"backbone": "test_resnet"}
-    keys = [f"data.shards={work.shards}", f"run_dir={work.run}", *(f"model.{k}={v}" for k, v in small.items())]
+    keys = [f"data.shards={work.shards}", f"run_dir={work.run}", "model.backbone=test_resnet"]
     return [*keys, "train.max_steps=1", "train.global_batch=2", "data.image_size=112", "tracking.wandb=disabled"]
 
 

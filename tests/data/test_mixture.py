@@ -51,6 +51,12 @@ def test_processes_and_accumulation_change_nothing(counts: list[int], step: int,
     assert_same(one, step_plan(samples, make_config(24, accumulation), step, world))
 
 
+def test_the_orders_are_those_of_every_version() -> None:
+    """A run that a newer version resumes must see the rest of its epoch."""
+    _, found = mixed([5, 7], [1, 2]).at(np.arange(12), 3)
+    assert found.tolist() == [11, 11, 8, 6, 6, 11, 9, 8, 2, 7, 2, 2]
+
+
 def test_sources_are_interleaved_and_ordered_anew() -> None:
     samples = mixed([100, 100], [1, 1])
     streams = [samples.at(np.arange(2 * BLOCK), seed)[1] // 100 for seed in (0, 1)]

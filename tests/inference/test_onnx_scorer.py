@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from livetrain import cli
 from livetrain.core.errors import UserError
 from livetrain.core.world import World
 from livetrain.data import VideoFiles, files_loader
@@ -114,6 +116,23 @@ def test_predict_needs_no_torch(model: Path, some_videos: Path, tmp_path: Path) 
             # Here torch resizes, there Pillow: a level of 255 is 0.02 of a deviation.
             assert scores[Path(found.video).name] == pytest.approx(found.p_live, abs=2e-3)
     assert scores["empty.mp4"] == scorer.failed_score
+
+
+def test_the_command_takes_single_videos_and_one_model(
+    model: Path, some_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = str(sorted(some_videos.glob("*.mp4"))[1])
+    assert cli.main(["predict", "--onnx", str(model), video]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["status"] == "ok" and printed["liveness_score"] == OnnxScorer(model).predict(video).p_live
+    out = ["--videos", str(some_videos), "--out", str(tmp_path / "out.csv")]
+    for words, message in (
+        (["--onnx", str(model), "--checkpoint", "runs/x", video], "--checkpoint and --onnx are both given"),
+        (["--onnx", "runs/x", video], "--onnx runs/x: no .onnx file"),
+        (["--ensemble", "runs/x", "--onnx", str(model), *out], "--ensemble and --onnx are both given"),
+    ):
+        assert cli.main(["predict", *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

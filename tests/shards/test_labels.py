@@ -160,6 +160,9 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         read(tmp_path, text)
     with pytest.raises(UserError, match=r"(?s)line 21: .*\nand 5 more\n.*have no label"):
         read(tmp_path, "fname,liveness_score\n" + "".join(f"x{number},1\n" for number in range(25)))
+    with pytest.raises(UserError) as all_shown:
+        read(tmp_path, "fname,liveness_score\n" + "".join(f"x{number},1\n" for number in range(20)))
+    assert "line 21: " in str(all_shown.value) and "more\n" not in str(all_shown.value)
 
 
 def test_a_row_that_repeats_another_is_noticed_and_counted_once(tmp_path: Path) -> None:

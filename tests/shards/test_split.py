@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from livetrain.core.errors import UserError
-from shards.existing import Kept
+from shards.existing import UNUSED, Kept
 from shards.labels import Label, Labels
-from shards.split import assign, fold_counts, parse_fractions
+from shards.split import _in_several, assign, carve_dev, fold_counts, parse_fractions
 
 FRACTIONS = parse_fractions("0.6,0.2,0.2")
 
@@ -112,6 +112,7 @@ def test_wrong_fractions(text: str) -> None:
         ("0.6,0.2,0.2", 4, (2, 1, 1)),
         ("0.8,0.1,0.1", 100, (8, 1, 1)),
         ("0.8,0.1,0.1", 3, (1, 1, 1)),
+        ("0.5,0.25,0.25", 100, (2, 1, 1)),  # eight folds are no better
     ],
 )
 def test_fold_counts(text: str, num_subjects: int, counts: tuple[int, ...]) -> None:
@@ -203,3 +204,22 @@ def test_what_was_apart_and_now_belongs_together_is_an_error() -> None:
         assign(replace(labels, contents=tuple(contents)), FRACTIONS, 0, kept=kept)
     with pytest.raises(UserError, match="has a split 'dev', and this command makes fold0, fold1, fold2"):
         assign(labels, {f"fold{n}": 1 / 3 for n in range(3)}, 0, kept=kept)
+
+
+def test_dev_is_carved_out_of_train_alone() -> None:
+    rows = [(f"person{i // 4}", ("live", "print")[i % 2]) for i in range(80)]
+    made = labels(rows, splits=["train"] * 60 + ["test"] * 20)
+    found = carve_dev(made, 0.2, 0)
+    assert found[60:] == ["test"] * 20 and Counter(found[:60]) == {"train": 48, "dev": 12}
+    assert all(len(splits) == 1 for splits in splits_of_groups(rows, found).values())
+    for bad, message in ((0.0, "give a share between 0 and 1"), (1.0, "give a share between 0 and 1")):
+        with pytest.raises(UserError, match=message):
+            carve_dev(made, bad, 0)
+    with pytest.raises(UserError, match="there is a dev split already"):
+        carve_dev(labels(rows, splits=["dev"] * 80), 0.2, 0)
+
+
+def test_who_has_no_name_or_no_split_is_in_no_two_splits() -> None:
+    rows = labels([("a", "live")] * 4, splits=["train", "test", UNUSED, "test"]).rows
+    assert _in_several(["", "", "x", "x"], rows) == {}
+    assert _in_several(["x", "y", "x", "x"], rows) == {"x": {"train": "0000.mp4", "test": "0003.mp4"}}

@@ -49,3 +49,7 @@ def test_without_the_best_weights_the_next_are_the_best() -> None:
     state.take_dev({"loss": 0.1, "eer": 0.0}, "eer")
     state.forget_best()
     assert state.take_dev({"loss": 0.9, "eer": 0.5}, "eer")
+
+
+def test_a_run_without_a_checkpoint_begins_with_nothing() -> None:
+    assert TrainState.of(None) == TrainState()

@@ -219,3 +219,11 @@ def test_the_eer_threshold_by_fractions(case: tuple) -> None:
     wanted = [point for point in tied if point[0] == tied[0][0]][-1]
     at = metrics.eer_threshold(live, p_live)
     assert (int((p_live[~live] >= at).sum()), int((p_live[live] < at).sum())) == wanted
+
+
+def test_an_apcer_of_just_the_target_is_within_it() -> None:
+    """20 attacks, one above the live scores: APCER 5 % is no more than 5 %."""
+    p = np.array([0.6] * 5 + [0.9] + [0.1] * 19)
+    live, kinds = p == 0.6, np.where(p == 0.6, "live", "print")
+    assert metrics.apcer_threshold(kinds, live, p, 0.05) == pytest.approx(0.35)
+    assert metrics.apcer_threshold(kinds, live, p, 0.049) > 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,21 @@ def test_settings_without_effect_are_no_other_scoring() -> None:
     assert threshold.scoring_of(config) == own
     config.eval.aggregate = "topk"
     assert "eval.top_frames=unset, not 7" in threshold.other_scoring(own, threshold.scoring_of(config))
+
+
+def test_faces_are_scored_at_one_scale_or_at_several() -> None:
+    config = Config()
+    config.data.crop, config.data.face_scale = "face", 1.5
+    one = threshold.scoring_of(config)
+    assert one["data.face_scale"] == 1.5 and "data.face_multi_scale" not in one
+    config.data.face_multi_scale = [1.0, 2.0]
+    several = threshold.scoring_of(config)
+    assert several["data.face_multi_scale"] == [1.0, 2.0] and "data.face_scale" not in several
+
+
+@pytest.mark.parametrize(("key", "value"), [("temperature", 0.0), ("threshold", math.inf)])
+def test_numbers_out_of_range_are_refused(key: str, value: float, tmp_path: Path) -> None:
+    path = threshold.write(tmp_path, threshold.fit(DEV, VerdictConfig()))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match="a number out of range"):
+        threshold.read(tmp_path)
