@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -17,17 +18,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
-from shards import build, build_checks, probing, shard_plan, split
-from shards.build import Options
+from shards import build, build_checks, build_plan, probing, shard_plan, split
+from shards.build_plan import Tasks
+from shards.build_request import Options
 from shards.existing import Kept
 from shards.format import face_table, index_table, manifest
 from shards.format import rejected as rejected_
 from shards.labels import Label, Labels, read_labels
-from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path
+from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, rows_path
 from shards.videos import Folder, Video, find
 
 REQUEST = "append.json"  # in the build folder
@@ -78,25 +82,27 @@ def append(
         first = len(content["shards"])
         _clear_other(out, digest, first)
         engine = engine.sharing(state / REQUEST)
-        sizes = [Video(videos, row.video).size() for row in new]
+        sizes = np.array([Video(videos, row.video).size() for row in new])
         probed = probing.probe_all(videos, new, out, engine, quick=options.check == "probe")
-        added_labels = replace(labels, rows=tuple(new), contents=probing.contents(probed))
+        added_labels = replace(labels, rows=new, contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
-        keys = shard_plan.keys((row.video for row in new), taken=index["key"].to_pylist())
-        samples, rejected = build.sort(new, splits, sizes, probed, keys)
-        build_checks.warn_about_duplicates(samples)
-        build_checks.suggest_audit(samples, labels, out)
+        keys = shard_plan.Keys([row.video for row in new], taken=index["key"].to_pylist())
+        samples, rejected = build_plan.sort(added_labels, splits, sizes, probed, keys)
+        facts = build_checks.facts_of(samples)
+        build_checks.warn_about_duplicates(samples, facts)
+        build_checks.suggest_audit(facts, labels, out)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
-        tasks = [ShardTask(first + i, shard, videos, out, options.media, digest) for i, shard in enumerate(shards)]
+        tasks = Tasks(samples, shards, ShardTask(first, (), videos, out, options.media, digest), first)
         records = build.write_all(tasks, engine)
-        table = index_table.joined([index, *(record["rows"] for record in records)])
-        num_added = len(table) - len(index)
+        added = (index_table.read(rows_path(out, number)) for number in tasks.numbers)
+        num_added = sum(record["num_samples"] for record in records)
         names = {row.video for row in new}
         stay = [row for row in rejected_before if row["video"] not in names]
         with manifest.changing(out, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
-            write_text(out / rejected_.FILE_NAME, build.rejected_text([*map(_rejection, stay), *rejected]))
-            index_table.write_table(out / index_table.FILE_NAME, table)
+            write_text(out / rejected_.FILE_NAME, build_plan.rejected_text([*map(_rejection, stay), *rejected]))
+            index_table.write_joined(out / index_table.FILE_NAME, itertools.chain([index], added), state)
+            table = index_table.read(out / index_table.FILE_NAME)
             index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
             files = [name for name in content["files"] if name != face_table.FILE_NAME]
             content |= {
@@ -109,8 +115,8 @@ def append(
                 "appended": [*content.get("appended", []), num_added],
             }
             manifest.write(out, content)
-        for task in tasks:
-            record_path(out, task.number).unlink()
+        for number in tasks.numbers:
+            record_path(out, number).unlink()
         shutil.rmtree(state)
     if (out / face_table.FILE_NAME).exists():
         (out / face_table.FILE_NAME).unlink()
@@ -166,7 +172,7 @@ def _sha256(video: Video) -> str:
         return ""
 
 
-def _splits(old: Sequence[Row], rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> list[str]:
+def _splits(old: Sequence[Row], rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> Sequence[str]:
     """The splits of new rows, beside the old ones, which keep theirs."""
     before = [Label(**{name: row[name] for name in (*SAME, "video", "split")}) for row in old]
     both = replace(new, rows=(*before, *new.rows), contents=(*(row["sha256"] for row in old), *new.contents))

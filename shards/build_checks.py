@@ -4,26 +4,67 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import scipy
+from numpy.typing import NDArray
 
+from livetrain.core.columns import batches
 from livetrain.core.errors import UserError
-from shards import shard_plan, split
+from shards import split
 from shards.labels import Label, Labels
+from shards.shard_plan import Sample
 
 TELLING = 0.8  # AUC
 MIN_OF_CLASS = 10  # clips
 
 
-def refuse_useless(samples: Sequence[shard_plan.Sample], rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
-    classes = {sample.label.is_live for sample in samples}
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_FACTS = pa.schema(
+    [
+        ("live", pa.bool_()),
+        ("split", _WORD),
+        ("sha256", pa.int64()),  # eight bytes of it
+        ("file size", pa.int64()),
+        ("length", pa.int32()),
+        ("frame rate", pa.float64()),
+        ("resolution", pa.int64()),
+        ("codec", _WORD),
+    ]
+)
+
+
+def facts_of(samples: Sequence[Sample]) -> pa.Table:
+    """What is looked at here of each sample, as columns: 50 bytes each."""
+    tables = [pa.Table.from_pylist([_facts(sample) for sample in batch], schema=_FACTS) for batch in batches(samples)]
+    return pa.concat_tables([_FACTS.empty_table(), *tables]).unify_dictionaries().combine_chunks()
+
+
+def _facts(sample: Sample) -> dict[str, Any]:
+    facts = sample.facts
+    return {
+        "live": sample.label.is_live,
+        "split": sample.split,
+        "sha256": int.from_bytes(bytes.fromhex(sample.sha256[:16]), "big", signed=True),
+        "file size": sample.num_bytes,
+        "length": facts.num_frames,
+        "frame rate": round(facts.fps, 1),
+        "resolution": facts.width * facts.height,
+        "codec": f"{facts.codec} {facts.pixel_format}",
+    }
+
+
+def refuse_useless(facts: pa.Table, rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
+    classes = set(pc.unique(facts["live"]).to_pylist())
     if len(classes) == 2:
         return
     common = Counter(reason for *_, reason in rejected).most_common(1)[0]
-    left = "no video is left" if not samples else f"only {'live videos' if True in classes else 'attacks'} are left"
+    left = "no video is left" if not classes else f"only {'live videos' if True in classes else 'attacks'} are left"
     raise UserError(
         f"{left} after {len(rejected)} were rejected (most often: {common[0]}, {common[1]} times); "
         f"all reasons are in {out / 'rejected.csv'}"
@@ -42,52 +83,52 @@ def warn_without_subjects(labels: Labels, path: Path) -> None:
         )
 
 
-def warn_about_splits(samples: Sequence[shard_plan.Sample], names: Sequence[str]) -> None:
+def warn_about_splits(facts: pa.Table, names: Iterable[str]) -> None:
     """A split without one of the classes can neither train a model nor measure one."""
     for name in sorted(set(names) - {split.UNUSED}):
-        classes = {sample.label.is_live for sample in samples if sample.split == name}
+        classes = set(pc.unique(facts.filter(pc.field("split") == name)["live"]).to_pylist())
         if len(classes) < 2:
             lacking = "no clip" if not classes else "no attack" if True in classes else "no live clip"
             warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
 
 
-def suggest_audit(samples: Sequence[shard_plan.Sample], labels: Labels, out: Path) -> None:
+def suggest_audit(facts: pa.Table, labels: Labels, out: Path) -> None:
     """One line when what is known without looking at a picture says that an audit would find something."""
-    copies = len(samples) - len({sample.sha256 for sample in samples})
+    copies = len(facts) - pc.count_distinct(facts["sha256"]).as_py()
     signs = [f"{copies:,} video{'s are' if copies > 1 else ' is'} there a second time"] if copies else []
-    signs += [f"{name} separates live clips from attacks (AUC {auc:.2f})" for name, auc in _telling(samples)]
+    signs += [f"{name} separates live clips from attacks (AUC {auc:.2f})" for name, auc in _telling(facts)]
     if signs and not labels.subject_column:
         signs.append("nobody is named")
     if signs:
         print(f"{'; '.join(signs)}: python -m shards audit {out} --out audit.html shows more", file=sys.stderr)
 
 
-def _telling(samples: Sequence[shard_plan.Sample]) -> list[tuple[str, float]]:
+def _telling(facts: pa.Table) -> list[tuple[str, float]]:
     """Facts of the files that alone tell the classes apart: (name, AUC in either direction)."""
-    live = np.array([sample.label.is_live for sample in samples], dtype=bool)
-    if min(live.sum(), (~live).sum()) < MIN_OF_CLASS:
+    live = facts["live"].to_numpy()
+    num_live, num_attack = int(live.sum()), int((~live).sum())
+    if min(num_live, num_attack) < MIN_OF_CLASS:
         return []
-    codecs = [f"{sample.facts.codec} {sample.facts.pixel_format}" for sample in samples]
-    share = {name: float(live[[codec == name for codec in codecs]].mean()) for name in set(codecs)}
-    values = {
-        "file size": [sample.num_bytes for sample in samples],
-        "length": [sample.facts.num_frames for sample in samples],
-        "frame rate": [round(sample.facts.fps, 1) for sample in samples],
-        "resolution": [sample.facts.width * sample.facts.height for sample in samples],
-        "codec": [share[codec] for codec in codecs],
-    }
     found = []
-    for name, numbers in values.items():
-        ranks = scipy.stats.rankdata(numbers)
-        auc = (ranks[live].sum() / live.sum() - (live.sum() + 1) / 2) / (~live).sum()
+    for name in ("file size", "length", "frame rate", "resolution", "codec"):
+        numbers = _share_live(facts[name], live) if name == "codec" else facts[name].to_numpy()
+        auc = (scipy.stats.rankdata(numbers)[live].sum() / num_live - (num_live + 1) / 2) / num_attack
         found += [(name, float(max(auc, 1 - auc)))] if max(auc, 1 - auc) > TELLING else []
     return found
 
 
-def warn_about_duplicates(samples: Sequence[shard_plan.Sample]) -> None:
+def _share_live(words: pa.ChunkedArray, live: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """float64[n]: of each sample, the share of live ones among all with its word."""
+    codes = np.asarray(words.combine_chunks().indices)
+    return (np.bincount(codes, weights=live) / np.bincount(codes))[codes]
+
+
+def warn_about_duplicates(samples: Sequence[Sample], facts: pa.Table) -> None:
     """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
-    first: dict[str, shard_plan.Sample] = {}
-    for sample in samples:
+    _, inverse, counts = np.unique(facts["sha256"].to_numpy(), return_inverse=True, return_counts=True)
+    first: dict[str, Sample] = {}
+    for place in np.flatnonzero(counts[inverse] > 1):
+        sample = samples[int(place)]
         other = first.setdefault(sample.sha256, sample)
         if other.label.is_live != sample.label.is_live or other.split != sample.split:
             difference = "label" if other.label.is_live != sample.label.is_live else "split"

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from livetrain.core.columns import Lazy
 from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_json
 from shards import probing
-from shards.build import REQUEST, Plan, Request, finish, finished_record, same_build, write_all
+from shards.build import REQUEST, finish, finished_records, same_build, write_all
+from shards.build_plan import Plan
+from shards.build_request import Request
 from shards.format import manifest
 from shards.shard_writer import BUILD_FOLDER
 
@@ -65,17 +68,17 @@ def run_part(request: Request, part: Part, arguments: Mapping[str, Any], engine:
     with _claimed(request, part, arguments):
         engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
         rows = request.labels.rows
-        own = [row for place, row in enumerate(rows) if part.has(place)]
+        own = Lazy(len(range(part.number, len(rows), part.count)), lambda i: rows[part.number + i * part.count])
         log = f"probes-{part.number}-of-{part.count}.jsonl"
         probing.probe_all(request.videos, own, out, engine, request.is_quick, log)
         known = probing.known_probes(request.videos, rows, out)
-        if len(known) < len(rows):
+        if num_missing := len(known.missing()):
             return (
-                f"part {part}: its {len(own):,} videos are probed; {len(rows) - len(known):,} of other parts are not "
+                f"part {part}: its {len(own):,} videos are probed; {num_missing:,} of other parts are not "
                 "yet. Run it again when all parts have come so far: it then writes its shards"
             )
-        plan = Plan.of(request, [known[place] for place in range(len(rows))])
-        tasks = [task for task in plan.tasks if part.has(task.number)]
+        plan = Plan.of(request, known)
+        tasks = plan.tasks.only([number for number in plan.tasks.numbers if part.has(number)])
         write_all(tasks, engine)
     return f"part {part}: {len(tasks):,} of {len(plan.tasks):,} shards are written. When all are: shards merge {out}"
 
@@ -89,19 +92,16 @@ def merge(request: Request) -> dict[str, Any]:
     with _lock(out, fcntl.LOCK_EX, "a part of the build is under way there; wait for it"):
         rows = request.labels.rows
         known = probing.known_probes(request.videos, rows, out)
-        if len(known) < len(rows):
+        if num_missing := len(known.missing()):
+            raise UserError(f"{out}: {num_missing:,} of {len(rows):,} videos are not probed; run all parts again")
+        plan = Plan.of(request, known)
+        records = finished_records(plan.tasks)
+        if num_missing := len(plan.tasks) - len(records):
             raise UserError(
-                f"{out}: {len(rows) - len(known):,} of {len(rows):,} videos are not probed; run all parts again"
-            )
-        plan = Plan.of(request, [known[place] for place in range(len(rows))])
-        found = [finished_record(task) for task in plan.tasks]
-        records = [record for record in found if record is not None]
-        if len(records) < len(found):
-            raise UserError(
-                f"{out}: {len(found) - len(records):,} of {len(found):,} shards are not written; run all parts again"
+                f"{out}: {num_missing:,} of {len(plan.tasks):,} shards are not written; run all parts again"
             )
         plan.report(out)
-        return finish(request, plan, records)
+        return finish(request, plan, [records[number] for number in plan.tasks.numbers])
 
 
 def asked(out: Path) -> dict[str, Any]:

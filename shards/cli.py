@@ -16,6 +16,7 @@ Exit codes: 0 done, 1 damage found by verify, 2 invalid input or options, 74 a f
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Invalid input is a line on standard error, without a traceback."""
+    # What is freed goes back to the system; Arrow's own allocator keeps it. Read when pyarrow is imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         arguments = parser().parse(sys.argv[1:] if argv is None else argv)
         return int(arguments.verb(arguments))

@@ -18,7 +18,7 @@ from shards.stores import STORES
 
 if TYPE_CHECKING:
     from livetrain.core.engines import Engine
-    from shards.build import Options
+    from shards.build_request import Options
     from shards.videos import Folder
 
 
@@ -113,7 +113,8 @@ def _place(text: str) -> Folder:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from shards.build import Request, build
+    from shards.build import build
+    from shards.build_request import Request
 
     options = _build_options(arguments)
     if arguments.keep and arguments.reassign:
@@ -170,8 +171,8 @@ def _plain(value: Any) -> Any:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from shards.build import Request
     from shards.build_parts import asked, merge
+    from shards.build_request import Request
 
     start = time.monotonic()
     given = argparse.Namespace(**asked(arguments.folder))
@@ -182,7 +183,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _build_options(arguments: argparse.Namespace) -> Options:
-    from shards.build import Options
+    from shards.build_request import Options
     from shards.labels import Columns
 
     given = dict(item.partition("=")[::2] for item in arguments.columns.split(",") if item)

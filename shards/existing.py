@@ -15,7 +15,8 @@ from typing import Any
 
 from livetrain.core.errors import UserError
 from shards.format import index_table, rejected
-from shards.labels import SUBJECT_COLUMNS, Labels, read_table
+from shards.labels import SUBJECT_COLUMNS, Labels
+from shards.tables import read_table
 
 UNUSED = "unused"  # the split of what a protocol leaves out
 _COLUMNS = ("video", "domain", "subject", "split", "sha256")

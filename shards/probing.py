@@ -1,7 +1,7 @@
 """Probing videos before they are sharded: each is read, hashed and decoded once, in worker processes with limits.
 
 What was found is in `.build/probes*.jsonl` of the shard folder, a line a video, until the build is finished: a killed
-build, and the parts of one (`shards.build_parts`), take it from there.
+build, and the parts of one (`shards.build_parts`), take it from there. In memory is where each line is.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livetrain.core import worker_pool
+from livetrain.core.columns import Column, Lazy, Places
 from livetrain.core.engines import Engine
 from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
@@ -25,6 +30,7 @@ from shards.videos import Folder, Video
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
 LOG = "probes.jsonl"
+LINE_BYTES = 4096  # that are read of a log at once: most lines are shorter
 
 
 @dataclass(frozen=True)
@@ -51,58 +57,145 @@ def probe_file(video: Video, quick: bool = False) -> Probed:
         return Probed(sha256, None, f"decoding takes more than {MEMORY_BYTES / 1e9:g} GB of memory")
 
 
-def known_probes(videos: Folder, rows: Sequence[Label], out: Path) -> dict[int, Probed]:
-    """What a killed build, or any part of one, found of the videos that did not change since, by position in `rows`."""
-    known: dict[str, Probed] = {}
-    for log in sorted((out / BUILD_FOLDER).glob("probes*.jsonl")):
-        known |= _read_log(log)
-    stamps = [Video(videos, row.video).stamp() for row in rows]
-    return {place: known[stamp] for place, stamp in enumerate(stamps) if stamp in known}
+class Probes(Column[Probed]):
+    """What is known of `count` videos, by log files and where a video's line is there; not to be asked of `missing`."""
+
+    def __init__(self, count: int) -> None:
+        self._logs: list[int] = []  # file descriptors
+        self._log = np.full(count, -1, np.int32)  # that has the video's line, and where it is there
+        self._offset = np.zeros(count, np.int64)
+
+    def __del__(self) -> None:
+        for log in self._logs:
+            os.close(log)
+
+    def add_log(self, path: Path) -> int:
+        """The number of a log that lines are in from now on."""
+        self._logs.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return len(self._logs) - 1
+
+    def byte(self, log: int, offset: int) -> bytes:
+        """One byte of a log."""
+        return os.pread(self._logs[log], 1, offset)
+
+    def add(self, place: int, log: int, offset: int) -> None:
+        """Say where the video's line is."""
+        self._log[place], self._offset[place] = log, offset
+
+    def missing(self) -> NDArray[np.int64]:
+        """Places of the videos that nothing is known of."""
+        return np.flatnonzero(self._log < 0)
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def item(self, place: int) -> Probed:
+        log, offset, size, line = self._logs[self._log[place]], int(self._offset[place]), LINE_BYTES, b""
+        while b"\n" not in line:
+            line, size = os.pread(log, size, offset), 8 * size
+        _, values = json.loads(line[: line.index(b"\n")])
+        facts = values["facts"]
+        return Probed(values["sha256"], None if facts is None else Probe(**facts), values["reason"])
+
+
+def known_probes(videos: Folder, rows: Sequence[Label], out: Path) -> Probes:
+    """What a killed build, or any part of one, found of the videos that did not change since."""
+    probes = Probes(len(rows))
+    logs = [path for path in sorted((out / BUILD_FOLDER).glob("probes*.jsonl")) if path.stat().st_size]
+    if not logs:
+        return probes
+    places = Places(Video(videos, row.video).stamp() for row in rows)
+    for path in logs:
+        log = probes.add_log(path)
+        for offset, stamp in _lines(path):
+            # Another stamp with the same hash would be found out when the video is written: its bytes are hashed again.
+            for place in places.find(stamp):
+                probes.add(place, log, offset)
+    return probes
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(Offset, stamp) of the whole lines of a log."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):  # else the killed build was writing it
+                try:
+                    stamp, _ = json.loads(line)
+                except ValueError:  # what it was writing, and a later one's first line
+                    pass
+                else:
+                    yield offset, stamp
+            offset += len(line)
+
+
+class _Stamped(Column[Video]):
+    """Videos to probe. Stamped when a worker gets one: what is written while it is read is another version."""
+
+    def __init__(self, videos: Folder, rows: Sequence[Label], places: NDArray[np.int64]) -> None:
+        self._videos = Lazy(len(places), lambda i: Video(videos, rows[int(places[i])].video))
+        self._stamps: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def item(self, place: int) -> Video:
+        video = self._videos[place]
+        self._stamps[place] = video.stamp()
+        return video
+
+    def stamp(self, place: int) -> str:
+        """Of one that has been probed; it is forgotten."""
+        return self._stamps.pop(place)
 
 
 def probe_all(
     videos: Folder, rows: Sequence[Label], out: Path, engine: Engine, quick: bool, log_name: str = LOG
-) -> list[Probed]:
+) -> Probes:
     """Probe every video, but for those that are known already (`known_probes`); into the log of that name."""
-    log = out / BUILD_FOLDER / log_name
-    found = known_probes(videos, rows, out)
-    missing = [place for place in range(len(rows)) if place not in found]
+    path = out / BUILD_FOLDER / log_name
+    probes = known_probes(videos, rows, out)
+    missing = probes.missing()
+    tasks = _Stamped(videos, rows, missing)
     try:
-        with log.open("a", encoding="utf-8") as file, progress("probe", len(missing), "videos") as advance:
-            files = [Video(videos, rows[place].video) for place in missing]
-            stamps = [video.stamp() for video in files]  # before: what is written while it is read is another version
+        with path.open("ab") as file, progress("probe", len(missing), "videos") as advance:
+            log = probes.add_log(path)
+            if file.tell() and probes.byte(log, file.tell() - 1) != b"\n":  # a killed build was writing a line
+                file.write(b"\n")
             task = functools.partial(probe_file, quick=True) if quick else probe_file
             # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-            largest = max((video.size() for video in files), default=0)
+            largest = max((Video(videos, rows[int(place)].video).size() for place in missing), default=0)
             limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
-            for position, result in engine.unordered(task, files, PRELOAD, limits):
+            for position, result in engine.unordered(task, tasks, PRELOAD, limits):
                 if isinstance(result, worker_pool.WorkerDied):
                     result = Probed("", None, f"the decoder {result.reason}")
-                place = missing[position]
-                found[place] = result
                 facts = None if result.facts is None else vars(result.facts)
-                file.write(json.dumps([stamps[position], vars(result) | {"facts": facts}]) + "\n")
+                probes.add(int(missing[position]), log, file.tell())
+                file.write(json.dumps([tasks.stamp(position), vars(result) | {"facts": facts}]).encode() + b"\n")
                 file.flush()
-                advance(1, rows[place].video)
+                advance(1, rows[int(missing[position])].video)
     except OSError as error:
-        raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
-    return [found[place] for place in range(len(rows))]
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
+    return probes
 
 
-def _read_log(path: Path) -> dict[str, Probed]:
-    known: dict[str, Probed] = {}
-    if not path.exists():
-        return known
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            stamp, values = json.loads(line)
-        except ValueError:
-            continue  # the line that the killed build was writing
-        facts = values["facts"]
-        known[stamp] = Probed(values["sha256"], None if facts is None else Probe(**facts), values["reason"])
-    return known
+class Contents(Column[str]):
+    """SHA-256 of videos in hexadecimal, "" where it is not known: 32 bytes each."""
+
+    def __init__(self, sha256: Iterable[str], count: int) -> None:
+        self._bytes = np.zeros((count, 32), np.uint8)
+        self._known = np.zeros(count, bool)
+        for place, text in enumerate(sha256):
+            if text:
+                self._bytes[place], self._known[place] = np.frombuffer(bytes.fromhex(text), np.uint8), True
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def item(self, place: int) -> str:
+        return self._bytes[place].tobytes().hex() if self._known[place] else ""
 
 
-def contents(probed: Sequence[Probed]) -> tuple[str, ...]:
+def contents(probed: Sequence[Probed]) -> Contents:
     """What is known to be the same file: of good videos alone, for empty files are alike and no leak."""
-    return tuple(result.sha256 if result.facts else "" for result in probed)
+    return Contents((result.sha256 if result.facts else "" for result in probed), len(probed))

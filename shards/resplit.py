@@ -7,19 +7,22 @@ reports it, and the same command repairs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
+from livetrain.core.columns import Places, Strings
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from shards import split
 from shards.format import index_table, manifest
 from shards.format import rejected as rejected_
-from shards.labels import Label, Labels, read_labels
+from shards.labels import Label, LabelRows, Labels, read_labels
+from shards.probing import Contents
 
 PROTOCOLS = {
     "random": "train, dev and test by people (--fractions)",
@@ -83,15 +86,16 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     )
     index = index_table.read(index_path)
     rejected = rejected_.read(rejected_path)
-    rows = [_label(row) for row in index.select(list(COLUMNS)).to_pylist()]
-    contents = (*index["sha256"].to_pylist(), *("" for _ in rejected))
-    rows += [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
-    splits = _splits(Labels(tuple(rows), content["subject_column"], "", (), contents), request, options)
+    others = [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
+    rows = LabelRows.of(itertools.chain(map(_label, index_table.rows_of(index, COLUMNS)), others))
+    known = (row["sha256"] for row in index_table.rows_of(index, ["sha256"]))
+    contents = Contents(itertools.chain(known, ("" for _ in rejected)), len(rows))
+    splits = iter(_splits(Labels(rows, content["subject_column"], "", (), contents), request, options))
 
-    kept, cut = splits[: index.num_rows], splits[index.num_rows :]
-    text = rejected_.text(row | {"split": name} for row, name in zip(rejected, cut, strict=True))
+    kept = index_table.words(itertools.islice(splits, index.num_rows))
+    text = rejected_.text(row | {"split": name} for row, name in zip(rejected, splits, strict=True))
     position = index.schema.get_field_index("split")
-    changed = index.set_column(position, index_table.SCHEMA.field("split"), pa.array(kept, index_table.WORD))
+    changed = index.set_column(position, index_table.SCHEMA.field("split"), kept)
     with manifest.changing(folder, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
         write_text(folder / rejected_.FILE_NAME, text)
         index_table.write_table(folder / index_table.FILE_NAME, changed)
@@ -112,7 +116,7 @@ def _label(row: Mapping[str, Any]) -> Label:
     return Label(**{name: row[name] for name in COLUMNS})
 
 
-def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> list[str]:
+def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> Sequence[str]:
     """The new split of each row."""
     seed = request.seed
     match request.protocol:
@@ -133,12 +137,16 @@ def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> lis
     return _from_labels(labels, options["labels"], allow_leak=request.allow_leak)
 
 
-def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> list[str]:
-    read = read_labels(path, [row.video for row in labels.rows], skip_unlabelled=True)
+def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> Sequence[str]:
+    videos = Strings.of(row.video for row in labels.rows)
+    read = read_labels(path, videos, skip_unlabelled=True)
     if not read.split_column:
         raise UserError(f"--labels {path}: has no column split")
-    found = {row.video: row.split for row in read.rows}
-    made = tuple(Label(**{**vars(row), "split": found.get(row.video, split.UNUSED)}) for row in labels.rows)
+    places = Places(videos)
+    found = np.full(len(videos), -1)  # which of the rows that were read is the video's
+    for number, row in enumerate(read.rows):
+        found[next(place for place in places.find(row.video) if videos[place] == row.video)] = number
+    splits = (split.UNUSED if number < 0 else read.rows[int(number)].split for number in found)
+    made = LabelRows.of(replace(row, split=name) for row, name in zip(labels.rows, splits, strict=True))
     grouped = Labels(made, "subject" if any(row.subject for row in made) else "", "split", (), labels.contents)
-    split.assign(grouped, {}, 0, allow_leak=allow_leak)  # checks that nobody is in two splits
-    return [row.split for row in made]
+    return split.assign(grouped, {}, 0, allow_leak=allow_leak)  # checks that nobody is in two splits

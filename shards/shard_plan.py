@@ -11,6 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
+from livetrain.core.columns import Column, Places
 from shards.format.probe import Probe
 from shards.format.tar import BLOCK, MAX_KEY_CHARACTERS, padded
 from shards.labels import Label
@@ -34,39 +38,67 @@ class Sample:
     sha256: str  # of the original file
 
 
-def keys(videos: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+class Keys(Column[str]):
     """A unique sample key for each video path: the path without suffix, odd characters replaced by "_".
 
     Paths that come to the same key, or to one that is `taken`, are numbered in the order given; long ones keep their
     end.
     """
-    taken = set(taken)
-    result = {}
-    for video in videos:
-        stem = PurePosixPath(video).with_suffix("").as_posix()
-        base = re.sub(r"[^A-Za-z0-9_-]", "_", stem)[-(MAX_KEY_CHARACTERS - 8) :]
-        key, number = base, 1
-        while key in taken:
-            number += 1
-            key = f"{base}-{number}"
-        taken.add(key)
-        result[video] = key
-    return result
+
+    def __init__(self, videos: Sequence[str], taken: Iterable[str] = ()) -> None:
+        self._videos = videos
+        self._numbered: dict[int, str] = {}
+        places, others = Places(map(_base, videos)), set(taken)
+        for place, base in enumerate(map(_base, videos)):
+            key, number = base, 1
+            while key in others or self._is_of_earlier(key, place, places):
+                number += 1
+                key = f"{base}-{number}"
+            if number > 1:
+                self._numbered[place] = key
+                others.add(key)
+
+    def _is_of_earlier(self, key: str, place: int, places: Places) -> bool:
+        """Whether a path before that place comes to this key, numbered or not."""
+        return any(earlier < place and self._plain(earlier) == key for earlier in places.find(key))
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def _plain(self, place: int) -> str:
+        return _base(self._videos[place])
+
+    def item(self, place: int) -> str:
+        return self._numbered.get(place, "") or self._plain(place)
 
 
-def assign_shards(samples: Sequence[Sample], media: StoreOptions, shard_bytes: int, seed: int) -> list[list[Sample]]:
-    """Shuffle the samples by a hash of seed and key, then fill shards of about `shard_bytes` one after the other."""
-    shuffled = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.key}".encode()).digest())
-    shards: list[list[Sample]] = []
+def _base(video: str) -> str:
+    stem = PurePosixPath(video).with_suffix("").as_posix()
+    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[-(MAX_KEY_CHARACTERS - 8) :]
+
+
+def assign_shards(
+    samples: Sequence[Sample], media: StoreOptions, shard_bytes: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Shuffle the samples by a hash of seed and key, then fill shards of about `shard_bytes` one after the other.
+
+    Returns the places in `samples` of each shard's, int64[number in the shard].
+    """
+    drawn = np.zeros(len(samples), dtype=[("high", np.uint64), ("low", np.uint64)])  # the first half of the hash
+    sizes = np.zeros(len(samples), np.int64)
+    for place, sample in enumerate(samples):
+        digest = hashlib.sha256(f"{seed}:{sample.key}".encode()).digest()
+        drawn[place] = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+        sizes[place] = stored_bytes(sample, media)
+    order = np.lexsort((drawn["low"], drawn["high"]))
+    starts: list[int] = []
     filled = 0
-    for sample in shuffled:
-        size = stored_bytes(sample, media)
-        if not shards or filled + size > shard_bytes:
-            shards.append([])
+    for place, size in enumerate(sizes[order]):
+        if not starts or filled + size > shard_bytes:
+            starts.append(place)
             filled = 0
-        shards[-1].append(sample)
         filled += size
-    return shards
+    return np.split(order, starts[1:]) if starts else []
 
 
 def stored_bytes(sample: Sample, media: StoreOptions) -> int:

@@ -17,6 +17,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.files import HashingFile, atomic_write, write_text
 from shards import stores
 from shards.bucket import bucket_of
+from shards.format import index_table
 from shards.format.probe import Probe, RejectedVideo
 from shards.format.tar import Member, SampleWriter, index_text, payload_sha256, shard_name
 from shards.shard_plan import Sample
@@ -43,11 +44,17 @@ class ShardTask:
 
 
 def record_path(out: Path, number: int) -> Path:
+    """What `write_shard` returned for a shard that is finished."""
     return out / BUILD_FOLDER / f"{shard_name(number)}.json"
 
 
+def rows_path(out: Path, number: int) -> Path:
+    """Its rows of the index, as a file of index_table."""
+    return out / BUILD_FOLDER / f"{shard_name(number)}.arrow"
+
+
 def write_shard(task: ShardTask) -> dict[str, Any]:
-    """Write a shard's tar and index, and last the record, which is returned: request, sha256, bytes, rows of the index.
+    """Write a shard's tar and index, its rows, and last the record, which is returned: request, sha256, bytes, samples.
 
     Raises UserError when the folder cannot be written (nothing half-written is left), or a video changed or vanished.
     """
@@ -69,11 +76,12 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
             members += written
             rows.append(_row(sample, stored, written[:-1], task.number))
     write_text(tar.with_suffix(".idx"), index_text(members))
-    record = {"request": task.request, "sha256": file.sha256, "bytes": tar.stat().st_size, "rows": rows}
+    record = {"request": task.request, "sha256": file.sha256, "bytes": tar.stat().st_size, "num_samples": len(rows)}
     if task.bucket:
         for path in (tar, tar.with_suffix(".idx")):
             bucket_of(task.bucket).put(path)
-    write_text(record_path(task.out, task.number), json.dumps(record, allow_nan=False))
+    index_table.write(rows_path(task.out, task.number), rows)
+    write_text(record_path(task.out, task.number), json.dumps(record))
     if task.bucket:
         tar.unlink()
     return record

@@ -16,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from livetrain.core.columns import Places, Words
 from livetrain.core.disjoint_sets import DisjointSets
 from livetrain.core.errors import UserError
 from shards.existing import UNUSED, Kept
@@ -29,6 +30,7 @@ from shards.labels import Label, Labels
 
 SPLITS = ("train", "dev", "test")
 STRATIFIED, HASH = PROTOCOLS = ("stratified", "hash")
+_BETWEEN = "\n"  # domain and subject of a person's name; no cell of a label file holds one
 MAX_FOLDS = 12  # dealing 12 folds to three splits: at most 34,650 ways, tried one by one
 
 
@@ -50,15 +52,17 @@ def fold_fractions(count: int) -> dict[str, float]:
     return {f"fold{index}": 1 / count for index in range(count)}
 
 
-def units(labels: Labels) -> list[str]:
+def units(labels: Labels) -> Words:
     """For each row the name of the unit that it belongs to: rows of one person, or of one content, have the same."""
-    people = ["\n".join(row.identity) if labels.subject_column else str(i) for i, row in enumerate(labels.rows)]
+    has_subjects = bool(labels.subject_column)
+    people = Words.of(_BETWEEN.join(row.identity) if has_subjects else str(i) for i, row in enumerate(labels.rows))
     same: DisjointSets[str] = DisjointSets()
     first: dict[str, str] = {}
-    for person, content in zip(people, labels.contents, strict=False):
-        if content:
-            same.join(person, first.setdefault(content, person))
-    return [same.root(person) for person in people]
+    repeated = Places(labels.contents).repeated()
+    for place in map(int, repeated):
+        if content := labels.contents[place]:
+            same.join(people[place], first.setdefault(content, people[place]))
+    return Words.of(map(same.root, people)) if first else people
 
 
 def assign(
@@ -69,7 +73,7 @@ def assign(
     protocol: str = STRATIFIED,
     kept: Kept | None = None,
     allow_leak: bool = False,
-) -> list[str]:
+) -> Words:
     """The split of each of `labels.rows`, of units that `kept` does not know by `protocol`.
 
     The label file's own split column is honoured and checked: UserError when a person or a file is in two of its
@@ -79,19 +83,19 @@ def assign(
     if labels.split_column:
         if not allow_leak:
             _refuse_leaks(labels)
-        return [row.split for row in rows]
+        return Words.of(row.split for row in rows)
     names = units(labels)
     had = kept.of(labels) if kept is not None else []
     if kept is not None and any(split is not None for split in had):
-        return _assign_new(labels, names, had, fractions, seed, kept.source, protocol)
+        return Words.of(_assign_new(labels, names, had, fractions, seed, kept.source, protocol))
     if protocol == HASH:
-        return [by_hash(name, fractions, seed) for name in names]
-    num_units = len(set(names))
+        return Words.of(by_hash(name, fractions, seed) for name in names)
+    num_units = names.num_words
     if num_units < len(fractions):
         what = f"subjects in column {labels.subject_column!r}" if labels.subject_column else "clips"
         joined = (
             " (those who share a file counted once)"
-            if num_units < len(set(units(replace(labels, contents=()))))
+            if num_units < units(replace(labels, contents=())).num_words
             else ""
         )
         raise UserError(
@@ -101,11 +105,11 @@ def assign(
     strata, has_subjects = _strata(rows), num_units < len(rows)
     if set(fractions) != set(SPLITS) & set(fractions):
         folds = list(fractions)  # of a cross-validation: each is one fold
-        return [folds[f] for f in _folds(strata, names, len(folds), seed, has_subjects=has_subjects)]
+        return Words.of(folds[f] for f in _folds(strata, names, len(folds), seed, has_subjects=has_subjects))
     counts = fold_counts(fractions, num_units)
     fold = _folds(strata, names, sum(counts.values()), seed, has_subjects=has_subjects)
     split_of_fold = _deal(fold, strata, counts, fractions)
-    return [split_of_fold[f] for f in fold]
+    return Words.of(split_of_fold[f] for f in fold)
 
 
 def by_hash(unit: str, fractions: dict[str, float], seed: int) -> str:
@@ -119,9 +123,9 @@ def by_hash(unit: str, fractions: dict[str, float], seed: int) -> str:
     return list(fractions)[-1]
 
 
-def _strata(rows: Sequence[Label]) -> np.ndarray:
-    """int[num_rows]: attack types of each domain, so that a rare one is not left to one split by chance."""
-    return np.unique([f"{row.domain}\n{row.attack_type}" for row in rows], return_inverse=True)[1]
+def _strata(rows: Sequence[Label]) -> NDArray[np.int64]:
+    """int64[num_rows]: attack types of each domain, so that a rare one is not left to one split by chance."""
+    return Words.of(f"{row.domain}\n{row.attack_type}" for row in rows).ranks()
 
 
 def _assign_new(
@@ -261,7 +265,9 @@ def fold_counts(fractions: dict[str, float], num_subjects: int) -> dict[str, int
     return best[1]
 
 
-def _folds(strata: np.ndarray, subjects: Sequence[str], num_folds: int, seed: int, *, has_subjects: bool) -> np.ndarray:
+def _folds(
+    strata: NDArray[np.int64], subjects: Words, num_folds: int, seed: int, *, has_subjects: bool
+) -> NDArray[np.int64]:
     """int[num_rows]: the fold of each row; rows of a subject share one."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # 3 s to import: only when splitting
 
@@ -275,7 +281,7 @@ def _folds(strata: np.ndarray, subjects: Sequence[str], num_folds: int, seed: in
     with warnings.catch_warnings():
         # "The least populated class has fewer members than n_splits": an attack type rarer than folds is fine here.
         warnings.simplefilter("ignore", UserWarning)
-        for index, (_, members) in enumerate(folder.split(strata, strata, subjects)):
+        for index, (_, members) in enumerate(folder.split(strata, strata, subjects.ranks())):
             fold[members] = index
     return fold
 
@@ -311,14 +317,15 @@ def _ways(folds: tuple[int, ...], counts: list[tuple[str, int]]) -> Iterator[dic
 
 def _refuse_leaks(labels: Labels) -> None:
     column = labels.split_column
-    if labels.subject_column and (leaks := _in_several([row.identity for row in labels.rows], labels.rows)):
-        (_, subject), videos = min(leaks.items())
+    people = (_BETWEEN.join(row.identity) for row in labels.rows)
+    if labels.subject_column and (leaks := _in_several(people, labels.rows)):
+        person, videos = min(leaks.items())
         raise UserError(
-            f"column {column!r} puts {len(leaks)} {labels.subject_column}s into several splits (such as {subject!r}: "
-            f"{', '.join(sorted(videos))}), so the test would measure memory of faces; correct the column, "
-            "let the builder split (--columns split=), or keep it so (--allow-leak)"
+            f"column {column!r} puts {len(leaks)} {labels.subject_column}s into several splits (such as "
+            f"{person.partition(_BETWEEN)[2]!r}: {', '.join(sorted(videos))}), so the test would measure memory of "
+            "faces; correct the column, let the builder split (--columns split=), or keep it so (--allow-leak)"
         )
-    if leaks := _in_several(labels.contents, labels.rows):
+    if labels.contents and (leaks := _in_several(labels.contents, labels.rows)):
         example = ", ".join(f"{video} in {split}" for split, video in sorted(next(iter(leaks.values())).items()))
         raise UserError(
             f"column {column!r} puts {len(leaks)} files that are there twice into several splits (such as {example}), "
@@ -327,10 +334,17 @@ def _refuse_leaks(labels: Labels) -> None:
         )
 
 
-def _in_several(names: Sequence[Any], rows: Sequence[Label]) -> dict[Any, dict[str, str]]:
-    """Name → split → a video there, of the names that are in several splits."""
-    seen: dict[Any, dict[str, str]] = {}
-    for name, row in zip(names, rows, strict=False):
-        if row.split != UNUSED and name:
-            seen.setdefault(name, {}).setdefault(row.split, row.video)
-    return {name: videos for name, videos in seen.items() if len(videos) > 1}
+def _in_several(texts: Iterable[str], rows: Sequence[Label]) -> dict[str, dict[str, str]]:
+    """Name → split → a video there, of the names of rows (but "") that are in several splits."""
+    names, splits = Words.of(texts), Words.of(row.split for row in rows)
+    used = np.array([split != UNUSED for split in splits.words], bool)[splits.codes]
+    first = np.full(names.num_words, -1, np.int32)
+    places = np.flatnonzero(used)[::-1]
+    first[names.codes[places]] = splits.codes[places]  # the last assignment counts: the first row's split
+    others = used & (splits.codes != first[names.codes])
+    wrong = set(names.codes[others].tolist())
+    seen: dict[str, dict[str, str]] = {}
+    for place in np.flatnonzero(used & np.isin(names.codes, list(wrong))).tolist() if wrong else ():
+        if names[place]:
+            seen.setdefault(names[place], {}).setdefault(splits[place], rows[place].video)
+    return seen

@@ -7,6 +7,7 @@ original, or the one in its JSON), and that the media decode to the number of fr
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
@@ -16,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from livetrain.core import worker_pool
+from livetrain.core.columns import Lazy
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
@@ -51,17 +56,13 @@ def verify(folder: Path, *, engine: Engine = ONE_PROCESS, thorough: bool = False
     except ValueError as error:
         return [f"{manifest.FILE_NAME}: damaged ({error}); the other files cannot be checked without it"]
     damage = _check_files(folder, content)
-    rows = None
+    index = None
     if not any(line.startswith(index_table.FILE_NAME) for line in damage):
-        rows = index_table.read(folder / index_table.FILE_NAME).to_pylist()
+        index = index_table.read(folder / index_table.FILE_NAME)
     shards = content["shards"]
-    by_shard: list[list[Row]] = [[] for _ in shards]
-    for row in rows or ():
-        by_shard[row["shard"]].append(row)
-    tasks = [
-        CheckTask(folder, shard, None if rows is None else by_shard[number], thorough)
-        for number, shard in enumerate(shards)
-    ]
+    task = functools.partial(_task, folder, shards, index, thorough)
+
+    tasks = Lazy(len(shards), task)
     engine = engine.sharing(folder / manifest.FILE_NAME)
     findings: dict[int, list[str]] = {}
     with progress("verify", content["num_samples"], "samples") as advance:
@@ -72,6 +73,16 @@ def verify(folder: Path, *, engine: Engine = ONE_PROCESS, thorough: bool = False
             findings[position] = found
             advance(shards[position]["num_samples"], name)
     return damage + [line for position in sorted(findings) for line in findings[position]]
+
+
+def _task(
+    folder: Path, shards: Sequence[Mapping[str, Any]], index: pa.Table | None, thorough: bool, number: int
+) -> CheckTask:
+    rows = None
+    if index is not None:
+        first, last = np.searchsorted(index["shard"].to_numpy(), [number, number + 1])  # they are in ascending order
+        rows = index.slice(first, last - first).to_pylist()
+    return CheckTask(folder, shards[number], rows, thorough)
 
 
 def _check_files(folder: Path, content: Mapping[str, Any]) -> list[str]:

@@ -8,15 +8,21 @@ A URL is listed once a process; the size and version of a file are those of the 
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from livetrain.core.columns import Strings
 from livetrain.core.errors import UserError
 from livetrain.core.files import patiently
 from livetrain.core.remote import Entry, Remote, RemoteError, Url
-from shards.labels import VIDEO_SUFFIXES, find_videos
 
 Folder = Path | Url
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".mpg", ".mpeg", ".wmv",
+    ".flv", ".ogv",
+)  # fmt: skip
 RETRIES = 5
 
 
@@ -60,10 +66,10 @@ class Video:
         return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
-def find(folder: Folder, option: str = "--videos") -> list[str]:
-    """As `labels.find_videos`, also below a URL. Raises UserError."""
+def find(folder: Folder, option: str = "--videos") -> Strings:
+    """As `find_videos`, also below a URL, for millions of them. Raises UserError."""
     if not isinstance(folder, Url):
-        return find_videos(folder, option)
+        return Strings.of(walk_videos(folder, option))
     _listing.cache_clear()
     found = sorted(
         name
@@ -72,7 +78,55 @@ def find(folder: Folder, option: str = "--videos") -> list[str]:
     )
     if not found:
         raise UserError(f"{option} {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
-    return found
+    return Strings.of(found)
+
+
+def find_videos(folder: Path, option: str = "--videos") -> list[str]:
+    """POSIX paths, relative to `folder`, of all video files below it, sorted; hidden files are left out.
+
+    `option`: what complaints call the folder.
+
+    Raises UserError when the folder is missing, unreadable or holds no video.
+    """
+    return list(walk_videos(folder, option))
+
+
+def walk_videos(folder: Path, option: str = "--videos") -> Iterator[str]:
+    """`find_videos`, one at a time: a folder of its tree is in memory at once, not all of it."""
+    if not folder.is_dir():
+        raise UserError(f"{option} {folder}: no such folder")
+    found = _walk(folder, "", option)
+    first = next(found, None)
+    if first is None:
+        raise UserError(f"{option} {folder}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
+    yield first
+    yield from found
+
+
+def _walk(root: Path, below: str, option: str) -> Iterator[str]:
+    try:
+        with os.scandir(root / below) as entries:
+            found = [
+                (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry.is_dir())
+                for entry in entries
+                if not entry.name.startswith(".")
+            ]
+    except OSError as error:
+        raise UserError(f"{option} {root / below}: cannot list it: {error.strerror or error}") from error
+    for name, is_folder in sorted(found):  # with the slash, so that whole paths are sorted
+        if name.endswith("/"):
+            yield from _walk(root, below + name, option)
+        elif not is_folder and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            yield _readable(root, below + name, option)
+
+
+def _readable(root: Path, name: str, option: str) -> str:
+    """`name`, which tables of text can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{option} {root}: the name {os.fsencode(name)!r} is no UTF-8; rename that file") from None
+    return name
 
 
 @functools.lru_cache(maxsize=4)

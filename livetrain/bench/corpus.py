@@ -13,7 +13,7 @@ from livetrain.bench.peers import Task, decode_pyav
 from livetrain.core.engines import LocalEngine
 from livetrain.core.errors import UserError
 from livetrain.core.files import write_text
-from shards import build
+from shards import build, build_request
 from shards.format import manifest
 from shards.stores import QUALITY, StoreOptions
 
@@ -65,7 +65,7 @@ def is_built(shards: Path) -> bool:
 
 def _build(home: Path, out: Path, media: StoreOptions) -> None:
     if not is_built(out):
-        options = build.Options(media=media, shard_mb=16)
+        options = build_request.Options(media=media, shard_mb=16)
         build.build(home / "videos", home / "label.csv", out, options, engine=LocalEngine(2), overwrite=True)
 
 

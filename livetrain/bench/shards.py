@@ -135,9 +135,10 @@ def build_remuxed(home: Path, workers: int) -> float:
 
 def _build(home: Path, out: Path, workers: int, check: str, store: str = "original") -> None:
     from shards import build
+    from shards.build_request import Options
     from shards.stores import StoreOptions
 
-    options = build.Options(StoreOptions(store), shard_mb=SHARD_MB, check=check)
+    options = Options(StoreOptions(store), shard_mb=SHARD_MB, check=check)
     build.build(home / "videos", home / "label.csv", out, options, engine=LocalEngine(workers))
 
 

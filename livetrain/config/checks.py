@@ -155,11 +155,12 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
         ]:
             yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"
-    names = ["cache_dir", "cache_gb", "download_ahead", "retries", "on_outage", "outage_minutes", "range_mb"]
-    remote = [f"data.{name}" for name in names]
+    names = ["download_ahead", "retries", "on_outage", "outage_minutes", "range_mb"]
+    # Several folders have one index for all processes of a node there, if they are large.
+    names += [] if len(config.data.sources) > 1 else ["cache_dir", "cache_gb"]
     places = config.data.sources or [config.data.shards]
     yield (
-        remote,
+        [f"data.{name}" for name in names],
         not any(map(is_url, places)),
         f"{'data.sources' if config.data.sources else 'data.shards'} in a local folder",
     )

@@ -18,7 +18,8 @@ class DataConfig:
     weights: list[float] = field(default_factory=list)
     """Share of each source in training, in their order; empty: every clip once an epoch, whatever its source."""
     cache_dir: str = ""
-    """Folder for downloaded shards, on a disk of the node; empty: livetrain/shards in $XDG_CACHE_HOME or ~/.cache."""
+    """Folder on a disk of the node for downloaded shards, and for the joined index of large data.sources; empty:
+    livetrain/shards in $XDG_CACHE_HOME or ~/.cache."""
     cache_gb: float = number(50.0, 0.0)
     """Bound of that folder, 1e9 bytes; best above the size of the data set, else shards are downloaded every epoch."""
     download_ahead: int = number(32, 0)

@@ -66,18 +66,18 @@ def unordered(
     if num_workers == 1:
         yield from ((index, function(task)) for index, task in enumerate(tasks))
         return
-    waiting, once_more = deque(enumerate(tasks)), deque[tuple[int, Task]]()
+    waiting, once_more = _Queue(tasks), deque[tuple[int, Task]]()
     workers: list[_Worker[Task]] = []
     is_last_try = False
     try:
         while waiting or once_more or any(worker.task for worker in workers):
             for worker in [worker for worker in workers if not worker.task]:
-                if waiting and not worker.give(waiting[0]):
+                if waiting and not worker.give(waiting.first()):
                     _end(workers, worker)
                 elif waiting:
-                    waiting.popleft()
+                    waiting.pop()
             while waiting and len(workers) < num_workers:
-                workers.append(_Worker(function, preload, limits, waiting.popleft()))
+                workers.append(_Worker(function, preload, limits, waiting.pop()))
             if not any(worker.task for worker in workers):
                 for worker in list(workers):
                     _end(workers, worker)
@@ -114,6 +114,27 @@ def unordered(
             if limits:
                 worker.process.kill()
             _end(workers, worker)
+
+
+class _Queue(Generic[Task]):
+    """Tasks with their indices, each taken from the sequence when it is due: a lazy one makes it then."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks, self._next = tasks, 0
+        self._first: tuple[int, Task] | None = None
+
+    def __bool__(self) -> bool:
+        return self._next < len(self._tasks)
+
+    def first(self) -> tuple[int, Task]:
+        if self._first is None:
+            self._first = self._next, self._tasks[self._next]
+        return self._first
+
+    def pop(self) -> tuple[int, Task]:
+        first = self.first()
+        self._first, self._next = None, self._next + 1
+        return first
 
 
 class Pool(Generic[Task, Result]):

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
 from livetrain.core.files import user_cache
 
@@ -34,9 +35,9 @@ class ChecksumError(Exception):
     """What was written is not what was asked for."""
 
 
-def default_folder() -> Path:
-    """$XDG_CACHE_HOME/livetrain/shards, or ~/.cache/livetrain/shards."""
-    return user_cache() / "shards"
+def folder_of(config: DataConfig) -> Path:
+    """`data.cache_dir`, or $XDG_CACHE_HOME/livetrain/shards, or ~/.cache/livetrain/shards."""
+    return Path(config.cache_dir).expanduser() if config.cache_dir else user_cache() / "shards"
 
 
 def key_of(url: str, sha256: str, name: str) -> str:

@@ -32,6 +32,7 @@ from livetrain.data import decode, face_tracks
 from livetrain.data.crop import Cut
 from livetrain.data.decoders import colours_of
 from livetrain.data.face_tracks import Faces
+from livetrain.data.joined_index import joined
 from livetrain.data.jpegs import decode_jpegs
 from livetrain.data.shard_set import ShardSet, open_shard_set, read_rejected, shard_name, with_domain
 from shards.format import index_table
@@ -69,12 +70,15 @@ class Dataset:
             raise UserError(
                 f"data.sources: two folders are called {twice[0]!r}; their clips need names apart: rename one"
             )
-        shard_sets, tables, first = [], [], 0
+        shard_sets: list[ShardSet] = []
+        tables, first = [], 0
         for name, part in zip(names, parts, strict=True):
             shard_sets.append(dataclasses.replace(part.shard_sets[0], name=name, first_row=first))
             tables.append(with_domain(part.columns, name))
             first += len(part)
-        return Dataset(shard_sets, pa.concat_tables(tables).unify_dictionaries())
+        made_of = [f"{source.name} {source.manifest['files'][index_table.FILE_NAME]}" for source in shard_sets]
+        digest = hashlib.sha256(" ".join(made_of).encode()).hexdigest()
+        return Dataset(shard_sets, joined(tables, digest, config))
 
     @staticmethod
     def open(where: str | Path, config: DataConfig | None = None) -> Dataset:

@@ -203,8 +203,7 @@ class RemoteReader:
                 f"data.cache_gb={config.cache_gb:g} is too small: the largest shard of {self.root} has "
                 f"{largest / 1e9:.3g} GB, and all of them {sum(self._num_bytes.values()) / 1e9:.3g} GB"
             )
-        folder = Path(config.cache_dir).expanduser() if config.cache_dir else cache.default_folder()
-        self._cache = cache.Cache(folder, max_bytes)
+        self._cache = cache.Cache(cache.folder_of(config), max_bytes)
         self._failed: dict[str, tuple[float, str]] = {}  # shard → when it failed to load, and why
         self._generations: dict[str, int] = {}  # of shards that were not as they should be
         self._lock = threading.Lock()  # of what follows

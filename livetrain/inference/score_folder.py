@@ -31,7 +31,7 @@ from livetrain.core.progress import progress
 from livetrain.core.worker_pool import WorkerDied
 from livetrain.inference.score_parts import SCORE, TIMES, Parts, Row
 from livetrain.inference.video_scorer import Prediction, VideoScorer
-from shards.labels import walk_videos
+from shards.videos import walk_videos
 
 PART, NUM_PARTS = 256, 64  # files of a part at most; parts of a folder at least, where there are so many files
 GROUP = 64  # parts that one loader reads

@@ -7,13 +7,14 @@ Spark); livetrain only writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from livetrain.core.columns import BATCH, Words
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write
 
@@ -72,6 +73,8 @@ SCHEMA = pa.schema(
     ],
     metadata={"livetrain_index": str(FORMAT)},
 )
+# Without dictionaries, of which a file of several batches has one alone.
+_PLAIN = pa.schema([column.with_type(pa.string()) if column.type == WORD else column for column in SCHEMA])
 _OLD_NAMES = {new: old for old, new in RENAMED.items()}
 _FORMAT_5 = pa.schema([column.with_name(_OLD_NAMES.get(column.name, column.name)) for column in SCHEMA]).with_metadata(
     {"livetrain_index": "5"}
@@ -88,26 +91,66 @@ def of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
 
 
-def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables of SCHEMA, one after the other."""
-    return pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
-
-
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table of SCHEMA atomically, as one record batch: a column is then one piece of the mapped file."""
-    table = table.combine_chunks()
-    with (
-        atomic_write(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, SCHEMA) as writer,
-    ):
-        writer.write_table(table)
+    with atomic_write(path) as temporary:
+        _write_file(temporary, [table.combine_chunks()], SCHEMA)
+
+
+def rows_of(index: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of an index, some of its columns; a batch of them is in memory at once."""
+    table = index.select(list(columns))
+    for start in range(0, len(table), BATCH):
+        yield from table.slice(start, BATCH).to_pylist()
+
+
+def words(texts: Iterable[str]) -> pa.Array:
+    """A column of WORD."""
+    found = Words.of(texts).array
+    return pa.DictionaryArray.from_arrays(found.indices, found.dictionary.cast(pa.string()))
+
+
+def write_joined(path: Path, tables: Iterable[pa.Table], scratch: Path) -> None:
+    """Write the rows of tables of SCHEMA one after the other: the bytes that `write_table` of all of them has.
+
+    In memory is one column at a time; the rest waits in files of the folder `scratch`, which are removed.
+    """
+    names = [scratch / f"column-{number}.arrow" for number in range(len(SCHEMA))]
+    rows = scratch / "rows.arrow"
+    try:
+        _write_file(rows, (table.cast(_PLAIN) for table in tables), _PLAIN)
+        for column, name in zip(SCHEMA, names, strict=True):
+            _write_column(rows, column, name)
+        columns = [_mapped(name).column(0) for name in names]
+        write_table(path, pa.Table.from_arrays(columns, schema=SCHEMA))
+    finally:
+        for name in (rows, *names):
+            name.unlink(missing_ok=True)
+
+
+def _write_column(rows: Path, column: pa.Field, path: Path) -> None:
+    """A column of the rows as a file of its own, in one piece."""
+    values = _mapped(rows)[column.name]
+    if column.type == WORD:
+        values = values.dictionary_encode().unify_dictionaries()
+    schema = pa.schema([column])
+    _write_file(path, [pa.Table.from_arrays([values.combine_chunks()], schema=schema)], schema)
+
+
+def _write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def _mapped(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
 
 
 def write_parquet(path: Path, index: Path) -> None:
     """Write the rows of an index.arrow as Parquet, atomically; the same rows give the same bytes."""
     with atomic_write(path) as temporary:
-        pa.parquet.write_table(read(index), temporary, compression="zstd")
+        pa.parquet.write_table(read(index), temporary, compression="zstd", row_group_size=1 << 17)
 
 
 def read(path: Path) -> pa.Table:
@@ -116,7 +159,7 @@ def read(path: Path) -> pa.Table:
     Columns of format 5 are renamed. Raises UserError when the file is missing, is no Arrow file or has other columns.
     """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+        table = _mapped(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; build the shards first: python -m shards build") from error
     except (pa.ArrowInvalid, OSError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,7 +61,7 @@ def shard_entries(out: Path, records: Sequence[Mapping[str, Any]], first: int = 
             "sha256": record["sha256"],
             "idx_sha256": file_sha256(out / f"{shard_name(number)}.idx"),
             "bytes": record["bytes"],
-            "num_samples": len(record["rows"]),
+            "num_samples": record["num_samples"],
         }
         for number, record in enumerate(records, first)
     ]
@@ -68,22 +69,27 @@ def shard_entries(out: Path, records: Sequence[Mapping[str, Any]], first: int = 
 
 def split_counts(index: pa.Table) -> dict[str, dict[str, int]]:
     """Samples, live ones, attacks and people of each split; of an index's columns split, label, domain, subject."""
-    texts = {name: pc.cast(index[name], pa.string()) for name in ("split", "domain", "subject")}
-    table = pa.table(texts | {"live": pc.greater_equal(index["label"], 0.5)})
-    return {
-        name: _counts(table.filter(pc.field("split") == name)) for name in sorted(pc.unique(texts["split"]).to_pylist())
-    }
+    split, domain, subject = (index[name].unify_dictionaries().combine_chunks() for name in _PEOPLE)
+    live = np.asarray(index["label"]) >= 0.5
+    # A number for each person: domain and subject; none where the name is "".
+    person = np.asarray(domain.indices).astype(np.int64) * len(subject.dictionary) + np.asarray(subject.indices)
+    unknown = pc.index(subject.dictionary, "").as_py()
+    counts = {}
+    for code, name in enumerate(split.dictionary.to_pylist()):
+        member = np.asarray(split.indices) == code
+        if num_samples := int(member.sum()):
+            known = person[member & (np.asarray(subject.indices) != unknown)]
+            num_live = int(live[member].sum())
+            counts[name] = {
+                "num_samples": num_samples,
+                "num_live": num_live,
+                "num_attack": num_samples - num_live,
+                "num_subjects": len(np.unique(known)),
+            }
+    return {name: counts[name] for name in sorted(counts)}
 
 
-def _counts(members: pa.Table) -> dict[str, int]:
-    num_live = pc.sum(members["live"], min_count=0).as_py()
-    known = members.filter(pc.field("subject") != "")
-    return {
-        "num_samples": len(members),
-        "num_live": num_live,
-        "num_attack": len(members) - num_live,
-        "num_subjects": len(known.group_by(["domain", "subject"]).aggregate([])),
-    }
+_PEOPLE = ("split", "domain", "subject")
 
 
 def before(path: Path) -> Path:

@@ -37,7 +37,7 @@ from shards.importers import (
     zalo,
 )
 from shards.importers.layout import Options, Row
-from shards.labels import find_videos
+from shards.videos import find_videos
 
 LAYOUTS: dict[str, ModuleType] = {
     "zalo": zalo,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from livetrain.core.errors import UserError
 from shards.importers.layout import Options, Row, attack
-from shards.labels import find_videos
+from shards.videos import find_videos
 
 OPTIONS = ("live", "subject_pattern")
 SPLITS = {

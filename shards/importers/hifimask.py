@@ -25,7 +25,7 @@ from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.importers.layout import UNUSED, Options, Row, attack, only_protocols, read_list
 from shards.importers.picture_clips import clips_folder, write_clip
-from shards.labels import VIDEO_SUFFIXES
+from shards.videos import VIDEO_SUFFIXES
 
 OPTIONS = ("clips", "protocol")
 NAME = re.compile(r"([123])_(\d\d)_([0123])_([1-6])_([0-6])_([0-8])")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from livetrain.core.errors import UserError
-from shards.labels import LIVE, find_videos
+from shards.labels import LIVE
 from shards.split import UNUSED
+from shards.videos import find_videos
 
 __all__ = ["UNUSED", "Options", "Row", "attack", "matching", "only_protocols", "read_list"]
 

@@ -90,6 +90,30 @@ def test_domains_choose_rows(both: Dataset) -> None:
             both.rows(split)
 
 
+def test_large_ones_have_one_index_file_for_all_processes(
+    both: Dataset,
+    folders: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("livetrain.data.joined_index.FEW_ROWS", 1)
+    config = DataConfig(sources=[str(folder) for folder in folders], cache_dir=str(tmp_path / "cache"))
+    mapped = Dataset.of(config)
+    assert mapped.columns.equals(both.columns) and mapped.fingerprint == both.fingerprint
+    (file,) = (tmp_path / "cache").glob("*index.arrow")
+    written = file.stat().st_mtime_ns, file.stat().st_ino
+    maps = Path("/proc/self/maps").read_text()
+    assert f"{file}\n" in maps
+    assert np.shares_memory(mapped.column("size"), mapped.columns["size"].chunk(0).to_numpy()), "a view of the file"
+    assert Dataset.of(config).columns.equals(both.columns)
+    assert file.stat().st_ino == written[1], "the second one takes it"
+
+    config.cache_dir = str(folders[0] / "dataset.json")  # cannot be a folder
+    assert Dataset.of(config).columns.equals(both.columns)
+    assert "set data.cache_dir to a folder" in capsys.readouterr().err
+
+
 def test_rejected_videos_keep_their_domain(folders: list[Path], tmp_path: Path) -> None:
     parts = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in folders]
     for part, split in zip(parts, ("dev", "test"), strict=True):

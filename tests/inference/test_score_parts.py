@@ -13,7 +13,7 @@ from livetrain.core.errors import MachineFault
 from livetrain.inference import score_parts
 from livetrain.inference.score_parts import Parts
 from livetrain.inference.video_scorer import Prediction
-from shards.labels import find_videos
+from shards.videos import find_videos
 
 REQUEST = {"videos": "v", "models": "m", "overrides": []}
 

@@ -381,7 +381,8 @@ def test_nuaa_raw_mistakes(nuaa: Path, tmp_path: Path) -> None:
 def test_the_clip_set_beside_the_project(tmp_path: Path) -> None:
     label = tmp_path / "label.csv"
     assert cli.main(["import", "table", str(NUAA / "label.csv"), "--out", str(label), "--domain", "nuaa"]) == 0
-    from shards.labels import find_videos, read_labels
+    from shards.labels import read_labels
+    from shards.videos import find_videos
 
     rows = read_labels(label, find_videos(NUAA / "videos")).rows
     assert len(rows) == 796 and sum(row.is_live for row in rows) == 404

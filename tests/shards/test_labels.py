@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from livetrain.core.errors import UserError
 from shards import cli
-from shards.labels import Columns, find_videos, read_labels
+from shards.labels import Columns, read_labels
+from shards.videos import find_videos
 
 VIDEOS = ["a.mp4", "b.mov", "sub/c.mp4"]
 GOOD = "fname,liveness_score\na.mp4,1\nb.mov,0\nsub/c.mp4,0\n"

@@ -51,6 +51,7 @@ from tests.runs import forget_accelerator
 
 FILE = Path(__file__).parents[2] / "configs" / "nuaa_faces.yaml"
 SIZE = ("train.global_batch=32", "train.max_steps=60", "train.eval_every_epochs=2")
+SHORT = ("data.num_frames=2", "eval.num_frames=2", "train.max_steps=200", "train.eval_every_epochs=5")
 FITS = ("stretch", "center", "pad")
 LIVE, MADE = "data.train_split=train:live", "augment.recapture=0.5"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -74,7 +75,7 @@ def unseen(seen: str, how: str, seed: int, shards: Path, run_dir: Path) -> None:
     if how not in ("none", "all"):
         made.append(f"augment.recapture_operators=[{','.join(name for name in RECAPTURES if name != how)}]")
         made += ["augment.recapture_edge=0"] if how == "edge" else []
-    train_quickstart([*splits, *made], seed, shards, run_dir)
+    train_quickstart([*splits, *made, *SHORT], seed, shards, run_dir)
 
 
 def fit(how: str, seed: int, shards: Path, run_dir: Path) -> None:

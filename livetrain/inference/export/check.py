@@ -27,7 +27,7 @@ from livetrain.inference.onnx_scorer import INPUT, OUTPUT
 from livetrain.inference.package import Trained
 from livetrain.inference.video_scorer import face_options
 from livetrain.model import p_live
-from shards.labels import find_videos
+from shards.videos import find_videos
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # clips [B,F,3,S,S] → p_live [B]
 

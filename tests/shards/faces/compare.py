@@ -33,7 +33,7 @@ from livetrain.core.progress import progress
 from shards.faces.blazeface import overlaps
 from shards.faces.detector import DETECTORS, open_detector
 from shards.format.probe import decode, evenly_spaced, open_video
-from shards.labels import find_videos
+from shards.videos import find_videos
 
 Picture = NDArray[np.uint8]
 Detect = Callable[[Picture], "NDArray[np.floating] | None"]  # the best box, top, left, bottom, right

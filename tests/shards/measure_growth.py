@@ -1,0 +1,151 @@
+"""Memory and time of the data jobs for 10^4, 10^5 and 10^6 videos: benchmarks/growth.md.
+
+    python -m tests.shards.measure_growth FOLDER > benchmarks/growth.md
+
+Videos are files of 16 bytes, and what decodes and stores a video is a stub: figures are those of everything else, per
+video. Each job runs in a process of its own: `shards build --protocol hash`, `shards verify`, `shards split`, and what
+a training process does first: open the shard folder, and find the rows of its splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from unittest import mock
+
+from livetrain.bench.results import Report, Table
+
+SIZES = (10**4, 10**5, 10**6)
+JOBS = ("build", "verify", "split", "open")
+PER_FOLDER = 1000
+PER_PERSON = 5
+SHARD_MB = 4
+
+
+def make_videos(folder: Path, count: int) -> None:
+    """`count` files of different bytes, and their labels."""
+    if (folder / "label.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "label.tmp").open("w", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("fname", "liveness_score", "attack_type", "subject"))
+        for number in range(count):
+            name = f"{number // PER_FOLDER:06d}/{number % PER_FOLDER:03d}.mp4"
+            path = folder / "videos" / name
+            if number % PER_FOLDER == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{number:016d}".encode())
+            is_live = number % 2
+            writer.writerow((name, is_live, "live" if is_live else "print", f"person {number // PER_PERSON:06d}"))
+    (folder / "label.tmp").replace(folder / "label.csv")
+
+
+def run(job: str, folder: Path) -> None:
+    """Do a job in this process, and print what it took as JSON."""
+    peaks = {"RssAnon": 0}
+    threading.Thread(target=_watch, args=(peaks,), daemon=True).start()
+    started = time.perf_counter()
+    if job == "open":
+        from livetrain.data import Dataset
+
+        started = time.perf_counter()  # its imports are not the job
+        dataset = Dataset.open(folder / "shards")
+        assert sum(len(dataset.rows(split)) for split in ("train", "dev", "test")) == len(dataset)
+    else:
+        with mock.patch.dict(os.environ):
+            _command(job, folder)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "peak": _status()["VmHWM"], "anonymous": peaks["RssAnon"]}))
+
+
+def _command(job: str, folder: Path) -> None:
+    from shards import cli
+
+    out, two = str(folder / "shards"), ["--workers", "2"]
+    match job:
+        case "build":
+            _stub()
+            corpus = ["--videos", str(folder / "videos"), "--labels", str(folder / "label.csv")]
+            rest = ["--protocol", "hash", "--shard-mb", str(SHARD_MB), "--overwrite", "--reassign"]
+            code = cli.main(["build", *corpus, "--out", out, *rest, *two])
+        case "verify":
+            code = cli.main(["verify", out, *two])
+        case "split":
+            code = cli.main(["split", out, "--protocol", "hash", "--seed", "1"])
+    assert code == 0
+
+
+def _stub() -> None:
+    """Have workers probe and store any file."""
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # as the command has it, but pyarrow is imported here already
+    from shards import build, probing
+    from tests.shards import stub_videos
+
+    mock.patch.object(probing, "probe_file", stub_videos.probe_file).start()
+    mock.patch.object(build, "write_shard", stub_videos.write_shard).start()
+
+
+def _watch(peaks: dict[str, int]) -> None:
+    while True:
+        status = _status()
+        for name in peaks:
+            peaks[name] = max(peaks[name], status[name])
+        time.sleep(0.02)
+
+
+def _status() -> dict[str, int]:
+    """Memory of this process in bytes, by the kernel's names."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return {
+        name: 1024 * int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
+    }
+
+
+def report(folder: Path) -> str:
+    """benchmarks/growth.md."""
+    tables = []
+    for job in JOBS:
+        rows = []
+        for size in SIZES:
+            corpus = folder / f"{size}"
+            make_videos(corpus, size)
+            command = [sys.executable, "-m", "tests.shards.measure_growth", str(corpus), "--job", job]
+            line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+            found = json.loads(line)
+            print(f"{job} of {size:,}: {found}", file=sys.stderr)
+            megabytes = [f"{found[name] / 1e6:.0f}" for name in ("peak", "anonymous")]
+            rows.append([f"{size:,}", *megabytes, f"{1e6 * found['seconds'] / size:.1f}"])
+        header = ["videos", "resident at most, MB", "of it its own, MB", "time a video, µs"]
+        tables.append(
+            Table(f"shards {job}" if job != "open" else "opening the shards, and finding splits", header, rows)
+        )
+    words = (
+        "Memory and time of the data jobs as data grow. Videos are files of 16 bytes, and what decodes and stores them "
+        "is a stub. Resident memory that is not the process's own is pages of the mapped index, which the kernel takes "
+        "back when it needs them."
+    )
+    return Report("Growth", words, tables).text(["python", "-m", "tests.shards.measure_growth"])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--job", choices=JOBS)
+    given = parser.parse_args()
+    if given.job:
+        run(given.job, given.folder)
+    else:
+        print(report(given.folder), end="")
+
+
+if __name__ == "__main__":
+    main()
