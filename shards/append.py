@@ -14,12 +14,14 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from livetrain.core.columns import Lazy, Places, Strings, rows_of
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
@@ -30,7 +32,7 @@ from shards.build_request import Options
 from shards.existing import Kept
 from shards.format import face_table, index_table, manifest
 from shards.format import rejected as rejected_
-from shards.labels import Label, Labels, read_labels
+from shards.labels import Label, LabelRows, Labels, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, rows_path
 from shards.videos import Folder, Video, find
 
@@ -58,15 +60,15 @@ def append(
         manifest.current(out / name, content["files"][name]) for name in (index_table.FILE_NAME, rejected_.FILE_NAME)
     )
     index = index_table.read(index_path)
-    old = index.select([*SAME, "video", "split", "sha256"]).to_pylist()
+    old = _Old.of(index)
     rejected_before = rejected_.read(rejected_path)
     labels = read_labels(labels_file, find(videos), options.columns, options.domain, options.skip_unlabelled)
     if bool(labels.subject_column) != bool(content["subject_column"]):
         has, lacks = (labels_file, out) if labels.subject_column else (out, labels_file)
         raise UserError(f"{has} names people and {lacks} does not: nobody could know who is in which split")
-    known = {row["video"]: row for row in old}
-    _refuse_changes([row for row in labels.rows if row.video in known], known, videos, engine)
-    new = [row for row in labels.rows if row.video not in known]
+    place_in_old = [old.place(row.video) for row in labels.rows]
+    _refuse_changes(labels, place_in_old, old, videos, engine)
+    new = LabelRows.of(row for row, place in zip(labels.rows, place_in_old, strict=True) if place is None)
     if not new:
         print(f"{out} has all of these videos already; nothing to do", file=sys.stderr)
         return content
@@ -78,15 +80,16 @@ def append(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"--out {out}: another build is writing there; wait for it or go elsewhere") from error
-        digest = _digest([content["request"], asdict(options.media), [asdict(row) for row in new]])
+        digest = _digest(content["request"], options, new)
         first = len(content["shards"])
         _clear_other(out, digest, first)
         engine = engine.sharing(state / REQUEST)
-        sizes = np.array([Video(videos, row.video).size() for row in new])
+        sizes = np.fromiter((Video(videos, row.video).size() for row in new), np.int64, len(new))
         probed = probing.probe_all(videos, new, out, engine, quick=options.check == "probe")
         added_labels = replace(labels, rows=new, contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
-        keys = shard_plan.Keys([row.video for row in new], taken=index["key"].to_pylist())
+        taken = (row["key"] for row in rows_of(index.select(["key"])))
+        keys = shard_plan.Keys(Strings.of(row.video for row in new), taken)
         samples, rejected = build_plan.sort(added_labels, splits, sizes, probed, keys)
         facts = build_checks.facts_of(samples)
         build_checks.warn_about_duplicates(samples, facts)
@@ -97,8 +100,9 @@ def append(
         records = build.write_all(tasks, engine)
         added = (index_table.read(rows_path(out, number)) for number in tasks.numbers)
         num_added = sum(record["num_samples"] for record in records)
-        names = {row.video for row in new}
-        stay = [row for row in rejected_before if row["video"] not in names]
+        names = {row["video"] for row in rejected_before}
+        again = {row.video for row in new if row.video in names}
+        stay = [row for row in rejected_before if row["video"] not in again]
         with manifest.changing(out, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
             write_text(out / rejected_.FILE_NAME, build_plan.rejected_text([*map(_rejection, stay), *rejected]))
             index_table.write_joined(out / index_table.FILE_NAME, itertools.chain([index], added), state)
@@ -144,17 +148,43 @@ def _refuse_other_options(content: Row, options: Options) -> None:
         raise UserError(f"--append: the folder was built with {listed}; give the same options")
 
 
-def _refuse_changes(rows: Sequence[Label], known: Mapping[str, Row], videos: Folder, engine: Engine) -> None:
+@dataclass(frozen=True)
+class _Old:
+    """The videos that a folder has, as labels, with their content; `places` finds a name."""
+
+    rows: LabelRows
+    contents: probing.Contents
+    places: Places
+
+    @staticmethod
+    def of(index: pa.Table) -> _Old:
+        rows = LabelRows.of(Label(**row) for row in rows_of(index.select([*SAME, "video", "split"])))
+        contents = probing.Contents((row["sha256"] for row in rows_of(index.select(["sha256"]))), len(rows))
+        return _Old(rows, contents, Places(row.video for row in rows))
+
+    def place(self, video: str) -> int | None:
+        """Where a video is among them."""
+        return next((place for place in self.places.find(video) if self.rows[place].video == video), None)
+
+
+def _refuse_changes(
+    labels: Labels, place_in_old: Sequence[int | None], old: _Old, videos: Folder, engine: Engine
+) -> None:
     """Videos that are there already must be what they were: their files, and what is said of them."""
-    said = [row.video for row in rows if any(getattr(row, name) != known[row.video][name] for name in SAME)]
-    paths = [Video(videos, row.video) for row in rows]
-    files = []
-    with progress("compare", len(paths), "videos") as advance:
+    there = [(i, place) for i, place in enumerate(place_in_old) if place is not None]
+    said, files = [], []
+    for i, place in there:
+        row, was = labels.rows[i], old.rows[place]
+        row = replace(row, label=float(np.float32(row.label)))  # as the index has it
+        if any(getattr(row, name) != getattr(was, name) for name in SAME):
+            said.append(row.video)
+    paths = Lazy(len(there), lambda n: Video(videos, labels.rows[there[n][0]].video))
+    with progress("compare", len(there), "videos") as advance:
         for position, sha256 in engine.unordered(_sha256, paths, build.PRELOAD):
-            video = rows[position].video
-            if sha256 != known[video]["sha256"]:
-                files.append(video)
-            advance(1, video)
+            i, place = there[position]
+            if sha256 != old.contents[place]:
+                files.append(labels.rows[i].video)
+            advance(1, labels.rows[i].video)
     for changed, what in ((sorted(said), "are labelled otherwise than"), (sorted(files), "are other files than")):
         if changed:
             shown = ", ".join(changed[:NUM_SHOWN]) + (", …" if len(changed) > NUM_SHOWN else "")
@@ -172,15 +202,16 @@ def _sha256(video: Video) -> str:
         return ""
 
 
-def _splits(old: Sequence[Row], rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> Sequence[str]:
+def _splits(old: _Old, rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> Sequence[str]:
     """The splits of new rows, beside the old ones, which keep theirs."""
-    before = [Label(**{name: row[name] for name in (*SAME, "video", "split")}) for row in old]
-    both = replace(new, rows=(*before, *new.rows), contents=(*(row["sha256"] for row in old), *new.contents))
-    kept = Kept.of_rows([*old, *rejected], str(out))
+    contents = probing.Contents(itertools.chain(old.contents, new.contents), len(old.rows) + len(new.rows))
+    both = replace(new, rows=LabelRows.of(itertools.chain(old.rows, new.rows)), contents=contents)
+    was = (vars(row) | {"sha256": sha256} for row, sha256 in zip(old.rows, old.contents, strict=True))
+    kept = Kept.of_rows(itertools.chain(was, rejected), str(out))
     splits = split.assign(
         both, options.shares(), options.seed, protocol=options.protocol, kept=kept, allow_leak=options.allow_leak
     )
-    return splits[len(before) :]
+    return splits[len(old.rows) :]
 
 
 def _rejection(row: Row) -> tuple[Label, str, str]:
@@ -189,5 +220,9 @@ def _rejection(row: Row) -> tuple[Label, str, str]:
     return label, row["split"], row["reason"]
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()
+def _digest(request: str, options: Options, new: Sequence[Label]) -> str:
+    """SHA-256 of what is added; a killed run of the same is continued."""
+    digest = hashlib.sha256(repr([request, asdict(options.media)]).encode())
+    for row in new:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()

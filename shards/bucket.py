@@ -16,7 +16,6 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Bucket:
             for name in (index_table.FILE_NAME, rejected.FILE_NAME):
                 with self._telling():
                     (Path(folder) / name).write_bytes(self._remote.read(name, bytes))
-            return replace(existing.read(Path(folder)), source=self.url)
+            return existing.read(Path(folder), source=self.url)
 
     def put(self, path: Path) -> None:
         """Upload a file under its name."""

@@ -22,7 +22,7 @@ from typing import Any
 from livetrain.core import worker_pool
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
-from livetrain.core.files import write_json, write_text
+from livetrain.core.files import write_json
 from livetrain.core.progress import progress
 from shards.bucket import Bucket, sizes_at_start
 from shards.build_plan import Plan, Tasks
@@ -137,7 +137,7 @@ def _claimed(
             raise UserError(f"--out {out}: another build is writing there; wait for it or go elsewhere") from error
         if overwrite:
             if before is not None:
-                write_text(state / KEPT, before.text())
+                before.write(state / KEPT)
             _clear(out)
         same_build(known, request, out)
         for leftover in out.glob(".*.tmp"):  # of workers that were killed in the middle of a shard

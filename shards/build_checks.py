@@ -39,7 +39,7 @@ _FACTS = pa.schema(
 )
 
 
-def facts_of(samples: Sequence[Sample]) -> pa.Table:
+def facts_of(samples: Iterable[Sample]) -> pa.Table:
     """What is looked at here of each sample, as columns: 50 bytes each."""
     tables = [pa.Table.from_pylist([_facts(sample) for sample in batch], schema=_FACTS) for batch in batches(samples)]
     return pa.concat_tables([_FACTS.empty_table(), *tables]).unify_dictionaries().combine_chunks()

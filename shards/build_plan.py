@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from livetrain.core.columns import Column, Lazy
 from livetrain.core.files import write_text
+from livetrain.core.progress import watched
 from shards import build_checks, shard_plan
 from shards.build_request import Request
 from shards.format import rejected as rejected_
@@ -81,14 +82,15 @@ class Plan:
         keys = shard_plan.Keys(Lazy(len(labels.rows), lambda i: labels.rows[i].video))
         samples, rejected = sort(labels, splits, request.sizes, probed, keys)
         options, bucket = request.options, request.bucket.url if request.bucket else ""
-        shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
+        all_of_them = watched(samples, len(samples), "plan", "samples")
+        shards = shard_plan.assign_shards(all_of_them, options.media, int(options.shard_mb * 1e6), options.seed)
         template = ShardTask(0, (), request.videos, request.out, options.media, request.digest, bucket)
         return Plan(labels, splits, samples, rejected, Tasks(samples, shards, template))
 
     def report(self, out: Path) -> None:
         """Write rejected.csv, and warn of what is odd. Raises UserError where nothing useful is left."""
         write_text(out / rejected_.FILE_NAME, rejected_text(self.rejected))
-        facts = build_checks.facts_of(self.samples)
+        facts = build_checks.facts_of(watched(self.samples, len(self.samples), "check", "samples"))
         build_checks.refuse_useless(facts, self.rejected, out)
         build_checks.warn_about_splits(facts, self.splits)
         build_checks.warn_about_duplicates(self.samples, facts)

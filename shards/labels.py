@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from livetrain.core.columns import BATCH, Column, Lazy, Strings, Words, batches, whole
+from livetrain.core.columns import Column, Lazy, Strings, Words, batches, rows_of, whole
 from livetrain.core.errors import UserError
-from shards.tables import Record, open_table
+from livetrain.core.progress import watched
+from shards.text_tables import Record, open_table
 from shards.video_names import VideoNames
 
 SUBJECT_COLUMNS = ("subject", "group")  # looked for in this order when no subject column is named
@@ -90,9 +91,7 @@ class LabelRows(Column[Label]):
         return Label(self._videos.item(place), float(self._labels[place]), **words)
 
     def __iter__(self) -> Iterator[Label]:
-        for start in range(0, len(self._table), BATCH):
-            for row in self._table.slice(start, BATCH).to_pylist():
-                yield Label(**row)
+        return (Label(**row) for row in rows_of(self._table))
 
 
 _WORDS = ("attack_type", "subject", "session", "device", "split", "domain")
@@ -146,6 +145,7 @@ def read_labels(
     _require_column(path, header, columns.name, "name")
     _require_column(path, header, columns.label, "label")
     found = _Found(len(videos))
+    records = watched(records, len(videos), "read labels", "rows")
     rows = LabelRows.of(_rows(path, records, VideoNames(videos), columns, optional, domain, found)).by_video()
     missing = "" if skip_unlabelled else _missing(path, videos, found.lines)
     if found.num_faults or missing:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from livetrain.core.columns import Places, Strings
+from livetrain.core.columns import Places, Strings, rows_of
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from shards import split
@@ -87,8 +87,8 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     index = index_table.read(index_path)
     rejected = rejected_.read(rejected_path)
     others = [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
-    rows = LabelRows.of(itertools.chain(map(_label, index_table.rows_of(index, COLUMNS)), others))
-    known = (row["sha256"] for row in index_table.rows_of(index, ["sha256"]))
+    rows = LabelRows.of(itertools.chain(map(_label, rows_of(index.select(COLUMNS))), others))
+    known = (row["sha256"] for row in rows_of(index.select(["sha256"])))
     contents = Contents(itertools.chain(known, ("" for _ in rejected)), len(rows))
     splits = iter(_splits(Labels(rows, content["subject_column"], "", (), contents), request, options))
 
@@ -109,7 +109,7 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     return content
 
 
-COLUMNS = ("video", "label", "attack_type", "subject", "session", "device", "split", "domain")
+COLUMNS = ["video", "label", "attack_type", "subject", "session", "device", "split", "domain"]
 
 
 def _label(row: Mapping[str, Any]) -> Label:

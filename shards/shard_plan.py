@@ -78,27 +78,31 @@ def _base(video: str) -> str:
 
 
 def assign_shards(
-    samples: Sequence[Sample], media: StoreOptions, shard_bytes: int, seed: int
+    samples: Iterable[Sample], media: StoreOptions, shard_bytes: int, seed: int
 ) -> list[NDArray[np.int64]]:
     """Shuffle the samples by a hash of seed and key, then fill shards of about `shard_bytes` one after the other.
 
     Returns the places in `samples` of each shard's, int64[number in the shard].
     """
-    drawn = np.zeros(len(samples), dtype=[("high", np.uint64), ("low", np.uint64)])  # the first half of the hash
-    sizes = np.zeros(len(samples), np.int64)
-    for place, sample in enumerate(samples):
-        digest = hashlib.sha256(f"{seed}:{sample.key}".encode()).digest()
-        drawn[place] = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
-        sizes[place] = stored_bytes(sample, media)
+    drawn = np.fromiter(
+        ((*_chance(sample.key, seed), stored_bytes(sample, media)) for sample in samples),
+        dtype=[("high", np.uint64), ("low", np.uint64), ("bytes", np.int64)],
+    )
     order = np.lexsort((drawn["low"], drawn["high"]))
     starts: list[int] = []
     filled = 0
-    for place, size in enumerate(sizes[order]):
+    for place, size in enumerate(drawn["bytes"][order]):
         if not starts or filled + size > shard_bytes:
             starts.append(place)
             filled = 0
         filled += size
     return np.split(order, starts[1:]) if starts else []
+
+
+def _chance(key: str, seed: int) -> tuple[int, int]:
+    """The first half of the hash, as two numbers."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
 def stored_bytes(sample: Sample, media: StoreOptions) -> int:

@@ -130,7 +130,7 @@ def _strata(rows: Sequence[Label]) -> NDArray[np.int64]:
 
 def _assign_new(
     labels: Labels,
-    names: Sequence[str],
+    names: Words,
     had: Sequence[str | None],
     fractions: dict[str, float],
     seed: int,
@@ -146,33 +146,34 @@ def _assign_new(
             f"{source} has a split {strange[0]!r}, and this command makes {', '.join(fractions)}: give --reassign "
             "to split everyone again, or the options of before"
         )
-    split_of: dict[str, str] = {}
-    example: dict[str, str] = {}
-    for row, name, split in zip(labels.rows, names, had, strict=True):
+    splits, strata = list(fractions), _strata(labels.rows)
+    split_of = np.full(names.num_words, -1, np.int8)  # of each unit, as a place in `splits`
+    example = np.zeros(names.num_words, np.int64)  # a row of it that had a split
+    for place, (unit, split) in enumerate(zip(names.codes, had, strict=True)):
         if split in (None, UNUSED):
             continue
-        if split_of.setdefault(name, split) != split:
+        number = splits.index(split)
+        if split_of[unit] not in (-1, number):
+            before, row = labels.rows[int(example[unit])], labels.rows[place]
             raise UserError(
-                f"{example[name]} was in {split_of[name]} and {row.video} in {split} ({source}), but now they "
+                f"{before.video} was in {splits[split_of[unit]]} and {row.video} in {split} ({source}), but now they "
                 "are of one person or share a file: move one away, or give --reassign to split everyone again"
             )
-        example.setdefault(name, row.video)
-    strata = _strata(labels.rows)
+        if split_of[unit] < 0:
+            split_of[unit], example[unit] = number, place
     total = np.bincount(strata)
-    filled = {split: np.zeros(len(total)) for split in fractions}
-    sizes: dict[str, np.ndarray] = {}
-    for name, stratum in zip(names, strata, strict=True):
-        sizes.setdefault(name, np.zeros(len(total)))[stratum] += 1
-    for name, split in split_of.items():
-        filled[split] += sizes[name]
-    new = [name for name in sizes if name not in split_of]
+    sizes = np.zeros((names.num_words, len(total)), np.int32)  # clips of each unit and stratum
+    np.add.at(sizes, (names.codes, strata), 1)
+    filled = {split: sizes[split_of == number].sum(axis=0) for number, split in enumerate(splits)}
+    new = np.flatnonzero(split_of < 0).tolist()
     # Large ones first: small ones even out what they leave. Of equal ones, by chance that the seed decides.
-    for name in sorted(new, key=lambda name: (-sizes[name].sum(), _chance(name, seed))):
+    for unit in sorted(new, key=lambda unit: (-sizes[unit].sum(), _chance(names.words[unit], seed))):
         lacking = {split: fractions[split] * total - filled[split] for split in fractions}
-        best = max(fractions, key=lambda split: float((sizes[name] * lacking[split] / total).sum()))
-        split_of[name] = by_hash(name, fractions, seed) if protocol == HASH else best
-        filled[split_of[name]] += sizes[name]
-    return [split_of[name] if split is None else split for name, split in zip(names, had, strict=True)]
+        best = max(fractions, key=lambda split: float((sizes[unit] * lacking[split] / total).sum()))
+        chosen = by_hash(names.words[unit], fractions, seed) if protocol == HASH else best
+        split_of[unit] = splits.index(chosen)
+        filled[chosen] = filled[chosen] + sizes[unit]
+    return [splits[split_of[unit]] if split is None else split for unit, split in zip(names.codes, had, strict=True)]
 
 
 def _chance(name: str, seed: int) -> bytes:

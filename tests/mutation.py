@@ -50,6 +50,8 @@ MODULES = {
     "livetrain/model/domain_losses.py": "tests/model/test_domain_losses.py",
     "shards/split.py": "tests/shards/test_split.py",
     "shards/labels.py": "tests/shards/test_labels.py",
+    "shards/shard_plan.py": "tests/shards/test_shard_plan.py",
+    "livetrain/core/columns.py": "tests/core/test_columns.py",
 }
 SECONDS = 240  # for the tests of one mutant; one that hangs is caught
 PRELOAD = ("numpy", "scipy.stats", "sklearn.metrics", "sklearn.model_selection", "pyarrow.parquet", "torch", "timm",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,12 @@ def batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A table's column in one piece: itself where it is in one already."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table; a batch of them is in memory at once."""
+    for start in range(0, len(table), BATCH):
+        yield from table.slice(start, BATCH).to_pylist()
 
 
 class Column(Sequence[Item]):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 PLAIN_LINE_SECONDS = 10.0
+MANY, MANY_AT_ONCE = 100_000, 1000  # items that take longer than a moment
+
+Item = TypeVar("Item")
 
 
 @contextlib.contextmanager
@@ -27,6 +31,15 @@ def progress(
     else:
         with _plain_lines(title, total, unit, start) as advance:
             yield advance
+
+
+def watched(items: Iterable[Item], total: int, title: str, unit: str) -> Iterator[Item]:
+    """The items, of which there are about `total`; where that is MANY, with progress."""
+    with progress(title, total, unit, enabled=total >= MANY) as advance:
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % MANY_AT_ONCE == 0:
+                advance(MANY_AT_ONCE)
 
 
 @contextlib.contextmanager

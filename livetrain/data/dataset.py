@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import DataConfig
 from livetrain.config.split_spec import ALL, Selection
+from livetrain.core.columns import whole
 from livetrain.core.errors import UserError
 from livetrain.core.remote import Url
 from livetrain.data import decode, face_tracks
@@ -130,9 +131,7 @@ class Dataset:
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers as NumPy array [num_samples]: a view of the mapped file."""
         if name not in self._arrays:
-            chunks = self.columns[name].chunks  # one, as shards.format.index_table writes them
-            whole = chunks[0] if len(chunks) == 1 else self.columns[name].combine_chunks()
-            self._arrays[name] = whole.to_numpy()
+            self._arrays[name] = whole(self.columns[name]).to_numpy()  # in one piece, as index_table writes it
         return self._arrays[name]
 
     def codes(self, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
@@ -142,8 +141,7 @@ class Dataset:
         sample).
         """
         if name not in self._words:
-            chunks = self.columns[name].chunks  # one a folder, as shards.format.index_table writes it
-            column = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks).combine_chunks()
+            column = whole(self.columns[name])
             words = np.array(column.dictionary.to_pylist(), dtype=object)
             self._words[name] = column.indices.to_numpy(), words
         return self._words[name]
@@ -167,14 +165,18 @@ class Dataset:
 
     def texts(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
         """`text` of many rows: object [n]."""
-        taken = self.columns[name].take(pa.array(rows)).combine_chunks()
-        words: NDArray[Any] = np.array(taken.to_pylist(), dtype=object)
+        taken = whole(self.columns[name].take(pa.array(rows)))
+        words: NDArray[Any]
+        if pa.types.is_dictionary(taken.type):  # each word once in memory
+            words = np.array(taken.dictionary.to_pylist(), dtype=object)[np.asarray(taken.indices)]
+        else:
+            words = np.array(taken.to_pylist(), dtype=object)
         if name in ("key", "video") and len(self.shard_sets) > 1:
             sources = [source.name for source in self.shard_sets]
             number = np.searchsorted([source.first_row for source in self.shard_sets], rows, side="right") - 1
             return np.array([f"{sources[n]}/{word}" for n, word in zip(number, words, strict=True)], dtype=object)
         if name == "subject" and len(self.domains) > 1:
-            domains = self.columns["domain"].take(pa.array(rows)).combine_chunks().to_pylist()
+            domains = self.texts("domain", rows)
             pairs = zip(domains, words, strict=True)
             return np.array([f"{domain}/{word}" if word else word for domain, word in pairs], dtype=object)
         return words

@@ -7,14 +7,14 @@ Spark); livetrain only writes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from livetrain.core.columns import BATCH, Words
+from livetrain.core.columns import Words
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write
 
@@ -95,13 +95,6 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write a table of SCHEMA atomically, as one record batch: a column is then one piece of the mapped file."""
     with atomic_write(path) as temporary:
         _write_file(temporary, [table.combine_chunks()], SCHEMA)
-
-
-def rows_of(index: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of an index, some of its columns; a batch of them is in memory at once."""
-    table = index.select(list(columns))
-    for start in range(0, len(table), BATCH):
-        yield from table.slice(start, BATCH).to_pylist()
 
 
 def words(texts: Iterable[str]) -> pa.Array:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from livetrain.core.errors import UserError
 from shards.importers.layout import Options, Row
-from shards.tables import read_table
+from shards.text_tables import read_table
 
 OPTIONS = ("columns", "invert")
 USUAL = {"video": "fname", "label": "liveness_score"}

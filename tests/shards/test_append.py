@@ -25,6 +25,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A corpus, and one that has three people and a damaged video more."""
     root = tmp_path_factory.mktemp("append")
     small = clips.corpus(root / "small", clips_per_person=2)
+    soft = {"0": "0.3", "1": "0.9"}  # float32 of the index cannot hold these
+    clips.write_labels(
+        small / "label.csv",
+        [row | {"liveness_score": soft[row["liveness_score"]]} for row in read_labels(small)],
+        COLUMNS,
+    )
     large = Path(shutil.copytree(small, root / "large"))
     rows = read_labels(small)
     for number in range(6):
