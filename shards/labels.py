@@ -62,7 +62,12 @@ class Label:
 
     @property
     def is_live(self) -> bool:
-        return self.label >= 0.5
+        return is_live(self.label)
+
+
+def is_live(label: float) -> bool:
+    """Whether a label is that of a live person: decided on the float32 that index.arrow has, as training decides."""
+    return bool(np.float32(label) >= 0.5)
 
 
 class LabelRows(Column[Label]):
@@ -253,7 +258,7 @@ def _row(
         )
     if optional["split"] and not split:
         raise UserError(f"{where}: {optional['split']} is empty; fill it in, or have it split again: --columns split=")
-    if label < 0.5 and attack_type.lower() == LIVE:
+    if not is_live(label) and attack_type.lower() == LIVE:
         raise UserError(f"{where}: {columns.label} says attack, {optional['attack']} says live; correct one of them")
     session, device = record.get("session", ""), record.get("device", "")
     where_from = domain or record.get("domain", "")

@@ -24,10 +24,10 @@ Item = TypeVar("Item")
 BATCH = 4096  # rows
 
 
-def batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
-    """`items` in lists of `size`, the last one shorter."""
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """`items` in lists of BATCH, the last one shorter."""
     remaining = iter(items)
-    while batch := list(itertools.islice(remaining, size)):
+    while batch := list(itertools.islice(remaining, BATCH)):
         yield batch
 
 

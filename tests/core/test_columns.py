@@ -52,8 +52,9 @@ def test_words_of_many_texts_stay_in_arrow(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(words.words, Strings) and words[41] == "1" and list(words.words) == [str(i) for i in range(10)]
 
 
-def test_batches_take_no_more_than_they_need() -> None:
+def test_batches_take_no_more_than_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BATCH", 4)
     taken: list[int] = []
-    made = batches((taken.append(i) or i for i in range(10)), 4)
+    made = batches(taken.append(i) or i for i in range(10))
     assert next(made) == [0, 1, 2, 3] and len(taken) == 4
     assert list(made) == [[4, 5, 6, 7], [8, 9]]

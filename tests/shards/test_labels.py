@@ -6,6 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -188,6 +189,42 @@ def test_an_inverted_label_and_a_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(UserError, match="torn.parquet: cannot be read as Parquet"):
         read_labels(tmp_path / "torn.parquet", VIDEOS, columns)
+
+
+def test_a_table_without_rows_says_what_to_do(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"fname": pa.array([], pa.string()), "liveness_score": []}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("fname,liveness_score\n")
+    for name in ("a.parquet", "a.csv"):
+        with pytest.raises(UserError, match=f"{name}: holds no row; expected a header"):
+            read_labels(tmp_path / name, VIDEOS)
+
+
+def test_a_label_just_below_a_half_is_what_the_index_makes_of_it(tmp_path: Path) -> None:
+    """Its float32 is 0.5, so training takes it for live: the row may not be an attack of a type."""
+    rows = read(tmp_path, "fname,liveness_score\na,0.49999999\nb,0\nsub/c,0.4999999\n").rows
+    assert [(row.is_live, row.attack_type) for row in rows] == [(True, "live"), (False, "attack"), (False, "attack")]
+    assert [bool(np.float32(row.label) >= 0.5) for row in rows] == [row.is_live for row in rows]
+
+
+def test_all_batches_of_a_long_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    monkeypatch.setattr("livetrain.core.columns.BATCH", 4)
+    videos = [f"{number:02d}.mp4" for number in range(11)]
+    columns = {"fname": videos[::-1], "liveness_score": [number % 2 for number in range(11)]}
+    columns["subject"] = [f"p{number}" for number in range(11)]
+    parquet.write_table(pa.table(columns), tmp_path / "label.parquet", row_group_size=3)
+    labels = read_labels(tmp_path / "label.parquet", videos)
+    assert [(row.video, row.label, row.subject) for row in labels.rows] == [
+        (f"{number:02d}.mp4", (10 - number) % 2, f"p{10 - number}") for number in range(11)
+    ]
+    assert [labels.rows[i] for i in (0, -1, 7)] == [list(labels.rows)[i] for i in (0, -1, 7)]
+    some = labels.select([number % 5 == 0 for number in range(11)])
+    assert [row.video for row in some.rows] == ["00.mp4", "05.mp4", "10.mp4"]
 
 
 def test_a_name_that_fits_two_videos(tmp_path: Path) -> None:
