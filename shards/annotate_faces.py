@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from livetrain.core import worker_pool
+from livetrain.core.columns import Lazy, Places, Strings, Words, rows_of, whole
 from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
@@ -29,6 +30,7 @@ from shards.faces.find import ClipTask, FaceOptions, Found, find_in_clip
 from shards.format import face_table, index_table, manifest, rejected
 from shards.format.face_table import Track
 from shards.format.stored_clip import INDEX_COLUMNS, StoredClip
+from shards.line_log import LineLog
 
 STATE_FOLDER = ".faces"  # in the shard folder while faces are looked for
 MISSING = "faces_missing.csv"
@@ -69,20 +71,22 @@ def find_faces(folder: Path, options: FaceOptions, machine: Machine = Machine(),
     if reasons is None:
         machine = replace(machine, engine=machine.engine.sharing(folder / manifest.FILE_NAME))
         found = _look(folder, index, content, options, about, machine)
-        reasons = [item.reason for item in found]
-        face_table.write(folder / face_table.FILE_NAME, [item.track for item in found], reasons, about)
+        tracks = ((item.track, item.reason) for item in found)
+        face_table.write(folder / face_table.FILE_NAME, tracks, about, folder / STATE_FOLDER)
+        reasons = _reasons(face_table.read(folder / face_table.FILE_NAME)[0])
         content = manifest.read(folder)  # others may have added to it meanwhile
         content["files"][face_table.FILE_NAME] = file_sha256(folder / face_table.FILE_NAME)
         manifest.write(folder, content)
         shutil.rmtree(folder / STATE_FOLDER)
     _write_missing(folder / MISSING, index, reasons)
-    return table_text(index, np.array([bool(reason) for reason in reasons]))
+    return table_text(index, np.fromiter(map(bool, reasons), bool, len(reasons)))
 
 
 def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
     """Clips with a face and without, by split and class. `missing`: bool [num_samples]."""
     live = index["label"].to_numpy() >= 0.5
-    counts = Counter(zip(index["split"].to_pylist(), (~live).tolist(), missing.tolist(), strict=True))
+    splits = Words(whole(index["split"].unify_dictionaries()))
+    counts = Counter(zip(splits, ~live, missing, strict=True))
     lines = [f"{'split':<8}{'class':<8}{'face':>9}{'no face':>9}"]
     for split, attack in sorted({key[:2] for key in counts}):
         numbers = (counts[split, attack, False], counts[split, attack, True])
@@ -90,7 +94,11 @@ def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
     return "\n".join(lines)
 
 
-def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> list[str] | None:
+def _reasons(table: pa.Table) -> Words:
+    return Words.of(row["reason"] for row in rows_of(table.select(["reason"])))
+
+
+def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> Words | None:
     """The reasons for missing faces when the folder has faces already; UserError if they were found in another way."""
     if face_table.FILE_NAME not in content["files"]:
         return None
@@ -104,7 +112,7 @@ def _finished(folder: Path, content: dict[str, Any], about: dict[str, Any]) -> l
     if changed:
         message = ", ".join(f"{name}: {known.get(name)}" for name in changed)
         raise UserError(f"{folder}: has faces found in another way ({message}); give --overwrite to replace them")
-    return table["reason"].to_pylist()
+    return _reasons(table)
 
 
 def _look(
@@ -114,12 +122,10 @@ def _look(
     options: FaceOptions,
     about: dict[str, Any],
     machine: Machine,
-) -> list[Found]:
+) -> Sequence[Found]:
     """The face of each clip; those that a stopped run has found are not looked for again."""
     state = folder / STATE_FOLDER
-    log = state / "clips.jsonl"
-    tasks = _tasks(folder, index, content, options)
-    keys = index["key"].to_pylist()
+    path = state / "clips.jsonl"
     request = json.dumps(about, sort_keys=True)
     try:
         state.mkdir(exist_ok=True)
@@ -128,53 +134,54 @@ def _look(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{folder}: another process looks for faces there; wait for it") from None
-            known = _read_log(log, request)
-            if not known:
-                log.write_text(request + "\n", encoding="utf-8")
-            missing = [row for row, key in enumerate(keys) if key not in known]
-            with log.open("a", encoding="utf-8") as file, progress("faces", len(missing), "clips") as advance:
-                todo = [tasks[row] for row in missing]
+            log = _log(path, request, index)
+            missing = log.missing()
+            todo = Lazy(len(missing), lambda number: _task(folder, index, content, options, int(missing[number])))
+            with log.appending(path) as write, progress("faces", len(missing), "clips") as advance:
                 for position, result in machine.look(todo):
                     if isinstance(result, worker_pool.WorkerDied):
                         result = Found(None, "the detector crashed on it")
-                    key = keys[missing[position]]
-                    known[key] = result
-                    file.write(_log_line(key, result) + "\n")
-                    file.flush()
+                    row = int(missing[position])
+                    write(row, _line(key := index["key"][row].as_py(), result))
                     advance(1, key)
     except OSError as error:
-        raise UserError(f"cannot write {log}: {error.strerror or error}; free some space and run it again") from error
-    return [known[key] for key in keys]
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
+    return Lazy(len(log), lambda row: _found(log.value(row)))
 
 
-def _tasks(folder: Path, index: pa.Table, content: dict[str, Any], options: FaceOptions) -> list[ClipTask]:
-    rows = index.select(list(INDEX_COLUMNS)).to_pylist()
-    return [ClipTask(StoredClip.of(folder, content, row), options) for row in rows]
+def _task(folder: Path, index: pa.Table, content: dict[str, Any], options: FaceOptions, row: int) -> ClipTask:
+    (values,) = index.select(list(INDEX_COLUMNS)).slice(row, 1).to_pylist()
+    return ClipTask(StoredClip.of(folder, content, values), options)
 
 
-def _log_line(key: str, found: Found) -> str:
+def _log(path: Path, request: str, index: pa.Table) -> LineLog:
+    """What a stopped run has found, after a line with its request; nothing if it was another one."""
+    log = LineLog(len(index))
+    first = f"{request}\n".encode()
+    with path.open("ab+") as file:
+        file.seek(0)
+        if file.read(len(first)) != first:
+            file.truncate(0)
+            file.write(first)
+    keys = Strings(whole(index["key"]))
+    places = Places(keys)
+    log.load(path, lambda line: [row for row in places.find(line[0]) if keys[row] == line[0]], start=len(first))
+    return log
+
+
+def _line(key: str, found: Found) -> list[Any]:
     track = found.track
     values = None if track is None else [track.frames.tolist(), track.boxes.tolist(), track.scores.tolist()]
-    return json.dumps([key, values, found.reason])
+    return [key, values, found.reason]
 
 
-def _read_log(path: Path, request: str) -> dict[str, Found]:
-    """What a stopped run has found, by key; nothing if it was of another request."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    if not lines or lines[0] != request:
-        return {}
-    known = {}
-    for line in lines[1:]:
-        try:
-            key, values, reason = json.loads(line)
-        except ValueError:
-            continue  # the line that was being written
-        track = None
-        if values is not None:
-            frames, boxes, scores = values
-            track = Track(np.array(frames, np.int32), np.array(boxes, np.float32), np.array(scores, np.float32))
-        known[key] = Found(track, reason)
-    return known
+def _found(line: list[Any]) -> Found:
+    """What `_line` was made of."""
+    _, values, reason = line
+    if values is None:
+        return Found(None, reason)
+    frames, boxes, scores = values
+    return Found(Track(np.array(frames, np.int32), np.array(boxes, np.float32), np.array(scores, np.float32)), reason)
 
 
 def _write_missing(path: Path, index: pa.Table, reasons: Sequence[str]) -> None:

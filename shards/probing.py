@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +22,13 @@ from livetrain.core.errors import UserError
 from livetrain.core.progress import progress
 from shards.format.probe import MAX_SECONDS, Probe, RejectedVideo, probe
 from shards.labels import Label
+from shards.line_log import LineLog
 from shards.shard_writer import BUILD_FOLDER
 from shards.videos import Folder, Video
 
 PRELOAD = ("shards.build", "webdataset")  # for both stages: the first one starts the server of processes
 MEMORY_BYTES = 4 * 10**9  # for decoding one video: ten times what 8K needs
 LOG = "probes.jsonl"
-LINE_BYTES = 4096  # that are read of a log at once: most lines are shorter
 
 
 @dataclass(frozen=True)
@@ -58,75 +56,38 @@ def probe_file(video: Video, quick: bool = False) -> Probed:
 
 
 class Probes(Column[Probed]):
-    """What is known of `count` videos, by log files and where a video's line is there; not to be asked of `missing`."""
+    """What is known of videos, in log files; not to be asked of `missing` ones."""
 
-    def __init__(self, count: int) -> None:
-        self._logs: list[int] = []  # file descriptors
-        self._log = np.full(count, -1, np.int32)  # that has the video's line, and where it is there
-        self._offset = np.zeros(count, np.int64)
-
-    def __del__(self) -> None:
-        for log in self._logs:
-            os.close(log)
-
-    def add_log(self, path: Path) -> int:
-        """The number of a log that lines are in from now on."""
-        self._logs.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        return len(self._logs) - 1
-
-    def byte(self, log: int, offset: int) -> bytes:
-        """One byte of a log."""
-        return os.pread(self._logs[log], 1, offset)
-
-    def add(self, place: int, log: int, offset: int) -> None:
-        """Say where the video's line is."""
-        self._log[place], self._offset[place] = log, offset
+    def __init__(self, log: LineLog) -> None:
+        self._log = log
 
     def missing(self) -> NDArray[np.int64]:
         """Places of the videos that nothing is known of."""
-        return np.flatnonzero(self._log < 0)
+        return self._log.missing()
 
     def __len__(self) -> int:
         return len(self._log)
 
     def item(self, place: int) -> Probed:
-        log, offset, size, line = self._logs[self._log[place]], int(self._offset[place]), LINE_BYTES, b""
-        while b"\n" not in line:
-            line, size = os.pread(log, size, offset), 8 * size
-        _, values = json.loads(line[: line.index(b"\n")])
+        _, values = self._log.value(place)
         facts = values["facts"]
         return Probed(values["sha256"], None if facts is None else Probe(**facts), values["reason"])
 
 
 def known_probes(videos: Folder, rows: Sequence[Label], out: Path) -> Probes:
     """What a killed build, or any part of one, found of the videos that did not change since."""
-    probes = Probes(len(rows))
-    logs = [path for path in sorted((out / BUILD_FOLDER).glob("probes*.jsonl")) if path.stat().st_size]
-    if not logs:
-        return probes
-    places = Places(Video(videos, row.video).stamp() for row in rows)
-    for path in logs:
-        log = probes.add_log(path)
-        for offset, stamp in _lines(path):
-            # Another stamp with the same hash would be found out when the video is written: its bytes are hashed again.
-            for place in places.find(stamp):
-                probes.add(place, log, offset)
-    return probes
+    return Probes(_known(videos, rows, out))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(Offset, stamp) of the whole lines of a log."""
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):  # else the killed build was writing it
-                try:
-                    stamp, _ = json.loads(line)
-                except ValueError:  # what it was writing, and a later one's first line
-                    pass
-                else:
-                    yield offset, stamp
-            offset += len(line)
+def _known(videos: Folder, rows: Sequence[Label], out: Path) -> LineLog:
+    log = LineLog(len(rows))
+    paths = [path for path in sorted((out / BUILD_FOLDER).glob("probes*.jsonl")) if path.stat().st_size]
+    if paths:
+        places = Places(Video(videos, row.video).stamp() for row in rows)
+    for path in paths:
+        # Another stamp with the same hash would be found out when the video is written: its bytes are hashed again.
+        log.load(path, lambda line: places.find(line[0]))
+    return log
 
 
 class _Stamped(Column[Video]):
@@ -154,29 +115,25 @@ def probe_all(
 ) -> Probes:
     """Probe every video, but for those that are known already (`known_probes`); into the log of that name."""
     path = out / BUILD_FOLDER / log_name
-    probes = known_probes(videos, rows, out)
-    missing = probes.missing()
+    log = _known(videos, rows, out)
+    missing = log.missing()
     tasks = _Stamped(videos, rows, missing)
+    task = functools.partial(probe_file, quick=True) if quick else probe_file
+    # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
+    largest = max((Video(videos, rows[int(place)].video).size() for place in missing), default=0)
+    limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
     try:
-        with path.open("ab") as file, progress("probe", len(missing), "videos") as advance:
-            log = probes.add_log(path)
-            if file.tell() and probes.byte(log, file.tell() - 1) != b"\n":  # a killed build was writing a line
-                file.write(b"\n")
-            task = functools.partial(probe_file, quick=True) if quick else probe_file
-            # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-            largest = max((Video(videos, rows[int(place)].video).size() for place in missing), default=0)
-            limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
+        with log.appending(path) as write, progress("probe", len(missing), "videos") as advance:
             for position, result in engine.unordered(task, tasks, PRELOAD, limits):
                 if isinstance(result, worker_pool.WorkerDied):
                     result = Probed("", None, f"the decoder {result.reason}")
+                place = int(missing[position])
                 facts = None if result.facts is None else vars(result.facts)
-                probes.add(int(missing[position]), log, file.tell())
-                file.write(json.dumps([tasks.stamp(position), vars(result) | {"facts": facts}]).encode() + b"\n")
-                file.flush()
-                advance(1, rows[int(missing[position])].video)
+                write(place, [tasks.stamp(position), vars(result) | {"facts": facts}])
+                advance(1, rows[place].video)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
-    return probes
+    return Probes(log)
 
 
 class Contents(Column[str]):

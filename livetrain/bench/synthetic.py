@@ -40,8 +40,8 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
         os.link(real / shard["name"], target)
     content["shards"] = [shard | {"name": f"{shard_name(number)}.tar"} for number in range(num_shards)]
     content["num_samples"] = num_samples
-    content["files"] = {index_table.FILE_NAME: file_sha256(out / index_table.FILE_NAME)}
     shutil.copyfile(real / rejected.FILE_NAME, out / rejected.FILE_NAME)
+    content["files"] = {name: file_sha256(out / name) for name in (index_table.FILE_NAME, rejected.FILE_NAME)}
     manifest.write(out, content)
     return out
 

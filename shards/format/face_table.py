@@ -7,7 +7,7 @@ listed with its SHA-256 in dataset.json; index.arrow knows nothing of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from livetrain.core.columns import batches
 from livetrain.core.errors import UserError
-from livetrain.core.files import atomic_write
+from shards.format import one_batch
 
 FILE_NAME = "faces.arrow"
 FORMAT = 1
@@ -51,21 +52,25 @@ SCHEMA = pa.schema(
 )
 
 
-def write(path: Path, tracks: Sequence[Track | None], reasons: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Write tracks, and reasons where there is none, atomically.
+def write(path: Path, found: Iterable[tuple[Track | None, str]], about: Mapping[str, Any], scratch: Path) -> None:
+    """Write tracks, and reasons where there is none, atomically and in little memory.
 
-    `about` (JSON) is the metadata; the same content gives the same bytes.
+    `about` (JSON) is the metadata; the same content gives the same bytes. scratch: a folder for what waits.
     """
+    text = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    schema = SCHEMA.with_metadata({_KEY: text.encode()})
+    one_batch.write_joined(path, map(_table, batches(found)), schema, scratch)
+
+
+def _table(found: Sequence[tuple[Track | None, str]]) -> pa.Table:
+    tracks, reasons = [track for track, _ in found], [reason for _, reason in found]
     columns = [
         pa.array([[] if t is None else t.frames for t in tracks], SCHEMA.field("frames").type),
         pa.array([[] if t is None else t.boxes.reshape(-1) for t in tracks], SCHEMA.field("boxes").type),
         pa.array([[] if t is None else t.scores for t in tracks], SCHEMA.field("scores").type),
         pa.array(reasons, pa.string()),
     ]
-    text = json.dumps({"format": FORMAT, **about}, sort_keys=True)
-    schema = SCHEMA.with_metadata({_KEY: text.encode()})
-    with atomic_write(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
-        out.write_batch(pa.record_batch(columns, schema=schema))
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -74,7 +79,7 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises FileNotFoundError; UserError when it is no such file.
     """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+        table = one_batch.mapped(path)
         about = json.loads((table.schema.metadata or {})[_KEY])
         known = about["format"] == FORMAT and table.schema.equals(SCHEMA)
     except FileNotFoundError:

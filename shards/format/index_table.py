@@ -17,6 +17,7 @@ import pyarrow.parquet
 from livetrain.core.columns import Words
 from livetrain.core.errors import UserError
 from livetrain.core.files import atomic_write
+from shards.format import one_batch
 
 FILE_NAME = "index.arrow"
 PARQUET_NAME = "index.parquet"
@@ -73,8 +74,6 @@ SCHEMA = pa.schema(
     ],
     metadata={"livetrain_index": str(FORMAT)},
 )
-# Without dictionaries, of which a file of several batches has one alone.
-_PLAIN = pa.schema([column.with_type(pa.string()) if column.type == WORD else column for column in SCHEMA])
 _OLD_NAMES = {new: old for old, new in RENAMED.items()}
 _FORMAT_5 = pa.schema([column.with_name(_OLD_NAMES.get(column.name, column.name)) for column in SCHEMA]).with_metadata(
     {"livetrain_index": "5"}
@@ -92,52 +91,19 @@ def of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table of SCHEMA atomically, as one record batch: a column is then one piece of the mapped file."""
-    with atomic_write(path) as temporary:
-        _write_file(temporary, [table.combine_chunks()], SCHEMA)
+    """Write a table of SCHEMA atomically, as one record batch."""
+    one_batch.write(path, table.cast(SCHEMA))
+
+
+def write_joined(path: Path, tables: Iterable[pa.Table], scratch: Path) -> None:
+    """Write the rows of tables of SCHEMA one after the other, in little memory; `scratch`: a folder for what waits."""
+    one_batch.write_joined(path, tables, SCHEMA, scratch)
 
 
 def words(texts: Iterable[str]) -> pa.Array:
     """A column of WORD."""
     found = Words.of(texts).array
     return pa.DictionaryArray.from_arrays(found.indices, found.dictionary.cast(pa.string()))
-
-
-def write_joined(path: Path, tables: Iterable[pa.Table], scratch: Path) -> None:
-    """Write the rows of tables of SCHEMA one after the other: the bytes that `write_table` of all of them has.
-
-    In memory is one column at a time; the rest waits in files of the folder `scratch`, which are removed.
-    """
-    names = [scratch / f"column-{number}.arrow" for number in range(len(SCHEMA))]
-    rows = scratch / "rows.arrow"
-    try:
-        _write_file(rows, (table.cast(_PLAIN) for table in tables), _PLAIN)
-        for column, name in zip(SCHEMA, names, strict=True):
-            _write_column(rows, column, name)
-        columns = [_mapped(name).column(0) for name in names]
-        write_table(path, pa.Table.from_arrays(columns, schema=SCHEMA))
-    finally:
-        for name in (rows, *names):
-            name.unlink(missing_ok=True)
-
-
-def _write_column(rows: Path, column: pa.Field, path: Path) -> None:
-    """A column of the rows as a file of its own, in one piece."""
-    values = _mapped(rows)[column.name]
-    if column.type == WORD:
-        values = values.dictionary_encode().unify_dictionaries()
-    schema = pa.schema([column])
-    _write_file(path, [pa.Table.from_arrays([values.combine_chunks()], schema=schema)], schema)
-
-
-def _write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-
-
-def _mapped(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
 
 
 def write_parquet(path: Path, index: Path) -> None:
@@ -152,7 +118,7 @@ def read(path: Path) -> pa.Table:
     Columns of format 5 are renamed. Raises UserError when the file is missing, is no Arrow file or has other columns.
     """
     try:
-        table = _mapped(path)
+        table = one_batch.mapped(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; build the shards first: python -m shards build") from error
     except (pa.ArrowInvalid, OSError) as error:

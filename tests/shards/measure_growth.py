@@ -3,8 +3,9 @@
     python -m tests.shards.measure_growth FOLDER > benchmarks/growth.md
 
 Videos are files of 16 bytes, and what decodes and stores a video is a stub: figures are those of everything else, per
-video. Each job runs in a process of its own: `shards build --protocol hash`, `shards verify`, `shards split`, and what
-a training process does first: open the shard folder, and find the rows of its splits.
+video. Splitting and opening are measured with 10^7 too, whose index is made of that of 10^4. Each job runs in a process
+of its own: `shards build --protocol hash`, `shards verify`, `shards split`, and what a training process does first:
+open the shard folder, and find the rows of its splits.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from pathlib import Path
 from unittest import mock
 
 from livetrain.bench.results import Report, Table
+from livetrain.bench.synthetic import make_folder
 
 SIZES = (10**4, 10**5, 10**6)
-JOBS = ("build", "verify", "split", "open")
+LARGE = 10**7  # an index of so many rows, for the jobs that read nothing else
+JOBS = {"build": SIZES, "verify": SIZES, "split": (*SIZES, LARGE), "open": (*SIZES, LARGE)}
 PER_FOLDER = 1000
 PER_PERSON = 5
 SHARD_MB = 4
@@ -112,11 +115,14 @@ def _status() -> dict[str, int]:
 def report(folder: Path) -> str:
     """benchmarks/growth.md."""
     tables = []
-    for job in JOBS:
+    for job, sizes in JOBS.items():
         rows = []
-        for size in SIZES:
+        for size in sizes:
             corpus = folder / f"{size}"
-            make_videos(corpus, size)
+            if size == LARGE:
+                make_folder(folder / f"{SIZES[0]}" / "shards", corpus / "shards", size, size // SIZES[0])
+            else:
+                make_videos(corpus, size)
             command = [sys.executable, "-m", "tests.shards.measure_growth", str(corpus), "--job", job]
             line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
             found = json.loads(line)
