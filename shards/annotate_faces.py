@@ -7,6 +7,7 @@ does not depend on the number of processes; on a GPU boxes differ by less than a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
@@ -70,9 +71,10 @@ def find_faces(folder: Path, options: FaceOptions, machine: Machine = Machine(),
     reasons = None if overwrite else _finished(folder, content, about)
     if reasons is None:
         machine = replace(machine, engine=machine.engine.sharing(folder / manifest.FILE_NAME))
-        found = _look(folder, index, content, options, about, machine)
-        tracks = ((item.track, item.reason) for item in found)
-        face_table.write(folder / face_table.FILE_NAME, tracks, about, folder / STATE_FOLDER)
+        with contextlib.closing(_look(folder, index, content, options, about, machine)) as log:
+            found = (_found(log.value(row)) for row in range(len(log)))
+            tracks = ((item.track, item.reason) for item in found)
+            face_table.write(folder / face_table.FILE_NAME, tracks, about, folder / STATE_FOLDER)
         reasons = _reasons(face_table.read(folder / face_table.FILE_NAME)[0])
         content = manifest.read(folder)  # others may have added to it meanwhile
         content["files"][face_table.FILE_NAME] = file_sha256(folder / face_table.FILE_NAME)
@@ -122,8 +124,8 @@ def _look(
     options: FaceOptions,
     about: dict[str, Any],
     machine: Machine,
-) -> Sequence[Found]:
-    """The face of each clip; those that a stopped run has found are not looked for again."""
+) -> LineLog:
+    """The face of each clip, as `_line`; those that a stopped run has found are not looked for again."""
     state = folder / STATE_FOLDER
     path = state / "clips.jsonl"
     request = json.dumps(about, sort_keys=True)
@@ -146,7 +148,7 @@ def _look(
                     advance(1, key)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; free some space and run it again") from error
-    return Lazy(len(log), lambda row: _found(log.value(row)))
+    return log
 
 
 def _task(folder: Path, index: pa.Table, content: dict[str, Any], options: FaceOptions, row: int) -> ClipTask:

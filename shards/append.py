@@ -7,11 +7,11 @@ dataset.json are replaced last, all of them or none; a killed run continues with
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -121,7 +121,10 @@ def append(
             manifest.write(out, content)
         for number in tasks.numbers:
             record_path(out, number).unlink()
-        shutil.rmtree(state)
+        probed.close()
+        build.remove_state(state)
+    with contextlib.suppress(OSError):  # as in a build
+        state.rmdir()
     if (out / face_table.FILE_NAME).exists():
         (out / face_table.FILE_NAME).unlink()
         print(f"{out}: new clips have no faces yet; run python -m shards faces {out} again", file=sys.stderr)

@@ -93,12 +93,13 @@ def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> d
     rows = index_table.read(out / index_table.FILE_NAME)
     content = manifest.describe(out, records, rows, len(plan.rejected), plan.labels.subject_column, request.about())
     manifest.write(out, content)
+    plan.probed.close()
     if request.bucket:
         request.bucket.publish(out, content)
         _remove_files(out)  # the records last: without them the folder would be somebody else's
-        shutil.rmtree(out)
+        shutil.rmtree(out, ignore_errors=True)
     else:
-        shutil.rmtree(out / BUILD_FOLDER)
+        remove_state(out / BUILD_FOLDER)
     return content
 
 
@@ -144,6 +145,8 @@ def _claimed(
             leftover.unlink()
         write_json(known, request)
         yield None
+    with contextlib.suppress(OSError):  # what `remove_state` had to leave, now that the lock is not held
+        state.rmdir()
 
 
 def same_build(path: Path, request: dict[str, Any], out: Path) -> dict[str, Any] | None:
@@ -176,6 +179,14 @@ def _clear(out: Path) -> None:
     for path in (out / BUILD_FOLDER).iterdir():
         if path.name not in ("lock", KEPT):
             path.unlink()
+
+
+def remove_state(folder: Path) -> None:
+    """Remove a build folder, but for the lock that is still held: on NFS an open file keeps its folder."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_files(out: Path) -> None:

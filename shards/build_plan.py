@@ -20,7 +20,7 @@ from shards import build_checks, shard_plan
 from shards.build_request import Request
 from shards.format import rejected as rejected_
 from shards.labels import Label, Labels
-from shards.probing import Probed, contents
+from shards.probing import Probed, Probes, contents
 from shards.shard_plan import Sample
 from shards.shard_writer import ShardTask
 
@@ -69,6 +69,7 @@ class Tasks(Column[ShardTask]):
 class Plan:
     """The labels with what is known of their files, the splits, samples, what is rejected, a task a shard."""
 
+    probed: Probes
     labels: Labels
     splits: Sequence[str]
     samples: Sequence[Sample]
@@ -76,7 +77,7 @@ class Plan:
     tasks: Tasks
 
     @staticmethod
-    def of(request: Request, probed: Sequence[Probed]) -> Plan:
+    def of(request: Request, probed: Probes) -> Plan:
         labels = replace(request.labels, contents=contents(probed))
         splits = request.assigned(labels)
         keys = shard_plan.Keys(Lazy(len(labels.rows), lambda i: labels.rows[i].video))
@@ -85,7 +86,7 @@ class Plan:
         all_of_them = watched(samples, len(samples), "plan", "samples")
         shards = shard_plan.assign_shards(all_of_them, options.media, int(options.shard_mb * 1e6), options.seed)
         template = ShardTask(0, (), request.videos, request.out, options.media, request.digest, bucket)
-        return Plan(labels, splits, samples, rejected, Tasks(samples, shards, template))
+        return Plan(probed, labels, splits, samples, rejected, Tasks(samples, shards, template))
 
     def report(self, out: Path) -> None:
         """Write rejected.csv, and warn of what is odd. Raises UserError where nothing useful is left."""

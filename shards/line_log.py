@@ -26,9 +26,13 @@ class LineLog:
         self._file = np.full(count, -1, np.int32)  # that has the item's line, and where it is there
         self._offset = np.zeros(count, np.int64)
 
+    def close(self) -> None:
+        """Close the files: on NFS a folder cannot be removed while one of it is open. No line is read any more."""
+        while self._files:
+            os.close(self._files.pop())
+
     def __del__(self) -> None:
-        for file in self._files:
-            os.close(file)
+        self.close()
 
     def __len__(self) -> int:
         return len(self._file)

@@ -65,6 +65,10 @@ class Probes(Column[Probed]):
         """Places of the videos that nothing is known of."""
         return self._log.missing()
 
+    def close(self) -> None:
+        """Close the log files; nothing is known any more."""
+        self._log.close()
+
     def __len__(self) -> int:
         return len(self._log)
 

@@ -59,7 +59,8 @@ def audit(folders: Sequence[Path], out: Path, options: AuditOptions, *, engine: 
     write_text(out, audit_page.page(found, looks))
     write_text(out.with_suffix(".json"), audit_tables.as_json(found))
     write_text(out.with_suffix(".csv"), audit_tables.as_csv(found))
-    shutil.rmtree(state)
+    del looks  # which maps files of it: on NFS they would keep the folder
+    shutil.rmtree(state, ignore_errors=True)
     return [*lines, f"{out}, {out.with_suffix('.json').name}, {out.with_suffix('.csv').name}"]
 
 

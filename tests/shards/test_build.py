@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -403,6 +404,36 @@ def test_two_builds_at_once(corpus: Path, tmp_path: Path, capsys: pytest.Capture
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert clips.build(corpus, tmp_path) == 2
     assert "another build is writing there" in capsys.readouterr().err
+
+
+def open_below(folder: Path) -> set[str]:
+    """Files of a folder that this process holds open, or maps."""
+    numbers = list(Path("/proc/self/fd").iterdir())
+    links = [str(number.readlink()) for number in numbers if number.is_symlink()]
+    maps = [line.partition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    return {Path(name).name for name in [*links, *(f"/{name}" for name in maps)] if name.startswith(f"{folder}/")}
+
+
+def test_nothing_but_the_lock_is_open_in_the_folder_that_is_removed(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS a file that is open when it is removed stays, and its folder with it."""
+    remove, seen = shutil.rmtree, []
+
+    def note(folder: Path, **options: bool) -> None:
+        seen.append(open_below(folder))
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", note)
+    out = tmp_path / "s"
+    assert clips.build(corpus, out) == 0
+    assert seen == [{"lock"}] and not (out / ".build").exists()
+    more = Path(shutil.copytree(corpus, tmp_path / "more"))
+    (more / "videos" / "new.mp4").write_bytes(clips.video(seed=77))
+    with (more / "label.csv").open("a") as file:
+        file.write("new.mp4,0,print,new\n")
+    assert clips.build(more, out, "--append") == 0
+    assert seen == [{"lock"}, {"lock"}] and not (out / ".build").exists()
 
 
 def test_unwritable_output(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
