@@ -79,7 +79,7 @@ def build(
         probed = probe_all(videos, request.labels.rows, out, engine, quick=request.is_quick)
         plan = Plan.of(request, probed)
         if request.before is not None:
-            _tell_kept(request.before, plan.labels)
+            _tell_kept(request.before, plan.labels, request.options.keep)
         plan.report(out)
         return finish(request, plan, write_all(plan.tasks, engine))
 
@@ -103,8 +103,14 @@ def finish(request: Request, plan: Plan, records: Sequence[dict[str, Any]]) -> d
     return content
 
 
-def _tell_kept(before: Kept, labels: Labels) -> None:
+def _tell_kept(before: Kept, labels: Labels, asked: Path | None) -> None:
+    """Say how many keep their split. Raises UserError when the user asked for it and nobody does."""
     num_kept = sum(name is not None for name in before.of(labels))
+    if asked and not num_kept:
+        raise UserError(
+            f"--keep {asked}: none of its {len(before.rows):,} videos, and none of their people, is among these "
+            f"{len(labels.rows):,}; give the file of the same names, subjects and --domain, or leave --keep out"
+        )
     if num_kept:
         print(f"{num_kept:,} of {len(labels.rows):,} videos keep the split of {before.source}", file=sys.stderr)
 

@@ -97,6 +97,11 @@ class Request:
                     "have no effect; leave them out, or let the builder split: --columns split="
                 )
             before = None
+        if options.keep and before and not any(before.of(labels)):
+            build_checks.warn(
+                f"--keep {options.keep}: knows no name or person among these videos; who has the same file as a video "
+                "there will keep its split, and nobody else"
+            )
         sizes = np.fromiter((Video(videos, row.video).size() for row in labels.rows), np.int64, len(labels.rows))
         digest = _digest(options.decisive(), labels, sizes)
         request = Request(videos, out, options, labels, before, sizes, digest, bucket)

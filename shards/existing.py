@@ -21,6 +21,7 @@ from livetrain.core.files import atomic_write
 from shards.format import index_table, rejected
 from shards.labels import SUBJECT_COLUMNS, Labels
 from shards.text_tables import open_table
+from shards.video_names import spellings
 
 UNUSED = "unused"  # the split of what a protocol leaves out
 
@@ -49,12 +50,16 @@ class Kept:
         return Kept(pa.concat_tables([_SCHEMA.empty_table(), *tables]).unify_dictionaries().combine_chunks(), source)
 
     def of(self, labels: Labels) -> list[str | None]:
-        """The split that each row had: the video's own, or else its person's; None where neither had any."""
+        """The split that each row had: the video's own, or else its person's; None where neither had any.
+
+        A video is known by its content, or by a name as label files have it, with or without its suffix.
+        """
         contents = labels.contents or Lazy(len(labels.rows), lambda _: "")
         found = []
         for row, content in zip(labels.rows, contents, strict=True):
             split = self._of(content, self._by_content, self._sha256) if content else None
-            split = split or self._of(row.video, self._by_video, self._videos)
+            for name in () if split else spellings(row.video):
+                split = split or self._of(name, self._by_video, self._videos)
             if split is None and row.subject:
                 split = self.people.get(row.identity)
             found.append(split)
@@ -107,7 +112,9 @@ def read(path: Path, source: str = "") -> Kept:
     name = next((column for column in ("fname", "video", "name") if column in header), header[0])
     subject = next((column for column in SUBJECT_COLUMNS if column in header), "")
     rows = (
-        record | {"video": record[name], "subject": record.get(subject, "")} for _, record in records if record["split"]
+        record | {"video": record[name].removeprefix("./"), "subject": record.get(subject, "")}
+        for _, record in records
+        if record["split"]
     )
     return Kept.of_rows(rows, source)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -48,6 +48,11 @@ class VideoNames:
         if len(other) == 1:
             return f", but {self.videos[other[0]]!r} is: write names as paths below that folder"
         return ""
+
+
+def spellings(video: str) -> Iterator[str]:
+    """A video's name, its letters composed, and without its suffix; each once."""
+    yield from dict.fromkeys((video, _name(video), _stem(video)))
 
 
 def _name(video: str) -> str:

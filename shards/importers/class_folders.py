@@ -52,7 +52,8 @@ def rows(root: Path, options: Options) -> Iterator[Row]:
         first, folder = video.split("/")[0], video.split("/")[is_below]
         is_live = folder.lower() in live
         match = pattern.search(video) if options.subject_pattern else None
-        if options.subject_pattern and match is None:
+        subject = (match[1] or "") if match else ""  # a group that is optional may be of nothing
+        if options.subject_pattern and not subject:
             raise UserError(f"ROOT {root}: --subject-pattern finds no person in {video}")
         split = split_of[first] if is_below else ""
-        yield Row(video, float(is_live), match[1] if match else "", attack(is_live, folder), split=split)
+        yield Row(video, float(is_live), subject, attack(is_live, folder), split=split)

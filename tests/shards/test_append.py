@@ -156,6 +156,17 @@ def test_a_rebuild_keeps_who_was_in_which_split(
         beside = tmp_path / f"beside-{where.name}"
         assert clips.build(large, beside, "--keep", where) == 0
         assert {name: split for name, split in splits_of(beside).items() if name in turned} == turned
+    stems = [row | {"fname": f"./{row['fname'].rpartition('.')[0]}"} for row in labels]
+    clips.write_labels(tmp_path / "stems.csv", stems, ("fname", "liveness_score", "split"))
+    assert clips.build(large, tmp_path / "stems", "--keep", tmp_path / "stems.csv") == 0
+    assert {name: split for name, split in splits_of(tmp_path / "stems").items() if name in turned} == turned
+    others = [row | {"fname": f"other/{row['fname']}"} for row in labels]
+    clips.write_labels(tmp_path / "others.csv", others, ("fname", "liveness_score", "split"))
+    capsys.readouterr()
+    assert clips.build(large, tmp_path / "others", "--keep", tmp_path / "others.csv") == 2
+    message = capsys.readouterr().err
+    assert message.index("knows no name or person among these videos") < message.index("none of its 10 videos")
+    assert "none of its 10 videos, and none of their people, is among these 16" in message
     assert clips.build(large, out, "--overwrite", "--reassign") == 0
     assert {name: split for name, split in splits_of(out).items() if name in turned} != turned
 

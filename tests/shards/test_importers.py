@@ -267,6 +267,8 @@ def test_class_folders(tmp_path: Path) -> None:
         ({"subject_pattern": "("}, "no regular expression"),
         ({"subject_pattern": "a"}, "has no group"),
         ({"subject_pattern": "(zoe)"}, "finds no person in Live/ann/1.mp4"),
+        ({"subject_pattern": "(ann)|bob"}, "finds no person in mask/bob/x.mov"),
+        ({"subject_pattern": "(x*)"}, "finds no person in Live/ann/1.mp4"),
         ({"protocol": "1"}, "--protocol has no effect with class_folders"),
     ):
         with pytest.raises(UserError, match=message):
