@@ -32,7 +32,8 @@ script, arguments = sys.argv[1], sys.argv[2:]
 entry = importlib.import_module(f"livetrain.{script}")
 from livetrain.data import loader
 from livetrain.evaluation import final
-from livetrain.training import trainer
+if script == "train":
+    from livetrain.training import trainer
 marks = [time.perf_counter() - started]
 make, iterate = loader.Loader.__init__, loader.Loader.__iter__
 

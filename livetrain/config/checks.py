@@ -155,9 +155,9 @@ def _effects(config: Config) -> Iterator[tuple[list[str], bool, str]]:
             *(("affine", f"affine_{name}") for name in ("degrees", "translate", "scale", "shear_degrees")),
         ]:
             yield [f"augment.{name}"], getattr(aug, switch) == 0, f"augment.{switch}=0"
-    names = ["download_ahead", "retries", "on_outage", "outage_minutes", "range_mb"]
-    # Several folders have one index for all processes of a node there, if they are large.
-    names += [] if len(config.data.sources) > 1 else ["cache_dir", "cache_gb"]
+    # Several folders have one index for all processes of a node in the cache, if they are large.
+    names = [] if len(config.data.sources) > 1 else ["cache_dir", "cache_gb"]
+    names += ["download_ahead", "retries", "on_outage", "outage_minutes", "range_mb"]
     places = config.data.sources or [config.data.shards]
     yield (
         [f"data.{name}" for name in names],

@@ -434,6 +434,9 @@ def test_cache_keys_have_no_effect_on_a_folder() -> None:
     warnings.clear()
     load_config([], ["data.shards=s3://bucket/folder", *keys], warn=warnings.append)
     assert warnings == []
+    load_config([], ["data.sources=[one,two]", *keys], warn=warnings.append)
+    named = [line.split()[1] for line in warnings]
+    assert named == [key.split("=")[0] for key in keys[2:]], "the joined index of two folders is in the cache"
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------

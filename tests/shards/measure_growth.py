@@ -22,7 +22,6 @@ from pathlib import Path
 from unittest import mock
 
 from livetrain.bench.results import Report, Table
-from livetrain.bench.synthetic import make_folder
 
 SIZES = (10**4, 10**5, 10**6)
 LARGE = 10**7  # an index of so many rows, for the jobs that read nothing else
@@ -114,6 +113,8 @@ def _status() -> dict[str, int]:
 
 def report(folder: Path) -> str:
     """benchmarks/growth.md."""
+    from livetrain.bench.synthetic import make_folder  # not in the processes that are measured
+
     tables = []
     for job, sizes in JOBS.items():
         rows = []
