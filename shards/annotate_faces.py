@@ -167,7 +167,7 @@ def _log(path: Path, request: str, index: pa.Table) -> LineLog:
             file.write(first)
     keys = Strings(whole(index["key"]))
     places = Places(keys)
-    log.load(path, lambda line: [row for row in places.find(line[0]) if keys[row] == line[0]], start=len(first))
+    log.load(path, lambda line: places.exact(line[0], keys), start=len(first))
     return log
 
 

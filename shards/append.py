@@ -157,17 +157,19 @@ class _Old:
 
     rows: LabelRows
     contents: probing.Contents
+    names: Strings
     places: Places
 
     @staticmethod
     def of(index: pa.Table) -> _Old:
         rows = LabelRows.of(Label(**row) for row in rows_of(index.select([*SAME, "video", "split"])))
         contents = probing.Contents((row["sha256"] for row in rows_of(index.select(["sha256"]))), len(rows))
-        return _Old(rows, contents, Places(row.video for row in rows))
+        names = Strings.of(row.video for row in rows)
+        return _Old(rows, contents, names, Places(names))
 
     def place(self, video: str) -> int | None:
         """Where a video is among them."""
-        return next((place for place in self.places.find(video) if self.rows[place].video == video), None)
+        return next(iter(self.places.exact(video, self.names)), None)
 
 
 def _refuse_changes(

@@ -67,7 +67,7 @@ class Kept:
 
     def _of(self, text: str, places: Places, column: Strings) -> str | None:
         """The split of the last row of that text."""
-        found = [place for place in places.find(text) if column.item(place) == text]
+        found = places.exact(text, column)
         return self._splits.item(found[-1]) if found else None
 
     def write(self, path: Path) -> None:

@@ -145,7 +145,7 @@ def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> Sequence[st
     places = Places(videos)
     found = np.full(len(videos), -1)  # which of the rows that were read is the video's
     for number, row in enumerate(read.rows):
-        found[next(place for place in places.find(row.video) if videos[place] == row.video)] = number
+        found[places.exact(row.video, videos)] = number
     splits = (split.UNUSED if number < 0 else read.rows[int(number)].split for number in found)
     made = LabelRows.of(replace(row, split=name) for row, name in zip(labels.rows, splits, strict=True))
     grouped = Labels(made, "subject" if any(row.subject for row in made) else "", "split", (), labels.contents)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.bench.corpus import clip_sets, make_task
-from livetrain.bench.group import Group, status_bytes
+from livetrain.bench.group import Group
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.synthetic import make_folder
 from livetrain.config import load_config
+from livetrain.core.machine import status_bytes
 
 WORLD, BATCH = 4, 32
 COUNTS, QUICK_COUNTS = (100_000, 1_000_000), (20_000,)

@@ -12,7 +12,6 @@ import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 Work = Callable[..., dict[str, Any]]
@@ -68,12 +67,6 @@ class Group:
         if isinstance(result, str):
             raise RuntimeError(f"rank {number}: {result}")
         return result
-
-
-def status_bytes(name: str) -> int:
-    """Memory of this process by the kernel's name: VmRSS (resident now), VmHWM (at most)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def _serve(rank: int, world: int, port: int, work: Work, connection: Connection, on_cpu: bool) -> None:

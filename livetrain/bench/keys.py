@@ -18,6 +18,7 @@ from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.step import Work, cached
+from livetrain.core.machine import status_bytes
 
 BASE = "none of them"
 KEYS = (
@@ -93,12 +94,7 @@ def measure(work: Work, *, option: str) -> tuple[float, dict[str, float]]:
         rate = cached(with_it)
         return rate, {"memory": float(torch.cuda.max_memory_allocated())}
     ctypes.CDLL(None).malloc_trim(0)  # what the pass before has freed is the system's again
-    before = _resident("VmRSS")
+    before = status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts over here: proc(5)
     rate = cached(with_it)
-    return rate, {"memory": float(_resident("VmHWM") - before)}
-
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    return rate, {"memory": float(status_bytes("VmHWM") - before)}

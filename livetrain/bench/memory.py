@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from livetrain.bench.corpus import clip_sets, make_task
-from livetrain.bench.group import Group, status_bytes
+from livetrain.bench.group import Group
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.config import load_config
+from livetrain.core.machine import status_bytes
 from livetrain.core.progress import progress
 from livetrain.tracking.run_dir import RunDir
 

@@ -22,6 +22,7 @@ from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 from livetrain.bench.synthetic import make_folder
+from livetrain.core.machine import status_bytes
 from livetrain.core.world import World
 
 SAMPLES_A_SHARD = 1000
@@ -107,9 +108,7 @@ def _side(size: int, step: int) -> str:
 
 def _memory() -> dict[str, float]:
     """Bytes of this process: private ones, and pages of mapped files."""
-    text = Path("/proc/self/status").read_text().splitlines()
-    values = {line.split(":")[0]: line.split()[1] for line in text if line.startswith("Rss")}
-    return {"private": int(values["RssAnon"]) * 1024.0, "mapped": int(values["RssFile"]) * 1024.0}
+    return {"private": float(status_bytes("RssAnon")), "mapped": float(status_bytes("RssFile"))}
 
 
 class _Counted:

@@ -76,6 +76,15 @@ class Column(Sequence[Item]):
         return f"{type(self).__name__}({shown}{', …' if len(self) > 3 else ''}: {len(self):,})"
 
 
+def objects(array: pa.Array) -> NDArray[Any]:
+    """An array of texts as object [n]; of a dictionary each word is in memory once."""
+    if pa.types.is_dictionary(array.type):
+        words = np.array(array.dictionary.to_pylist(), dtype=object)
+        found: NDArray[Any] = words[np.asarray(array.indices)]
+        return found
+    return np.array(array.to_pylist(), dtype=object)
+
+
 class Lazy(Column[Item], Generic[Item]):
     """`count` items; `make(i)` gives item i each time that it is asked for."""
 
@@ -174,6 +183,10 @@ class Places:
         while last < len(self._hashes) and self._hashes[last] == code:
             last += 1
         return [int(place) for place in self._order[first:last]]
+
+    def exact(self, text: str, texts: Sequence[str]) -> list[int]:
+        """Places of this text alone; texts: those that this is made of."""
+        return [place for place in self.find(text) if texts[place] == text]
 
     def repeated(self) -> NDArray[np.int64]:
         """int64[m]: the places, ascending, of texts that are there more than once, and of others with their hash."""

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from livetrain.core.errors import UserError
+from livetrain.core.machine import status_bytes
 
 EXIT_WITHOUT_GUARD = 97  # of a worker whose import of the main script would start workers again
 
@@ -286,9 +286,8 @@ def _work(connection: Connection, function: Callable[[Any], Any], limits: Limits
 
 def _limit_memory(num_bytes: int) -> None:
     """Let this process allocate so much more than it has. Linux alone counts what this needs; elsewhere no limit."""
-    with contextlib.suppress(OSError, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        used = status_bytes("VmData")
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         wanted = used + num_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from livetrain.config import DataConfig
 from livetrain.config.split_spec import ALL, Selection
-from livetrain.core.columns import whole
+from livetrain.core.columns import objects, whole
 from livetrain.core.errors import UserError
 from livetrain.core.remote import Url
 from livetrain.data import decode, face_tracks
@@ -165,12 +165,7 @@ class Dataset:
 
     def texts(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
         """`text` of many rows: object [n]."""
-        taken = whole(self.columns[name].take(pa.array(rows)))
-        words: NDArray[Any]
-        if pa.types.is_dictionary(taken.type):  # each word once in memory
-            words = np.array(taken.dictionary.to_pylist(), dtype=object)[np.asarray(taken.indices)]
-        else:
-            words = np.array(taken.to_pylist(), dtype=object)
+        words = objects(whole(self.columns[name].take(pa.array(rows))))
         if name in ("key", "video") and len(self.shard_sets) > 1:
             sources = [source.name for source in self.shard_sets]
             number = np.searchsorted([source.first_row for source in self.shard_sets], rows, side="right") - 1

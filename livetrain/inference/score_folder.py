@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, overload
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from livetrain.core.columns import Lazy
 from livetrain.core.engines import RayEngine
 from livetrain.core.errors import MachineFault, UserError
 from livetrain.core.files import atomic_write
@@ -92,13 +93,15 @@ def by_ray(asked: Asked, engine: RayEngine) -> None:
     parts = Parts(asked.out)
     _begin(parts, asked, model)
     todo = parts.todo()
-    tasks = _Tasks(asked, parts, [number for number, _ in todo])
+    model_path, videos = asked.model.absolute(), asked.videos.absolute()
+    # A task a part, read when it is due.
+    tasks = Lazy(len(todo), lambda i: Task(model_path, asked.overrides, videos, parts.unscored(todo[i][0])))
     first = asked.videos / next(walk_videos(asked.videos))
     with progress("predicting", sum(num for _, num in todo), "videos") as advance:
         for index, found in engine.sharing(first).unordered(score_files, tasks):
             if isinstance(found, WorkerDied):
                 raise MachineFault(f"a task of `livetrain predict` {found.reason}; the same command goes on")
-            parts.add(tasks.numbers[index], found)
+            parts.add(todo[index][0], found)
             advance(len(found))
     _finish(parts, asked, model)
 
@@ -111,28 +114,6 @@ class Task:
     overrides: tuple[str, ...]
     videos: Path
     names: list[str]
-
-
-@dataclass(frozen=True)
-class _Tasks(Sequence[Task]):
-    """A task a part, read when it is asked for."""
-
-    asked: Asked
-    parts: Parts
-    numbers: list[int]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
-        names = self.parts.unscored(self.numbers[index])
-        return Task(self.asked.model.absolute(), self.asked.overrides, self.asked.videos.absolute(), names)
 
 
 def score_files(task: Task) -> list[Prediction]:

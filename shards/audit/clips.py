@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from livetrain.core.columns import whole
+from livetrain.core.columns import objects, whole
 from livetrain.core.errors import UserError
 from shards.format import index_table, manifest
 
@@ -54,7 +54,7 @@ class Clips:
             contents,
             index,
             np.repeat(np.arange(len(folders)), [len(table) for table in tables]),
-            {name: _words(index[name]) for name in WORDS},
+            {name: objects(whole(index[name].unify_dictionaries())) for name in WORDS},
             {name: index[name].to_numpy().astype(np.float64) for name in NUMBERS},
         )
 
@@ -96,12 +96,3 @@ class Clips:
         """The video of a clip, with its folder's name where there are several."""
         video = str(self.words["video"][row])
         return video if len(self.folders) == 1 else f"{self.folder_names[self.folder[row]]}: {video}"
-
-
-def _words(column: pa.ChunkedArray) -> Words:
-    """object[n]; of a column with few different words, each of them once in memory."""
-    if not pa.types.is_dictionary(column.type):
-        return np.array(column.to_pylist(), object)
-    array = whole(column.unify_dictionaries())
-    found: Words = np.array(array.dictionary.to_pylist(), object)[np.asarray(array.indices)]
-    return found

@@ -40,9 +40,8 @@ def test_words_are_known_by_their_numbers(given: list[str]) -> None:
 def test_places_of_a_text(given: list[str]) -> None:
     places = Places(given)
     for text in {*given, "not there"}:
-        assert [place for place in places.find(text) if given[place] == text] == [
-            i for i, other in enumerate(given) if other == text
-        ]
+        assert places.exact(text, given) == [i for i, other in enumerate(given) if other == text]
+        assert set(places.exact(text, given)) <= set(places.find(text))
     assert places.repeated().tolist() == [i for i, text in enumerate(given) if given.count(text) > 1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from livetrain.core.machine import num_cores
+from livetrain.core.machine import num_cores, status_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +49,12 @@ def test_quotas(own: str, files: dict[str, str], wanted: int, tmp_path: Path) ->
 
 def test_without_control_groups_it_is_the_affinity(tmp_path: Path) -> None:
     assert num_cores(tmp_path, tmp_path / "absent") == 8
+
+
+def test_memory_of_this_process() -> None:
+    before = status_bytes("RssAnon")
+    held = bytearray(b"x" * 40_000_000)
+    assert 30e6 < status_bytes("RssAnon") - before < 200e6 and len(held) == 40_000_000
+    assert status_bytes("VmHWM") >= status_bytes("VmRSS") > status_bytes("RssAnon")
+    with pytest.raises(StopIteration):
+        status_bytes("Vm")

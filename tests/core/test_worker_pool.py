@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from livetrain.core import worker_pool
+from livetrain.core.columns import Lazy
 from livetrain.core.errors import UserError
 from shards import probing
 from shards.videos import Video
@@ -41,6 +42,21 @@ def test_every_task_gives_a_result(num_workers: int) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_task_is_made_when_a_worker_takes_it(num_workers: int) -> None:
+    made: list[int] = []
+
+    def make(index: int) -> int:
+        made.append(index)
+        return index
+
+    results = worker_pool.unordered(work, Lazy(12, make), num_workers, probing.PRELOAD)
+    taken = [next(results)]
+    assert len(made) <= 2 * num_workers, "not all twelve of them"
+    taken += results
+    assert sorted(taken) == [(index, index * index) for index in range(12)] and made == list(range(12))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_is_raised_here(num_workers: int) -> None:
     with pytest.raises(UserError, match="ninety-nine"):
         list(worker_pool.unordered(work, [1, 99, 2], num_workers, probing.PRELOAD))
@@ -57,7 +73,7 @@ def test_only_the_task_that_kills_its_worker_lacks_a_result() -> None:
             assert results[index] == number * number
 
 
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_task_that_hangs_is_ended_and_named(num_workers: int) -> None:
     limits = worker_pool.Limits(1, 10**9)
     results = dict(worker_pool.unordered(work, [1, 17, 3, 13, 17, 5], num_workers, probing.PRELOAD, limits))

@@ -22,6 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 from livetrain.bench.results import Report, Table
+from livetrain.core.machine import status_bytes
 
 SIZES = (10**4, 10**5, 10**6)
 LARGE = 10**7  # an index of so many rows, for the jobs that read nothing else
@@ -65,7 +66,7 @@ def run(job: str, folder: Path) -> None:
         with mock.patch.dict(os.environ):
             _command(job, folder)
     seconds = time.process_time() - started
-    print(json.dumps({"seconds": seconds, "peak": _status()["VmHWM"], "anonymous": peaks["RssAnon"]}))
+    print(json.dumps({"seconds": seconds, "peak": status_bytes("VmHWM"), "anonymous": peaks["RssAnon"]}))
 
 
 def _command(job: str, folder: Path) -> None:
@@ -97,18 +98,9 @@ def _stub() -> None:
 
 def _watch(peaks: dict[str, int]) -> None:
     while True:
-        status = _status()
         for name in peaks:
-            peaks[name] = max(peaks[name], status[name])
+            peaks[name] = max(peaks[name], status_bytes(name))
         time.sleep(0.02)
-
-
-def _status() -> dict[str, int]:
-    """Memory of this process in bytes, by the kernel's names."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return {
-        name: 1024 * int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
-    }
 
 
 def report(folder: Path) -> str:

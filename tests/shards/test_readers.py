@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,3 +153,14 @@ def test_decoded_frames_of_the_shard_are_those_of_the_index(shards: Path) -> Non
 def test_the_builder_never_imports_torch_by_itself() -> None:
     code = "import sys, shards.build, shards.verify, shards.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_command_gives_memory_back_that_arrow_would_keep() -> None:
+    code = """
+from shards import cli
+assert cli.main(["verify", "nowhere"]) == 2
+import pyarrow
+assert pyarrow.default_memory_pool().backend_name == "system"
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
