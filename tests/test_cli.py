@@ -108,7 +108,7 @@ def test_mistakes_in_the_scripts(arguments: list[str], says: str, capsys: pytest
     assert says in printed.err and "Traceback" not in printed.err
 
 
-@pytest.mark.launch
+@pytest.mark.slow
 def test_a_mistake_through_the_launcher_has_no_traceback_either() -> None:
     done = livetrain("train", "configs/nuaa.yaml", "optim.lrr=1")
     assert done.returncode == 2, done.stderr

@@ -77,7 +77,7 @@ def table(path: Path) -> list[tuple[str, float]]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        (),
+        pytest.param((), marks=pytest.mark.slow),
         ("eval.num_frames=3", "data.sampling=interval", "data.frame_interval_seconds=0.3", "data.fit=center"),
         pytest.param(("train.precision=bf16",), marks=pytest.mark.slow),
     ],

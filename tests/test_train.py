@@ -435,9 +435,14 @@ def test_changed_options_are_named_when_a_run_goes_on(
     ("change", "message"),
     [
         ("seed=1", "seed was 0 and is 1"),
-        ("train.global_batch=4", "train.global_batch was 8 and is 4"),
-        ("data.num_frames=1", "data.num_frames was 2 and is 1"),
-        ("model.drop_path=0.1", "model.drop_path was 0.0 and is 0.1"),
+        *(
+            pytest.param(*given, marks=pytest.mark.slow)
+            for given in (
+                ("train.global_batch=4", "train.global_batch was 8 and is 4"),
+                ("data.num_frames=1", "data.num_frames was 2 and is 1"),
+                ("model.drop_path=0.1", "model.drop_path was 0.0 and is 0.1"),
+            )
+        ),
         ("data.shards=resplit", "the data are not those it was trained on"),
     ],
 )

@@ -18,7 +18,11 @@ MILLIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path if "base" in path.stem else pytest.param(path, marks=pytest.mark.slow) for path in FILES],
+    ids=lambda path: path.stem,
+)
 def test_shipped_backbones(path: Path) -> None:
     config = load_config([path], ["data.shards=x", "model.pretrained=false"], warn=lambda line: None)
     assert load_config([path], ["data.shards=x"], warn=lambda line: None).model.pretrained

@@ -16,7 +16,14 @@ from tests.runs import forget_accelerator
 FILES = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+QUICK = ("sa_fas", "synthetic_attacks")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in FILES],
+    ids=lambda path: path.stem,
+)
 def test_a_recipe_names_its_source_and_can_be_planned(path: Path, demo_shards: Path, tmp_path: Path) -> None:
     said: list[str] = []
     shipped = load_config([path], [], warn=said.append)

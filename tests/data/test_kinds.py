@@ -114,7 +114,7 @@ def clips_of(shards: Path) -> dict[str, tuple[float, np.ndarray, ClipPlan, int]]
     return found
 
 
-@pytest.mark.parametrize("store", ["original", "remux"])
+@pytest.mark.parametrize("store", [pytest.param("original", marks=pytest.mark.slow), "remux"])
 def test_the_model_sees_the_right_frames_upright_with_the_right_label(corpus: Path, tmp_path: Path, store: str) -> None:
     seen = clips_of(build(corpus, tmp_path / "s", "--store", store))
     names = [name for name in NAMES if "4k" not in name]
@@ -131,7 +131,7 @@ def test_the_model_sees_the_right_frames_upright_with_the_right_label(corpus: Pa
             assert difference.mean() < 0.5 and (difference <= 2).mean() > 0.95 and difference.max() < 16, name
 
 
-@pytest.mark.parametrize(("store", "limit"), [("frames", 14), ("transcode", 14)])
+@pytest.mark.parametrize(("store", "limit"), [("frames", 14), pytest.param("transcode", 14, marks=pytest.mark.slow)])
 def test_other_stores_show_the_same_pictures(corpus: Path, tmp_path: Path, store: str, limit: int) -> None:
     """But for the loss of JPEG or H.264. A wrong frame or a wrong turn differs by far more: the corner's brightness."""
     shards = build(corpus, tmp_path / "s", "--store", store, *(("--num-frames", "3") if store == "frames" else ()))

@@ -96,7 +96,10 @@ def reference(demo_shards: Path) -> dict[int, tuple[np.ndarray, torch.Tensor]]:
     return steps_of(make_config(demo_shards), world=1)
 
 
-@pytest.mark.parametrize(("world", "accumulation"), [(2, 1), (3, 1), (1, 4), (2, 3)])
+@pytest.mark.parametrize(
+    ("world", "accumulation"),
+    [(2, 3), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((2, 1), (3, 1), (1, 4)))],
+)
 def test_pixels_do_not_depend_on_processes(demo_shards: Path, reference: dict, world: int, accumulation: int) -> None:
     assert_same_steps(reference, steps_of(make_config(demo_shards, accumulation=accumulation), world))
 
@@ -390,7 +393,7 @@ def test_cutmix_sets_a_rectangle_of_the_neighbour_in(demo_shards: Path, referenc
     assert seen > 6
 
 
-@pytest.mark.parametrize("num", [2, 4, 8])
+@pytest.mark.parametrize("num", [3, *(pytest.param(num, marks=pytest.mark.slow) for num in (2, 4, 8))])
 def test_several_pipelines_of_a_decoder_change_no_byte(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch, num: int
 ) -> None:

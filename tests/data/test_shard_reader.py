@@ -127,8 +127,9 @@ def test_the_share_of_reads_from_the_cache_is_measured(config: Config, demo_shar
     assert "loader_cache_hits" not in Stages(Dataset.open(demo_shards).cache_reads).read()
 
 
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize(
+    ("ahead", "world"), [(3, 2), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((0, 1), (0, 2), (3, 1)))]
+)
 def test_batches_are_those_of_a_local_folder(
     config: Config, server: FileServer, demo_shards: Path, world: int, ahead: int
 ) -> None:
@@ -713,6 +714,7 @@ def s3_config(s3: str, tmp_path: Path) -> Config:
     return config
 
 
+@pytest.mark.slow
 def test_s3_gives_the_same_batches(s3_config: Config, demo_shards: Path) -> None:
     local, dataset = Dataset.open(demo_shards), open_remote(s3_config)
     assert_same_bytes(dataset, local)
@@ -823,7 +825,10 @@ def test_no_lock_files_are_left(config: Config, demo_shards: Path) -> None:
     assert most[0] == 1 and not list(Path(config.data.cache_dir).glob("*.lock"))
 
 
-@pytest.mark.parametrize("fault", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOSPC])
+OTHER_FAULTS = [pytest.param(fault, marks=pytest.mark.slow) for fault in (errno.EMFILE, errno.ESTALE, errno.ENOSPC)]
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, *OTHER_FAULTS])
 def test_the_machines_faults_are_no_damage(fault: int, demo_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They pass, and the clip comes; or they stay, and the run ends with what to see to. No clip is skipped."""
     monkeypatch.setattr(files, "RETRY_PAUSES", (0.0, 0.01))

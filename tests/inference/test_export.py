@@ -53,19 +53,19 @@ def test_exported_files_score_real_clips_as_the_model_does(
             assert run(example).shape == (clips,) and np.abs(run(example) - own(example)).max() < 1e-5
 
 
-SLOW = pytest.mark.slow  # ONNX takes three times as long to write
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("kind", "pool"),
     [
         pytest.param("onnx", "mean", marks=SLOW),
-        ("torch", "max"),
-        ("torch", "attention"),
+        pytest.param("torch", "max", marks=SLOW),
+        pytest.param("torch", "attention", marks=SLOW),
         ("torch", "transformer"),
-        ("torch", "difference"),
+        pytest.param("torch", "difference", marks=SLOW),
         pytest.param("onnx", "thumbnail", marks=SLOW),
-        ("torch", "mean"),
+        pytest.param("torch", "mean", marks=SLOW),
         pytest.param("onnx", "max", marks=SLOW),
         pytest.param("onnx", "attention", marks=SLOW),
         pytest.param("onnx", "transformer", marks=SLOW),

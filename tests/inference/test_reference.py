@@ -19,7 +19,12 @@ from tests.shards.faces import clips
 pytest.importorskip("dlib")
 
 
-@pytest.mark.parametrize("crop", ["face", "whole", "whole data.fit=center", "whole data.fit=pad"])
+WHOLE = ("whole", "whole data.fit=center")
+
+
+@pytest.mark.parametrize(
+    "crop", ["face", "whole data.fit=pad", *(pytest.param(crop, marks=pytest.mark.slow) for crop in WHOLE)]
+)
 def test_its_input_is_the_loaders(crop: str, face_shards: Path, tmp_path: Path) -> None:
     config = small_config(
         face_shards, tmp_path / "run", *f"data.crop={crop}".split(), "train.max_steps=1", "eval.num_frames=4"

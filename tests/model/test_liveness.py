@@ -41,10 +41,15 @@ def clips(*shape: int) -> torch.Tensor:
         ("test_convnext", 64),
         ("test_efficientnet", 64),
         ("mobilenetv2_035", 64),
-        ("mobilenetv3_small_050", 64),
-        ("swin_tiny_patch4_window7_224", 96),
-        ("test_maxvit", 128),
-        ("vit_tiny_patch16_224", None),
+        *(
+            pytest.param(*given, marks=pytest.mark.slow)
+            for given in (
+                ("swin_tiny_patch4_window7_224", 96),
+                ("test_maxvit", 128),
+                ("vit_tiny_patch16_224", None),
+                ("mobilenetv3_small_050", 64),
+            )
+        ),
     ],
 )
 def test_any_family_at_any_size(backbone: str, size: int | None) -> None:
@@ -475,6 +480,7 @@ def test_recomputed_activations_count_a_batch_once(name: str) -> None:
         assert torch.allclose(value.double(), found[1][key].double(), atol=1e-6), key
 
 
+@pytest.mark.slow
 def test_layers_in_two_places(tmp_path: Path) -> None:
     """CoaT has some: weights are laid out, checked on fake tensors and saved all the same."""
     from livetrain.config import config_from

@@ -69,10 +69,12 @@ def test_own_checkpoint_is_a_source(tmp_path: Path) -> None:
     assert same(build_model(cfg, LossConfig(), 64).backbone, first.backbone)
 
 
+SWIN = "swin_tiny_patch4_window7_224", {"img_size": 112, "window_size": 4}
+
+
 @pytest.mark.parametrize("num_classes", [0, 10])
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("test_vit", {"img_size": 96}), ("swin_tiny_patch4_window7_224", {"img_size": 112, "window_size": 4})],
+    ("name", "options"), [("test_vit", {"img_size": 96}), pytest.param(*SWIN, marks=pytest.mark.slow)]
 )
 def test_positions_are_resized(name: str, options: dict[str, int], num_classes: int, tmp_path: Path) -> None:
     source, target = backbone(name, 1, num_classes=num_classes), backbone(name, 2, **options)
@@ -169,7 +171,9 @@ def test_pretrained_takes_timms_weights(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert same(model.backbone, source)
 
 
-@pytest.mark.parametrize(("file", "name"), [("mobilenetv2_100", "mobilenetv2_100"), ("tf_efficientnet_lite0",) * 2])
+@pytest.mark.parametrize(
+    ("file", "name"), [("mobilenetv2_100",) * 2, pytest.param(*("tf_efficientnet_lite0",) * 2, marks=pytest.mark.slow)]
+)
 def test_real_weights(file: str, name: str) -> None:
     path = REAL / f"{file}.safetensors"
     if not path.exists():

@@ -24,8 +24,8 @@ CARD = dataclasses.replace(hardware.KNOWN["h100"], name="rtx3090", peak_flops=71
     ("backbone", "side", "rate"),
     [
         ("resnet18", 224, 3482),
-        ("vit_small_patch16_224", 224, 1058),
-        ("tf_efficientnet_b0", 224, 1779),
+        pytest.param("vit_small_patch16_224", 224, 1058, marks=pytest.mark.slow),
+        pytest.param("tf_efficientnet_b0", 224, 1779, marks=pytest.mark.slow),
         pytest.param("resnet50", 224, 1218, marks=pytest.mark.slow),
         pytest.param("convnext_tiny", 224, 819, marks=pytest.mark.slow),
         pytest.param("mobilenetv3_large_100", 224, 2732, marks=pytest.mark.slow),

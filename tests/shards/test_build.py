@@ -58,7 +58,11 @@ def test_three_workers_write_the_same_folder_as_one(corpus: Path, built: Path, t
 
 
 @pytest.mark.parametrize(
-    "store", [("frames", "--num-frames", 3, "--size", 32), ("transcode", "--size", 32, "--gop", 2)]
+    "store",
+    [
+        ("frames", "--num-frames", 3, "--size", 32),
+        pytest.param(("transcode", "--size", 32, "--gop", 2), marks=pytest.mark.slow),
+    ],
 )
 def test_workers_do_not_matter_for_other_stores(corpus: Path, tmp_path: Path, store: tuple) -> None:
     assert clips.build(corpus, tmp_path / "1", *SMALL_SHARDS, "--store", *store) == 0

@@ -61,6 +61,11 @@ def test_a_flipped_byte_of_a_sample_names_shard_sample_and_video(
     assert lines[2:] == [f"{shards}: 2 findings of damage"]
 
 
+@pytest.mark.parametrize(
+    "shards",
+    ["original", "frames", *(pytest.param(store, marks=pytest.mark.slow) for store in ("remux", "transcode"))],
+    indirect=True,
+)
 def test_a_flipped_byte_anywhere_in_any_file_is_found_and_the_file_named(shards: Path) -> None:
     choice = random.Random(0)
     for path in sorted(shards.iterdir()):

@@ -101,7 +101,9 @@ def test_patterns_are_all_or_drawn_ones() -> None:
     assert drawn.shape == (999, 40) and (drawn[0] == 1).all() and abs(drawn.mean()) < 0.02
 
 
-@pytest.mark.parametrize("name", ["bpcer", "apcer_max", "auc", "eer"])
+@pytest.mark.parametrize(
+    "name", ["apcer_max", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bpcer", "auc", "eer"))]
+)
 def test_exchangeable_runs_are_rarely_called_different(name: str) -> None:
     """Two runs with errors of their own on people who are hard for both, 8 of them, 100 times over: at most 5 % plus
     two standard errors (4.4 points).

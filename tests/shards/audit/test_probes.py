@@ -43,10 +43,7 @@ SPOILT: Mapping[str, planted.Spoil] = {
 
 @pytest.mark.parametrize(
     "cue",
-    [
-        pytest.param(cue, marks=pytest.mark.slow if cue in ("frame rate", "none", "time stamps") else ())
-        for cue in SPOILT
-    ],
+    [pytest.param(cue, marks=pytest.mark.slow if cue != "borders" else ()) for cue in SPOILT],
 )
 def test_the_planted_cue_is_flagged_and_no_other(cue: str, tmp_path: Path) -> None:
     planted.neutral(tmp_path, SPOILT[cue])

@@ -120,7 +120,9 @@ def test_formats_are_varied_and_independent_of_the_kind(corpus: Path, videos: di
     )
 
 
-@pytest.mark.parametrize("kind", demo.KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "print" else pytest.param(kind, marks=pytest.mark.slow) for kind in demo.KINDS]
+)
 def test_rotation_metadata_makes_frames_upright(kind: str, tmp_path: Path) -> None:
     """Decoded and turned as the file says, each clip is the picture that was rendered (within H.264's loss)."""
     turned = [clip for clip in (demo.Clip(0, group, 0, kind) for group in range(7)) if clip.format.rotation]
