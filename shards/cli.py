@@ -26,7 +26,7 @@ from livetrain.core.arguments import Parser
 from livetrain.core.errors import EXIT_USER_ERROR, UserError
 from livetrain.core.files import is_url
 from shards.cli_audit import add_audit
-from shards.cli_build import add_build, split_table
+from shards.cli_build import add_build, place, split_table
 from shards.cli_engine import add_engine, engine_from
 from shards.cli_faces import add_faces
 
@@ -65,7 +65,7 @@ def parser() -> Parser:
 
     verify = verbs.add_parser("verify", help="read a shard folder again and name what is damaged")
     verify.set_defaults(verb=_verify)
-    verify.add_argument("folder", type=_local, metavar="DIR", help="shard folder")
+    verify.add_argument("folder", type=place, metavar="DIR", help="shard folder, or the URL of one")
     add_engine(verify, "changes no finding")
     verify.add_argument(
         "--thorough", action="store_true", help="also decode every sample and compare the files with each other"
@@ -131,7 +131,8 @@ def _local(text: str) -> Path:
     """A path. A URL is refused by name: a Path of it would be a folder called `s3:`."""
     if is_url(text):
         raise argparse.ArgumentTypeError(
-            f"{text}: a URL; only `build` takes them. Copy it to a local folder (aws s3 sync, gcloud storage rsync)"
+            f"{text}: a URL; only `build` and `verify` take them. Copy it to a local folder (aws s3 sync, gcloud "
+            "storage rsync)"
         )
     return Path(text)
 
@@ -180,13 +181,12 @@ def _split(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from shards.format import manifest
-    from shards.verify import verify
+    from shards.verify import read_manifest, verify
 
     damage = verify(arguments.folder, engine=engine_from(arguments), thorough=arguments.thorough)
     for line in damage:
         print(line)
-    again = manifest.read(arguments.folder).get("resplit") if not damage else None
+    again = read_manifest(arguments.folder).get("resplit") if not damage else None
     whole = f"all as it was built, and split again since ({again})" if again else "all as it was built"
     print(f"{arguments.folder}: {f'{len(damage)} findings of damage' if damage else whole}")
     return EXIT_DAMAGE if damage else 0

@@ -27,12 +27,12 @@ def add_build(verbs: Any, local: Callable[[str], Path]) -> None:
     build = verbs.add_parser("build", help="build a shard folder from videos and label.csv")
     build.set_defaults(verb=_build)
     build.add_argument(
-        "--videos", type=_place, required=True, metavar="DIR", help="folder of videos, with those below it, or its URL"
+        "--videos", type=place, required=True, metavar="DIR", help="folder of videos, with those below it, or its URL"
     )
     build.add_argument(
         "--labels", type=local, required=True, metavar="CSV", help="label file: fname,liveness_score,..."
     )
-    build.add_argument("--out", type=_place, required=True, metavar="DIR", help="shard folder to write, or its URL")
+    build.add_argument("--out", type=place, required=True, metavar="DIR", help="shard folder to write, or its URL")
     build.add_argument(
         "--staging", type=local, metavar="DIR", help="--out URL: local folder for records and shards under way"
     )
@@ -107,7 +107,7 @@ def add_build(verbs: Any, local: Callable[[str], Path]) -> None:
     merge.add_argument("folder", type=local, metavar="DIR", help="shard folder that the parts are in")
 
 
-def _place(text: str) -> Folder:
+def place(text: str) -> Folder:
     """A path or a URL."""
     return Url(text.rstrip("/")) if is_url(text) else Path(text)
 
@@ -177,7 +177,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     given = argparse.Namespace(**asked(arguments.folder))
     given.keep = given.keep and Path(given.keep)
-    request = Request.read(_place(given.videos), Path(given.labels), arguments.folder, _build_options(given))
+    request = Request.read(place(given.videos), Path(given.labels), arguments.folder, _build_options(given))
     print(_summary(merge(request), arguments.folder, time.monotonic() - start))
     return 0
 

@@ -23,8 +23,11 @@ import pyarrow as pa
 from livetrain.core import worker_pool
 from livetrain.core.columns import Lazy
 from livetrain.core.engines import ONE_PROCESS, Engine
+from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
+from livetrain.core.remote import Url
+from shards.at_hand import at_hand, tars_in
 from shards.format import index_table, manifest
 from shards.format.probe import RejectedVideo, probe
 from shards.format.tar import Member, index_text, payload_offsets, payload_sha256, read_members
@@ -39,31 +42,34 @@ FIELDS = ("domain", "subject", "attack_type", "video", "num_frames", "width", "h
 class CheckTask:
     """One shard: its entry in the manifest and its rows of the index (None: the index itself is damaged)."""
 
-    folder: Path
+    folder: Path | Url
     shard: Mapping[str, Any]
     rows: Sequence[Row] | None
     thorough: bool
 
 
-def verify(folder: Path, *, engine: Engine = ONE_PROCESS, thorough: bool = False) -> list[str]:
+def verify(folder: Path | Url, *, engine: Engine = ONE_PROCESS, thorough: bool = False) -> list[str]:
     """A line for each finding of damage in a shard folder, in the order of its files; empty when it is as built.
 
     What has the checksum it had when it was built is believed to be what was built, unless `thorough`. Raises UserError
-    when `folder` holds no finished build.
+    when `folder` holds no finished build, or is a URL that cannot be read.
     """
     try:
-        content = manifest.read(folder)
+        content = read_manifest(folder)
     except ValueError as error:
         return [f"{manifest.FILE_NAME}: damaged ({error}); the other files cannot be checked without it"]
-    damage = _check_files(folder, content)
     index = None
-    if not any(line.startswith(index_table.FILE_NAME) for line in damage):
-        index = index_table.read(folder / index_table.FILE_NAME)
+    with at_hand(folder, content["files"]) as here:
+        damage = _check_files(here, content)
+        if not any(line.startswith(index_table.FILE_NAME) for line in damage):
+            index = index_table.read(here / index_table.FILE_NAME)
+    damage += _strays(folder, content)
     shards = content["shards"]
     task = functools.partial(_task, folder, shards, index, thorough)
 
     tasks = Lazy(len(shards), task)
-    engine = engine.sharing(folder / manifest.FILE_NAME)
+    if isinstance(folder, Path):
+        engine = engine.sharing(folder / manifest.FILE_NAME)
     findings: dict[int, list[str]] = {}
     with progress("verify", content["num_samples"], "samples") as advance:
         for position, found in engine.unordered(check_shard, tasks):
@@ -75,8 +81,16 @@ def verify(folder: Path, *, engine: Engine = ONE_PROCESS, thorough: bool = False
     return damage + [line for position in sorted(findings) for line in findings[position]]
 
 
+def read_manifest(folder: Path | Url) -> dict[str, Any]:
+    """What `manifest.read` returns and raises."""
+    with at_hand(folder, [manifest.FILE_NAME]) as here:
+        if isinstance(folder, Url) and not (here / manifest.FILE_NAME).exists():
+            raise UserError(f"{folder}: no {manifest.FILE_NAME} there; it holds no shards, or their build goes on")
+        return manifest.read(here)
+
+
 def _task(
-    folder: Path, shards: Sequence[Mapping[str, Any]], index: pa.Table | None, thorough: bool, number: int
+    folder: Path | Url, shards: Sequence[Mapping[str, Any]], index: pa.Table | None, thorough: bool, number: int
 ) -> CheckTask:
     rows = None
     if index is not None:
@@ -86,15 +100,19 @@ def _task(
 
 
 def _check_files(folder: Path, content: Mapping[str, Any]) -> list[str]:
-    """The small files beside the shards, and shards that do not belong."""
+    """The small files beside the shards."""
     damage = []
     for name, sha256 in sorted(content["files"].items()):
         problem = _file_problem(folder / name, sha256)
         if problem:
             damage.append(f"{name}: {problem}")
-    known = {shard["name"] for shard in content["shards"]}
-    strays = sorted(path.name for path in folder.glob("shard-*.tar") if path.name not in known)
-    return damage + [f"{name}: not part of this build" for name in strays]
+    return damage
+
+
+def _strays(folder: Path | Url, content: Mapping[str, Any]) -> list[str]:
+    """Shards that do not belong."""
+    strays = tars_in(folder) - {shard["name"] for shard in content["shards"]}
+    return [f"{name}: not part of this build" for name in sorted(strays)]
 
 
 def _file_problem(path: Path, sha256: str) -> str | None:
@@ -108,8 +126,13 @@ def _file_problem(path: Path, sha256: str) -> str | None:
 
 def check_shard(task: CheckTask) -> list[str]:
     """The damage in one shard and its .idx: the task of a worker process."""
-    name = task.shard["name"]
-    path = task.folder / name
+    path = Path(task.shard["name"])
+    with at_hand(task.folder, [path.name, path.with_suffix(".idx").name]) as here:
+        return _check_shard(here / path, task)
+
+
+def _check_shard(path: Path, task: CheckTask) -> list[str]:
+    name = path.name
     problem = _file_problem(path, task.shard["sha256"])
     if problem and not problem.startswith("SHA-256"):
         return [f"{name}: {problem}"]

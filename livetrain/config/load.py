@@ -8,7 +8,9 @@ comes last.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,16 +65,16 @@ def config_from(
 
 
 def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
-    merged: Any = OmegaConf.structured(Config)
     explicit: dict[str, str] = {}
     parts = [(origin, _modernised(part, origin, warn or warn_stderr)) for origin, part in parts]
     for origin, part in parts:
         for key in _leaf_keys(part):
             check_known(key, origin)
             explicit[key] = origin
+    merged = copy.deepcopy(_defaults())
     for origin, part in [_preset(parts), *parts]:
         try:
-            merged = OmegaConf.merge(merged, part)
+            merged.merge_with(part)
         except OmegaConfBaseException as error:
             key = error.full_key or str(error.key)
             raise UserError(f"{origin}: {key}: {first_line(error)} (default: {default_of(key)!r})") from None
@@ -85,6 +87,12 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     for line in keys_without_effect(config, explicit):
         (warn or warn_stderr)(line)
     return config
+
+
+@functools.cache
+def _defaults() -> DictConfig:
+    """Every key at its default. To make it costs more than all else of a configuration: once a process."""
+    return OmegaConf.structured(Config)
 
 
 def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:

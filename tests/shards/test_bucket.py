@@ -14,7 +14,8 @@ from livetrain.core import remote
 from livetrain.core.errors import UserError
 from livetrain.core.remote import Remote, Url
 from livetrain.data import Dataset
-from shards import bucket, cli, shard_writer, videos
+from shards import at_hand, bucket, cli, shard_writer, videos
+from shards.verify import verify
 from tests import servers
 from tests.shards import clips
 
@@ -74,6 +75,7 @@ def test_s3_in_and_out(workers: int, corpus: Path, tmp_path: Path) -> None:
         assert found.columns.equals(here.columns)
         assert all(found.video_bytes(row) == here.video_bytes(row) for row in range(len(here)))
         assert build(corpus, "s3://shards/out", videos="s3://shards/in") == 0, "nothing to do"
+        assert cli.main(["verify", "s3://shards/out", "--workers", str(workers), "--thorough"]) == 0
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, faults: list[Any]) -> list[str]:
@@ -95,7 +97,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, faults: list[Any]) -> li
         return files, root
 
     monkeypatch.setattr(remote, "_file_system", patched)
-    for cached in (bucket.bucket_of, videos._remote):
+    for cached in (at_hand._remote, bucket.bucket_of, videos._remote):
         cached.cache_clear()
     return calls
 
@@ -196,6 +198,40 @@ def test_another_build_is_refused_and_replaced_when_asked(
     assert "videos keep the split of file://" in capsys.readouterr().err
 
 
+def test_verify_of_a_bucket_finds_what_verify_of_the_folder_finds(
+    corpus: Path, url: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(corpus, url) == 0
+    there, empty = tmp_path / "bucket", Url(f"{url}/none")
+    failing(monkeypatch, "cat_file", [OSError("reset"), TimeoutError()])
+    for workers in ("1", "2"):
+        assert cli.main(["verify", url, "--workers", workers, "--thorough"]) == 0
+    assert f"{url}: all as it was built" in capsys.readouterr().out
+    names = sorted(path.name for path in there.glob("*.tar"))
+    damaged = bytearray((there / names[0]).read_bytes())
+    damaged[700] ^= 1
+    (there / names[0]).write_bytes(damaged)
+    (there / names[1]).unlink()
+    (there / "rejected.csv").unlink()
+    (there / "shard-000099.tar").write_bytes(b"")
+    found = verify(url)
+    assert found == verify(there) and len(found) >= 4, found
+    assert cli.main(["verify", empty]) == 2
+    assert f"{empty}: no dataset.json there" in capsys.readouterr().err
+    (there / "dataset.json").write_text("{}")
+    assert verify(url) == verify(there) and "damaged" in verify(url)[0]
+
+
+def test_verify_calls_nothing_damaged_that_it_could_not_read(
+    corpus: Path, url: Url, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(corpus, url) == 0
+    failing(monkeypatch, "info", [None, None, PermissionError("403")])
+    assert cli.main(["verify", url, "--workers", "1"]) == 2
+    said = capsys.readouterr()
+    assert "access denied" in said.err and "damage" not in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -233,5 +269,5 @@ def test_a_listing_names_what_is_below(url: Url, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True, scope="module")
 def forget() -> Iterator[None]:
     yield
-    for cached in (bucket.bucket_of, bucket.sizes_at_start, videos._remote, videos._listing):
+    for cached in (at_hand._remote, bucket.bucket_of, bucket.sizes_at_start, videos._remote, videos._listing):
         cached.cache_clear()
