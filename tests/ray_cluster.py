@@ -161,7 +161,13 @@ def main(name: str, *words: str) -> None:
         return
     _loopback()
     scenarios = (build, predict, faults, lost_node, killed_driver)
-    {scenario.__name__: scenario for scenario in scenarios}[name](_cluster(), *map(Path, words))
+    cluster = _cluster()
+    {scenario.__name__: scenario for scenario in scenarios}[name](cluster, *map(Path, words))
+    # In this order: a driver that is connected still when its node goes ends with exit code 1, and says nothing.
+    import ray
+
+    ray.shutdown()
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

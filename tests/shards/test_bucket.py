@@ -266,7 +266,7 @@ def test_a_listing_names_what_is_below(url: Url, tmp_path: Path) -> None:
         videos.find(Url(f"{url}/nothing"))
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     yield
     for cached in (at_hand._remote, bucket.bucket_of, bucket.sizes_at_start, videos._remote, videos._listing):
