@@ -146,35 +146,36 @@ def _default_run_dir(name: str) -> str:
     return str(Path("runs") / (f"{name}-{trial}" if trial else name))
 
 
-def read_mapping(path: Path | str, named: str = "") -> dict[str, Any]:
+def read_mapping(path: Path | str, named: str = "", missing: str = "") -> dict[str, Any]:
     """The content of a YAML file. named: what stands before its path in errors, a flag say.
 
-    Raises UserError for what is no YAML or holds no keys; FileNotFoundError.
+    Raises UserError for what is no YAML or holds no keys; where there is no file, a UserError that ends in `missing`
+    (what to do), or FileNotFoundError without it.
     """
+    content: Any = OmegaConf.to_container(_load_yaml(path, named, missing))
+    return {str(key): value for key, value in content.items()}
+
+
+def _load_yaml(path: Path | str, named: str, missing: str) -> DictConfig:
     where = f"{named} {path}".strip()
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        content = OmegaConf.load(path)
     except FileNotFoundError:
-        raise
+        if not missing:
+            raise
+        raise UserError(f"{where}: no such file; {missing}") from None
     except Exception as error:  # YAML's errors have no common base that omegaconf promises
         raise UserError(f"{where}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, DictConfig):
         raise UserError(f"{where}: must hold `key: value` lines")
-    return {str(key): value for key, value in content.items()}
+    return content
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's content after that of the files it builds on, each with its name."""
     if path.resolve() in seen:
         raise UserError(f"{path}: `base` leads back to the file itself")
-    try:
-        content = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the configurations that come with livetrain are in configs/") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: must hold `key: value` lines")
+    content = _load_yaml(path, "", "the configurations that come with livetrain are in configs/")
     base = content.pop("base", None)
     before = [] if base is None else _read_yaml(path.parent / str(base), (*seen, path.resolve()))
     return [*before, (str(path), content)]

@@ -116,10 +116,7 @@ def _set_defaults(options: Any) -> None:
 
 def _read(path: str) -> dict[str, Any]:
     """Accelerate's configuration. Raises UserError for a file that is none."""
-    try:
-        return read_mapping(path, "--config_file")
-    except FileNotFoundError:
-        raise UserError(f"--config_file {path}: no such file; livetrain's own are in launch/") from None
+    return read_mapping(path, "--config_file", missing="livetrain's own are in launch/")
 
 
 def first_of(failures: Mapping[int, Any]) -> tuple[int, Any]:

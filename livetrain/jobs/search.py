@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from livetrain.config import RENAMED, known_keys
+from livetrain.config.load import read_mapping
 from livetrain.core.errors import UserError
 from livetrain.core.progress import warn_stderr
 
@@ -65,31 +65,31 @@ class Sweep:
 
 def load_sweep(path: Path) -> Sweep:
     """Read a sweep file. Raises UserError naming file and key."""
-    try:
-        content = OmegaConf.load(path)
-        assert isinstance(content, DictConfig)
-        found: Any = OmegaConf.to_container(content, resolve=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; configs/sweeps has one to copy") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    method, metric = found.get("method"), found.get("metric") or {}
+    found = read_mapping(path, missing="configs/sweeps has one to copy")
+    method, metric = found.get("method"), _section(path, found, "metric")
     if method not in METHODS:
         raise UserError(f"{path}: method is {method!r}; it is one of {', '.join(METHODS)}")
     name, goal = str(metric.get("name", "")), metric.get("goal", "minimize")
     if not name.startswith("dev/") or goal not in ("minimize", "maximize"):
         raise UserError(f"{path}: metric must have a name as dev/eer and a goal, minimize or maximize")
-    parameters = tuple(_parameter(path, key, item) for key, item in (found.get("parameters") or {}).items())
+    parameters = tuple(_parameter(path, key, item) for key, item in _section(path, found, "parameters").items())
     if not parameters:
         raise UserError(f"{path}: parameters is empty; name keys of the configuration and their values")
     endless = [item.key for item in parameters if not item.values]
     if method == "grid" and endless:
         raise UserError(f"{path}: parameters.{endless[0]} has a range; method grid needs values: [...]")
-    early = found.get("early_terminate") or {}
+    early = _section(path, found, "early_terminate")
     if early and (early.get("type") != "hyperband" or not isinstance(early.get("min_iter", 1), int)):
         raise UserError(f"{path}: early_terminate must be {{type: hyperband, min_iter: N}}, N dev evaluations")
     least = max(1, early.get("min_iter", 1)) if early else 0
     return Sweep(method, name.removeprefix("dev/"), goal == "maximize", parameters, least)
+
+
+def _section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {name} must hold `key: value` lines, not {section!r}")
+    return section
 
 
 def options_of(sweep: Sweep, seed: int, trial: int) -> Options | None:

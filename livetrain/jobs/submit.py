@@ -41,6 +41,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from livetrain.config import Config, load_config, split_arguments, to_yaml
+from livetrain.config.load import read_mapping
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 from livetrain.core.files import is_url
@@ -125,15 +126,12 @@ def load_cluster(path: Path | None) -> Cluster:
     """The cluster file over the defaults. Raises UserError naming file and key."""
     if path is None:
         return Cluster()
+    found = read_mapping(path, "--cluster", missing="slurm/cluster.yaml is one to copy")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Cluster), OmegaConf.load(path)))  # type: ignore[return-value]
-    except FileNotFoundError:
-        raise UserError(f"--cluster {path}: no such file; slurm/cluster.yaml is one to copy") from None
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Cluster), found))  # type: ignore[return-value]
     except (OmegaConfBaseException, ValueError) as error:
         known = ", ".join(item.name for item in dataclasses.fields(Cluster))
         raise UserError(f"{path}: {first_line(error)}; it may hold: {known}") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
 def training_job(config: Config, cluster: Cluster, options: argparse.Namespace, array: Array | None, kept: Kept) -> Job:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from livetrain.config.load import read_mapping
 from livetrain.core.errors import UserError
 from livetrain.core.machine import PEAK_FLOPS_16BIT
 
@@ -77,13 +76,10 @@ def load(name: str) -> Hardware:
         if name.lower() in KNOWN:
             return KNOWN[name.lower()]
         raise UserError(f"--hardware {name}: there are {', '.join(KNOWN)}, or a FILE.yaml with `base:` one of them")
-    try:
-        content = OmegaConf.load(name)
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"--hardware {name}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, DictConfig) or content.get("base") not in KNOWN:
+    content = read_mapping(name, "--hardware", missing=f"there are {', '.join(KNOWN)} without one")
+    if content.get("base") not in KNOWN:
         raise UserError(f"--hardware {name}: needs `base:` with one of {', '.join(KNOWN)}, then the fields that differ")
-    values: dict[str, Any] = {str(key): value for key, value in content.items() if key != "base"}
+    values: dict[str, Any] = {key: value for key, value in content.items() if key != "base"}
     known = [item.name for item in fields(Hardware)]
     for key, value in values.items():
         if key not in known:

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from livetrain.config.load import read_mapping
 from livetrain.core.arguments import Parser
 from livetrain.core.errors import UserError, first_line
 
 DEFINITION = Path(__file__).parent / "dashboard.yaml"
-KINDS = ("lines", "numbers", "tables", "pictures")
+KINDS: dict[str, type] = {"lines": dict, "numbers": dict, "tables": list, "pictures": list}
 COLUMNS = 3  # of panels in a section
 
 
@@ -55,19 +54,20 @@ def main(arguments: list[str]) -> int:
 
 def read(path: Path) -> dict[str, Any]:
     """A definition: {name, sections: [{name, and of `KINDS` what it shows}]}. Raises UserError."""
-    try:
-        found: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        raise UserError(f"--definition {path}: no such file; {DEFINITION} is one to copy") from None
-    except Exception as error:  # YAML's errors have no common base that omegaconf promises
-        raise UserError(f"--definition {path}: cannot be read as YAML: {first_line(error)}") from None
-    if not isinstance(found, dict) or not found.get("name") or not isinstance(found.get("sections"), list):
+    found = read_mapping(path, "--definition", missing=f"{DEFINITION} is one to copy")
+    if not found.get("name") or not isinstance(found.get("sections"), list):
         raise UserError(f"--definition {path}: needs `name:` and a list `sections:`, as {DEFINITION} has them")
     for section in found["sections"]:
+        if not isinstance(section, dict):
+            raise UserError(f"--definition {path}: {section!r} is no section; it has name, {', '.join(KINDS)}")
         unknown = set(section) - {"name", *KINDS}
         if "name" not in section or unknown:
             what = f"knows no {min(unknown)!r}" if unknown else "lacks its name"
             raise UserError(f"--definition {path}: a section {what}; it has name, {', '.join(KINDS)}")
+        for kind, wanted in KINDS.items():
+            if not isinstance(section.get(kind, wanted()), wanted):
+                shape = "`title: figure` lines" if wanted is dict else "a list"
+                raise UserError(f"--definition {path}: {kind} of section {section['name']!r} must be {shape}")
     return found
 
 

@@ -154,6 +154,9 @@ def script(tmp_path: Path) -> Path:
         (("{value: 8}", "{min: 8, max: 4}"), "min the smaller one"),
         (("{value: 8}", "{distribution: normal, min: 4, max: 8}"), "distribution is 'normal'"),
         (("{value: 8}", "{distribution: log_uniform_values, min: 0, max: 8}"), "min above 0"),
+        ((GRID, "- method: grid\n"), "must hold `key: value` lines"),
+        ((GRID, "method: grid\nmetric: dev/eer\n"), "metric must hold `key: value` lines, not 'dev/eer'"),
+        ((GRID, "method: grid\nmetric: {name: dev/eer}\nparameters: [optim.lr]\n"), "parameters must hold"),
     ],
 )
 def test_mistakes_in_the_file_are_named(change: tuple[str, str], says: str, tmp_path: Path) -> None:

@@ -128,7 +128,10 @@ def test_a_machine_of_your_own(tmp_path: Path) -> None:
         ("base: h100\nstore_bandwidth: fast\n", "is not a number"),
         ("base: h100\nstore_bandwidth: 0\n", "must be above 0"),
         ("base: [\n", "cannot be read as YAML"),
+        ("- h100\n", "must hold `key: value` lines"),
     ):
         path.write_text(content)
         with pytest.raises(UserError, match=message):
             hardware.load(str(path))
+    with pytest.raises(UserError, match=r"--hardware absent.yaml: no such file; there are .*h100"):
+        hardware.load("absent.yaml")
