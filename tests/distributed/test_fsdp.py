@@ -180,6 +180,37 @@ def test_updates_in_shards_are_those_of_ddp(tmp_path: Path) -> None:
     check_matrix(found)
 
 
+ADAPTERS = ("model.lora_rank=4", "model.lora_alpha=8")
+DOMAINS = (
+    "domains.names=[casia,msu]", "domains.supcon=0.1", "domains.triplet=0.5", "domains.adversary=1",
+    "domains.weighting=dro", "domains.dro_rate=0.5", "data.balance=domain_class",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [ADAPTERS, DOMAINS, ("loss.patch_tokens=0.5",)], ids=["lora", "domains", "tokens"])
+def test_what_is_learned_beside_a_plain_network_is_shared_too(
+    keys: tuple[str, ...], demo_shards: Path, tmp_path: Path
+) -> None:
+    if keys is ADAPTERS:
+        pytest.importorskip("peft")
+    folders = [tmp_path / "casia", tmp_path / "msu"]
+    for folder in folders:
+        folder.symlink_to(demo_shards)
+    where = ("data.shards=", f"data.sources=[{','.join(map(str, folders))}]", *keys)
+    one = ranks.train(demo_shards, tmp_path / "one", *OPTIONS, *where, processes=1)
+    two = train(demo_shards, tmp_path / "two", *where)
+    assert losses(two) == pytest.approx(losses(one), abs=2e-3)
+    whole, gathered = weights(one), weights(two)
+    assert {n: w.shape for n, w in whole.items()} == {n: w.shape for n, w in gathered.items()}
+    assert all(torch.allclose(whole[name], gathered[name], atol=2e-2) for name in whole)
+    assert scores(two) == pytest.approx(scores(one), abs=1e-2)
+    resumed = tmp_path / "resumed"
+    shutil.copytree(two, resumed, ignore=shutil.ignore_patterns("step-00000008", "best-*", "metrics.jsonl"))
+    train(demo_shards, resumed, *where)
+    assert losses(resumed) == losses(two)[4:] and same_weights(weights(resumed), weights(two))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("clip", ["norm", "value", "agc"])
