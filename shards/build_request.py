@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256
+from livetrain.core.progress import watched
 from shards import build_checks, existing, split
 from shards.bucket import Bucket
 from shards.existing import Kept
@@ -102,7 +103,8 @@ class Request:
                 f"--keep {options.keep}: knows no name or person among these videos; who has the same file as a video "
                 "there will keep its split, and nobody else"
             )
-        sizes = np.fromiter((Video(videos, row.video).size() for row in labels.rows), np.int64, len(labels.rows))
+        rows = watched(labels.rows, len(labels.rows), "look at files", "videos")
+        sizes = np.fromiter((Video(videos, row.video).size() for row in rows), np.int64, len(labels.rows))
         digest = _digest(options.decisive(), labels, sizes)
         request = Request(videos, out, options, labels, before, sizes, digest, bucket)
         request.assigned(labels)
@@ -135,7 +137,7 @@ def _digest(decisive: dict[str, Any], labels: Labels, sizes: NDArray[np.int64]) 
 
 def _texts(decisive: dict[str, Any], labels: Labels, sizes: NDArray[np.int64]) -> Iterator[str]:
     yield f"[{json.dumps(decisive, sort_keys=True)}, ["
-    for place, row in enumerate(labels.rows):
+    for place, row in enumerate(watched(labels.rows, len(labels.rows), "checksum of labels", "rows")):
         yield (", " if place else "") + json.dumps(vars(row), sort_keys=True)
     yield "], ["
     for place, size in enumerate(sizes):
