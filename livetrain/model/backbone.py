@@ -23,6 +23,9 @@ from livetrain.model.weights import load_backbone_weights
 
 Triple = tuple[float, float, float]
 
+_FITTING: set[tuple[str, int | None]] = set()
+"""Backbones and sizes that were checked in this process: members of an ensemble, folds, trials are the same one."""
+
 
 def build_backbone(cfg: ModelConfig, image_size: int | None) -> nn.Module:
     """The timm model of `cfg` as pictures [N,3,H,W] → features [N, num_features(backbone)], with its weights loaded.
@@ -35,7 +38,9 @@ def build_backbone(cfg: ModelConfig, image_size: int | None) -> nn.Module:
     if cfg.drop_path and not cfg.freeze_backbone:
         arguments["drop_path_rate"] = cfg.drop_path
     backbone = _create(cfg.backbone, arguments, image_size)
-    _check_size(cfg.backbone, backbone, image_size)
+    if (cfg.backbone, image_size) not in _FITTING:
+        _check_size(cfg.backbone, backbone, image_size)
+        _FITTING.add((cfg.backbone, image_size))
     if cfg.weights:
         load_backbone_weights(backbone, cfg.weights, name=cfg.backbone)
     elif cfg.pretrained:

@@ -421,9 +421,9 @@ def test_a_local_folder_as_a_file_url(demo_shards: Path) -> None:
     assert_same_bytes(Dataset.open(f"file://{demo_shards}"), Dataset.open(demo_shards))
 
 
-def test_shards_are_verified_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["verify", "s3://bucket/demo"]) == 2
-    assert "s3://bucket/demo: a URL; only `build` takes them. Copy it to a local folder" in capsys.readouterr().err
+def test_shards_are_split_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["split", "s3://bucket/demo", "--protocol", "hash"]) == 2
+    assert "s3://bucket/demo: a URL; only `build` and `verify` take them. Copy it" in capsys.readouterr().err
 
 
 def test_cache_keys_have_no_effect_on_a_folder() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -468,6 +469,7 @@ def test_a_full_disk_ends_with_code_74_and_leaves_finished_shards(
         assert inodes and clips.build(corpus, disk / "s", *SMALL_SHARDS) == 0
         assert {tar: tar.stat().st_ino for tar in inodes} == inodes
     finally:
+        gc.collect()  # what failed holds its open files until then
         subprocess.run(["umount", str(disk)], check=True)
 
 
