@@ -85,7 +85,7 @@ def append(
         _clear_other(out, digest, first)
         engine = engine.sharing(state / REQUEST)
         sizes = np.fromiter((Video(videos, row.video).size() for row in new), np.int64, len(new))
-        probed = probing.probe_all(videos, new, out, engine, quick=options.check == "probe")
+        probed = probing.probe_all(videos, new, sizes, out, engine, quick=options.check == "probe")
         added_labels = replace(labels, rows=new, contents=probing.contents(probed))
         splits = _splits(old, rejected_before, added_labels, options, out)
         taken = (row["key"] for row in rows_of(index.select(["key"])))

@@ -76,7 +76,7 @@ def build(
         if bucket:
             bucket.withdraw()  # now that the splits to keep are noted
         engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
-        probed = probe_all(videos, request.labels.rows, out, engine, quick=request.is_quick)
+        probed = probe_all(videos, request.labels.rows, request.sizes, out, engine, quick=request.is_quick)
         plan = Plan.of(request, probed)
         if request.before is not None:
             _tell_kept(request.before, plan.labels, request.options.keep)

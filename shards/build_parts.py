@@ -69,8 +69,9 @@ def run_part(request: Request, part: Part, arguments: Mapping[str, Any], engine:
         engine = engine.sharing(out / BUILD_FOLDER / REQUEST)
         rows = request.labels.rows
         own = Lazy(len(range(part.number, len(rows), part.count)), lambda i: rows[part.number + i * part.count])
+        sizes = request.sizes[part.number :: part.count]
         log = f"probes-{part.number}-of-{part.count}.jsonl"
-        probing.probe_all(request.videos, own, out, engine, request.is_quick, log)
+        probing.probe_all(request.videos, own, sizes, out, engine, request.is_quick, log)
         known = probing.known_probes(request.videos, rows, out)
         if num_missing := len(known.missing()):
             return (

@@ -115,17 +115,25 @@ class _Stamped(Column[Video]):
 
 
 def probe_all(
-    videos: Folder, rows: Sequence[Label], out: Path, engine: Engine, quick: bool, log_name: str = LOG
+    videos: Folder,
+    rows: Sequence[Label],
+    sizes: NDArray[np.int64],
+    out: Path,
+    engine: Engine,
+    quick: bool,
+    log_name: str = LOG,
 ) -> Probes:
-    """Probe every video, but for those that are known already (`known_probes`); into the log of that name."""
+    """Probe every video, but for those that are known already (`known_probes`); into the log of that name.
+
+    sizes: of the videos, in bytes.
+    """
     path = out / BUILD_FOLDER / log_name
     log = _known(videos, rows, out)
     missing = log.missing()
     tasks = _Stamped(videos, rows, missing)
     task = functools.partial(probe_file, quick=True) if quick else probe_file
     # What libav itself does not get out of (a loop, a header that states terabytes) ends with its process.
-    largest = max((Video(videos, rows[int(place)].video).size() for place in missing), default=0)
-    limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * largest)
+    limits = worker_pool.Limits(MAX_SECONDS + 60, MEMORY_BYTES + 2 * int(sizes.max(initial=0)))
     try:
         with log.appending(path) as write, progress("probe", len(missing), "videos") as advance:
             for position, result in engine.unordered(task, tasks, PRELOAD, limits):
