@@ -48,11 +48,11 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _write_column(rows: Path, column: pa.Field, path: Path) -> None:
     """A column of the rows as a file of its own, in one piece."""
-    values = mapped(rows)[column.name]
+    values = whole(mapped(rows)[column.name])
     if pa.types.is_dictionary(column.type):
-        values = values.dictionary_encode().unify_dictionaries()
+        values = values.dictionary_encode()  # in pieces each would have the words of all before it
     schema = pa.schema([column])
-    _write_file(path, [pa.Table.from_arrays([whole(values)], schema=schema)], schema)
+    _write_file(path, [pa.Table.from_arrays([values], schema=schema)], schema)
 
 
 def _write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from shards.format import index_table
+from shards.format import index_table, one_batch
 
 
 @pytest.mark.parametrize("cuts", [[], [17], [1, 1, 40], [0]])
@@ -42,3 +42,22 @@ def test_what_waits_is_removed_after_a_failure(demo_shards: Path, tmp_path: Path
 
 def test_columns_of_words_are_those_of_arrow() -> None:
     assert index_table.words(["b", "a", "b"]).equals(pa.array(["b", "a", "b"], index_table.WORD))
+
+
+def test_joining_tables_of_other_people_each_takes_the_memory_of_one_column(tmp_path: Path) -> None:
+    schema = pa.schema([("person", pa.dictionary(pa.int32(), pa.string()))])
+    count, rows = 100, 1000
+
+    def table(number: int) -> pa.Table:
+        return pa.table({"person": pa.array(f"person {number * rows + row}" for row in range(rows))}).cast(schema)
+
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        one_batch.write_joined(tmp_path / "joined.arrow", map(table, range(count)), schema, tmp_path)
+    finally:
+        pa.set_memory_pool(usual)
+    found = one_batch.mapped(tmp_path / "joined.arrow")["person"]
+    assert found.num_chunks == 1 and len(found.chunk(0).dictionary) == len(found) == count * rows
+    assert pool.max_memory() < 250 * len(found), "bytes; 550 with a dictionary for each table, and more with more"
