@@ -18,6 +18,7 @@ import numpy as np
 from livetrain.core.columns import Places, Strings, rows_of
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
+from livetrain.core.progress import watched
 from shards import split
 from shards.format import index_table, manifest
 from shards.format import rejected as rejected_
@@ -87,8 +88,10 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     index = index_table.read(index_path)
     rejected = rejected_.read(rejected_path)
     others = [_label(row | {"session": "", "device": "", "label": float(row["label"])}) for row in rejected]
-    rows = LabelRows.of(itertools.chain(map(_label, rows_of(index.select(COLUMNS))), others))
-    known = (row["sha256"] for row in rows_of(index.select(["sha256"])))
+    samples = watched(rows_of(index.select(COLUMNS)), index.num_rows, "read index", "samples")
+    rows = LabelRows.of(itertools.chain(map(_label, samples), others))
+    checksums = watched(rows_of(index.select(["sha256"])), index.num_rows, "read checksums", "samples")
+    known = (row["sha256"] for row in checksums)
     contents = Contents(itertools.chain(known, ("" for _ in rejected)), len(rows))
     splits = iter(_splits(Labels(rows, content["subject_column"], "", (), contents), request, options))
 
