@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from livetrain.core.errors import UserError
-from livetrain.core.remote import Remote, RemoteError, Url
-from shards.bucket import READ_ONLY, RETRIES
+from livetrain.core.remote import RemoteError, Url
+from shards.bucket import READ_ONLY
+from shards.videos import remote_of
 
 
 @contextmanager
@@ -22,7 +22,8 @@ def at_hand(folder: Path | Url, names: Iterable[str]) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="livetrain-") as here:
+    # On NFS a folder stays until what is mapped of it is not any more.
+    with tempfile.TemporaryDirectory(prefix="livetrain-", ignore_cleanup_errors=True) as here:
         for name in names:
             _download(folder, name, Path(here) / name)
         yield Path(here)
@@ -35,13 +36,13 @@ def tars_in(folder: Path | Url) -> set[str]:
     if folder.startswith(READ_ONLY):
         return set()
     try:
-        return {name for name in _remote(folder).listing() if name.startswith("shard-") and name.endswith(".tar")}
+        return {name for name in remote_of(folder).listing() if name.startswith("shard-") and name.endswith(".tar")}
     except RemoteError as error:
         raise _unreadable(error) from None
 
 
 def _download(url: Url, name: str, path: Path) -> None:
-    remote = _remote(url)
+    remote = remote_of(url)
     try:
         size = remote.size(name)
         with path.open("wb") as file:
@@ -55,9 +56,3 @@ def _download(url: Url, name: str, path: Path) -> None:
 
 def _unreadable(error: RemoteError) -> UserError:
     return UserError(f"{error}; check address, credentials and network, then start the same command again")
-
-
-@functools.lru_cache(maxsize=1)
-def _remote(url: Url) -> Remote:
-    """One of a process: a worker looks at many shards."""
-    return Remote(url, RETRIES)

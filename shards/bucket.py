@@ -25,8 +25,8 @@ from livetrain.core.remote import Remote, RemoteError, Url
 from shards import existing
 from shards.existing import Kept
 from shards.format import index_table, manifest, rejected
+from shards.videos import RETRIES
 
-RETRIES = 5
 READ_ONLY = ("http://", "https://")
 
 

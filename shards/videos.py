@@ -39,7 +39,7 @@ class Video:
     def read(self) -> bytes:
         """Its bytes. Raises OSError, and MachineFault where the disk is at fault."""
         if isinstance(self.folder, Url):
-            return _remote(self.folder).read(self.name, bytes)
+            return remote_of(self.folder).read(self.name, bytes)
         path = self.folder / self.name
         return patiently(path.read_bytes, path)
 
@@ -130,13 +130,14 @@ def _readable(root: Path, name: str, option: str) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _remote(url: Url) -> Remote:
+def remote_of(url: Url) -> Remote:
+    """One of a process: a worker reads many files."""
     return Remote(url, RETRIES)
 
 
 @functools.lru_cache(maxsize=4)
 def _listing(url: Url) -> dict[str, Entry]:
     try:
-        return _remote(url).listing()
+        return remote_of(url).listing()
     except RemoteError as error:
         raise UserError(f"--videos {error}") from None

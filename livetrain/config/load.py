@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     explicit: dict[str, str] = {}
     parts = [(origin, _modernised(part, origin, warn or warn_stderr)) for origin, part in parts]
     for origin, part in parts:
-        for key in _leaf_keys(part):
+        for key, value in _leaves(part):
             check_known(key, origin)
+            if value == "???" or (isinstance(value, list) and "???" in value):  # OmegaConf would take the default
+                raise UserError(f"{origin}: {key}: ??? stands for a value that is still to be given; give it")
             explicit[key] = origin
     merged = copy.deepcopy(_defaults())
     for origin, part in [_preset(parts), *parts]:
@@ -78,7 +81,11 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
         except OmegaConfBaseException as error:
             key = error.full_key or str(error.key)
             raise UserError(f"{origin}: {key}: {first_line(error)} (default: {default_of(key)!r})") from None
-    config = OmegaConf.to_object(merged)
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:  # an interpolation, ${…}, of what is not there, or not of the right kind
+        key = re.sub(r"\[.*", "", error.full_key or str(error.key))
+        raise UserError(f"{explicit.get(key, 'configuration')}: {key}: {first_line(error)}") from None
     assert isinstance(config, Config)
     config.run_dir = config.run_dir or _default_run_dir(config.name)
     apply_fold(config.data, explicit)
@@ -192,13 +199,13 @@ def _read_overrides(overrides: Sequence[str]) -> tuple[str, DictConfig]:
         raise UserError(f"command line: {' '.join(str(error).split())}") from None
 
 
-def _leaf_keys(part: DictConfig, prefix: str = "") -> Iterator[str]:
+def _leaves(part: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in OmegaConf.to_container(part, resolve=False).items():  # type: ignore[union-attr]
         key = f"{prefix}{str(name)}"
         if isinstance(value, dict):
-            yield from _leaf_keys(OmegaConf.create(value), f"{key}.")
+            yield from _leaves(OmegaConf.create(value), f"{key}.")
         else:
-            yield key
+            yield key, value
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

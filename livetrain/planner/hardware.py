@@ -10,6 +10,7 @@ latencies, and what a node has around its GPUs are assumptions, said to be so: r
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def load(name: str) -> Hardware:
             return KNOWN[name.lower()]
         raise UserError(f"--hardware {name}: there are {', '.join(KNOWN)}, or a FILE.yaml with `base:` one of them")
     content = read_mapping(name, "--hardware", missing=f"there are {', '.join(KNOWN)} without one")
-    if content.get("base") not in KNOWN:
+    if str(content.get("base")) not in KNOWN:
         raise UserError(f"--hardware {name}: needs `base:` with one of {', '.join(KNOWN)}, then the fields that differ")
     values: dict[str, Any] = {key: value for key, value in content.items() if key != "base"}
     known = [item.name for item in fields(Hardware)]
@@ -85,11 +86,15 @@ def load(name: str) -> Hardware:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             raise UserError(f"--hardware {name}: unknown field {key}" + (f"; did you mean {near[0]}?" if near else ""))
-        if key != "name":
+        if key == "name":
+            values[key] = str(value)
+        else:
             try:
                 values[key] = float(value)
             except (TypeError, ValueError):
-                raise UserError(f"--hardware {name}: {key}={value!r} is not a number") from None
+                values[key] = math.nan
+            if not math.isfinite(values[key]):
+                raise UserError(f"--hardware {name}: {key}={value!r} is not a finite number")
             if values[key] < 0 or (values[key] == 0 and not key.endswith(("latency", "seconds", "nvdec"))):
                 raise UserError(f"--hardware {name}: {key}={value} must be above 0")
     return replace(KNOWN[content["base"]], **({"name": Path(name).stem} | values))

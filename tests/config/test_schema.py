@@ -82,6 +82,15 @@ def test_mistakes_are_named(override: str, message: str) -> None:
         load(*override.split())
 
 
+def test_a_configuration_leaves_no_trace_in_the_next() -> None:
+    plain, _ = load()
+    before = to_yaml(plain)
+    changed, _ = load("optim.lr=0.5", "domains.names=[a,b]", "augment.preset=light")
+    for config in (plain, changed):
+        config.domains.names.append("c")
+    assert to_yaml(load()[0]) == before != to_yaml(changed)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -91,6 +100,11 @@ def test_mistakes_are_named(override: str, message: str) -> None:
         ("base: mine.yaml\n", r"leads back"),
         ("base: other.yaml\n", r"other\.yaml: no such file"),
         ("optim:\n  lr: slow\n", r"mine\.yaml: optim\.lr"),
+        ("optim:\n  lr: ???\n", r"mine\.yaml: optim\.lr: \?\?\? stands for"),
+        ("data:\n  sources:\n  - ???\n", r"mine\.yaml: data\.sources: \?\?\? stands for"),
+        ("optim:\n  lr: ${x}\n", r"mine\.yaml: optim\.lr: Interpolation key 'x' not found"),
+        ("optim:\n  lr: ${name}\n", r"mine\.yaml: optim\.lr: .*could not be converted to Float"),
+        ("data:\n  sources:\n  - ${oc.env:NOT_SET}\n", r"mine\.yaml: data\.sources: .*'NOT_SET' not found"),
     ],
 )
 def test_mistakes_in_files_name_the_file(content: str, message: str, tmp_path: Path) -> None:

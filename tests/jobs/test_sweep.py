@@ -154,6 +154,7 @@ def script(tmp_path: Path) -> Path:
         (("{value: 8}", "{min: 8, max: 4}"), "min the smaller one"),
         (("{value: 8}", "{distribution: normal, min: 4, max: 8}"), "distribution is 'normal'"),
         (("{value: 8}", "{distribution: log_uniform_values, min: 0, max: 8}"), "min above 0"),
+        ((GRID, f"{GRID}early_terminate: 3\n"), "early_terminate must hold `key: value` lines, not 3"),
         ((GRID, "- method: grid\n"), "must hold `key: value` lines"),
         ((GRID, "method: grid\nmetric: dev/eer\n"), "metric must hold `key: value` lines, not 'dev/eer'"),
         ((GRID, "method: grid\nmetric: {name: dev/eer}\nparameters: [optim.lr]\n"), "parameters must hold"),

@@ -125,10 +125,13 @@ def test_a_machine_of_your_own(tmp_path: Path) -> None:
     for content, message in (
         ("store_bandwidth: 5e9\n", "needs `base:`"),
         ("base: h100\nstore_bandwith: 5e9\n", "unknown field store_bandwith; did you mean store_bandwidth"),
-        ("base: h100\nstore_bandwidth: fast\n", "is not a number"),
+        ("base: h100\nstore_bandwidth: fast\n", "is not a finite number"),
         ("base: h100\nstore_bandwidth: 0\n", "must be above 0"),
         ("base: [\n", "cannot be read as YAML"),
         ("- h100\n", "must hold `key: value` lines"),
+        ("base: [h100]\n", "needs `base:`"),
+        ("base: h100\nnum_nvdec: .nan\n", "num_nvdec=nan is not a finite number"),
+        ("base: h100\nnum_nvdec: .inf\n", "num_nvdec=inf is not a finite number"),
     ):
         path.write_text(content)
         with pytest.raises(UserError, match=message):

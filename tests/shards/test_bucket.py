@@ -14,7 +14,7 @@ from livetrain.core import remote
 from livetrain.core.errors import UserError
 from livetrain.core.remote import Remote, Url
 from livetrain.data import Dataset
-from shards import at_hand, bucket, cli, shard_writer, videos
+from shards import bucket, cli, shard_writer, videos
 from shards.verify import verify
 from tests import servers
 from tests.shards import clips
@@ -97,7 +97,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, faults: list[Any]) -> li
         return files, root
 
     monkeypatch.setattr(remote, "_file_system", patched)
-    for cached in (at_hand._remote, bucket.bucket_of, videos._remote):
+    for cached in (bucket.bucket_of, videos.remote_of):
         cached.cache_clear()
     return calls
 
@@ -269,5 +269,5 @@ def test_a_listing_names_what_is_below(url: Url, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     yield
-    for cached in (at_hand._remote, bucket.bucket_of, bucket.sizes_at_start, videos._remote, videos._listing):
+    for cached in (bucket.bucket_of, bucket.sizes_at_start, videos.remote_of, videos._listing):
         cached.cache_clear()
