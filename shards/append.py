@@ -26,6 +26,7 @@ from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_json, write_text
 from livetrain.core.progress import progress
+from livetrain.core.remote import Folder
 from shards import build, build_checks, build_plan, probing, shard_plan, split
 from shards.build_plan import Tasks
 from shards.build_request import Options
@@ -34,7 +35,7 @@ from shards.format import face_table, index_table, manifest
 from shards.format import rejected as rejected_
 from shards.labels import Label, LabelRows, Labels, read_labels
 from shards.shard_writer import BUILD_FOLDER, ShardTask, record_path, rows_path
-from shards.videos import Folder, Video, find
+from shards.videos import Video, find
 
 REQUEST = "append.json"  # in the build folder
 SAME = ("label", "attack_type", "subject", "session", "device", "domain")  # of a video that is there already

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from livetrain.core.errors import UserError
-from livetrain.core.remote import RemoteError, Url
+from livetrain.core.remote import Folder, RemoteError, Url
 from shards.bucket import READ_ONLY
 from shards.videos import remote_of
 
 
 @contextmanager
-def at_hand(folder: Path | Url, names: Iterable[str]) -> Iterator[Path]:
+def at_hand(folder: Folder, names: Iterable[str]) -> Iterator[Path]:
     """The local folder that has these files: `folder`, or a temporary one with those of them that the bucket has.
 
     Raises UserError for a URL that cannot be read.
@@ -29,7 +29,7 @@ def at_hand(folder: Path | Url, names: Iterable[str]) -> Iterator[Path]:
         yield Path(here)
 
 
-def tars_in(folder: Path | Url) -> set[str]:
+def tars_in(folder: Folder) -> set[str]:
     """Names of its shards, whether they belong to the build or not; none of a web server, which lists nothing."""
     if isinstance(folder, Path):
         return {path.name for path in folder.glob("shard-*.tar")}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url
-from livetrain.core.remote import Url
+from livetrain.core.remote import Folder, Url
 from shards.cli_engine import add_engine, engine_from
 from shards.cli_stores import media_of
 from shards.stores import STORES
@@ -19,7 +19,6 @@ from shards.stores import STORES
 if TYPE_CHECKING:
     from livetrain.core.engines import Engine
     from shards.build_request import Options
-    from shards.videos import Folder
 
 
 def add_build(verbs: Any, local: Callable[[str], Path]) -> None:

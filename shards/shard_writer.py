@@ -15,6 +15,7 @@ import av
 
 from livetrain.core.errors import UserError
 from livetrain.core.files import HashingFile, atomic_write, write_text
+from livetrain.core.remote import Folder
 from shards import stores
 from shards.bucket import bucket_of
 from shards.format import index_table
@@ -22,7 +23,7 @@ from shards.format.probe import Probe, RejectedVideo
 from shards.format.tar import Member, SampleWriter, index_text, payload_sha256, shard_name
 from shards.shard_plan import Sample
 from shards.stores import Stored, StoreOptions
-from shards.videos import Folder, Video
+from shards.videos import Video
 
 BUILD_FOLDER = ".build"  # in the shard folder while a build is under way
 

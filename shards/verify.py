@@ -26,7 +26,7 @@ from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256
 from livetrain.core.progress import progress
-from livetrain.core.remote import Url
+from livetrain.core.remote import Folder, Url
 from shards.at_hand import at_hand, tars_in
 from shards.format import index_table, manifest
 from shards.format.probe import RejectedVideo, probe
@@ -42,13 +42,13 @@ FIELDS = ("domain", "subject", "attack_type", "video", "num_frames", "width", "h
 class CheckTask:
     """One shard: its entry in the manifest and its rows of the index (None: the index itself is damaged)."""
 
-    folder: Path | Url
+    folder: Folder
     shard: Mapping[str, Any]
     rows: Sequence[Row] | None
     thorough: bool
 
 
-def verify(folder: Path | Url, *, engine: Engine = ONE_PROCESS, thorough: bool = False) -> list[str]:
+def verify(folder: Folder, *, engine: Engine = ONE_PROCESS, thorough: bool = False) -> list[str]:
     """A line for each finding of damage in a shard folder, in the order of its files; empty when it is as built.
 
     What has the checksum it had when it was built is believed to be what was built, unless `thorough`. Raises UserError
@@ -81,7 +81,7 @@ def verify(folder: Path | Url, *, engine: Engine = ONE_PROCESS, thorough: bool =
     return damage + [line for position in sorted(findings) for line in findings[position]]
 
 
-def read_manifest(folder: Path | Url) -> dict[str, Any]:
+def read_manifest(folder: Folder) -> dict[str, Any]:
     """What `manifest.read` returns and raises."""
     with at_hand(folder, [manifest.FILE_NAME]) as here:
         if isinstance(folder, Url) and not (here / manifest.FILE_NAME).exists():
@@ -90,7 +90,7 @@ def read_manifest(folder: Path | Url) -> dict[str, Any]:
 
 
 def _task(
-    folder: Path | Url, shards: Sequence[Mapping[str, Any]], index: pa.Table | None, thorough: bool, number: int
+    folder: Folder, shards: Sequence[Mapping[str, Any]], index: pa.Table | None, thorough: bool, number: int
 ) -> CheckTask:
     rows = None
     if index is not None:
@@ -109,7 +109,7 @@ def _check_files(folder: Path, content: Mapping[str, Any]) -> list[str]:
     return damage
 
 
-def _strays(folder: Path | Url, content: Mapping[str, Any]) -> list[str]:
+def _strays(folder: Folder, content: Mapping[str, Any]) -> list[str]:
     """Shards that do not belong."""
     strays = tars_in(folder) - {shard["name"] for shard in content["shards"]}
     return [f"{name}: not part of this build" for name in sorted(strays)]

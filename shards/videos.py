@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 from livetrain.core.columns import Strings
 from livetrain.core.errors import UserError
 from livetrain.core.files import patiently
-from livetrain.core.remote import Entry, Remote, RemoteError, Url
+from livetrain.core.remote import Entry, Folder, Remote, RemoteError, Url
 
-Folder = Path | Url
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".mpg", ".mpeg", ".wmv",
     ".flv", ".ogv",

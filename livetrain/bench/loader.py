@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from livetrain.bench import limits, peers
+from livetrain.bench import limits, loader_memory, peers
 from livetrain.bench.corpus import clip_sets, make_task
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
 
 OURS, FRAMES, CEILING, JPEGS = "livetrain", "livetrain, frame shards", "libavcodec alone (limit)", "JPEG files + PIL"
+NUM_BATCHES = 40  # until the memory of a loader grows no more
 WHAT = {
     "decode": "Decode only",
     "resize": "Decode, resize to 224, normalise",
@@ -40,6 +41,9 @@ def run(options: Options) -> Report:
                 measurements.append({"kind": "loading", "name": name, "measured": found[OURS].rate, "inputs": inputs})
             if FRAMES in found:
                 ratios[f"frames {name} over JPEG files + PIL"] = ratio(found[FRAMES], found[JPEGS])
+            if level == "augment" and not options.quick and options.device == "cpu":
+                caption = f"**Memory of livetrain's process by part**, augmented, {NUM_BATCHES} batches of {what.name}."
+                tables.append(loader_memory.table(caption, task.keys(task.shards), NUM_BATCHES))
             best = _best(found)
             if best:
                 ratios[f"loader {name} over best peer"] = ratio(found[OURS], found[best])

@@ -61,6 +61,12 @@ class Task:
         """Clips to offer: more than are measured, for what runs ahead."""
         return self.batch_size * (self.skip + self.count + 2 * self.workers + 4)
 
+    def keys(self, shards: Path) -> list[str]:
+        """The configuration of a training that loads what the other sides load, as `key=value`."""
+        keys = [f"data.shards={shards}", f"data.num_frames={self.frames_per_clip}", "data.train_split=train"]
+        keys += [f"data.image_size={self.image_size}", f"data.threads={self.workers}"]
+        return [*keys, f"train.global_batch={self.batch_size}", f"augment.enabled={self.level == 'augment'}"]
+
     def rate(self, batches: Any) -> float:
         """Wanted frames per second of an iterable of batches."""
         return steady_rate(batches, self.batch_size * self.frames_per_clip, skip=self.skip, count=self.count)
@@ -86,10 +92,7 @@ def _livetrain(task: Task, shards: Path) -> tuple[float, dict[str, float]]:
     from livetrain.data.decode import decode_video
     from livetrain.data.plan import Samples, plan_train
 
-    keys = [f"data.shards={shards}", f"data.num_frames={task.frames_per_clip}", f"data.image_size={task.image_size}"]
-    keys += ["data.train_split=train", f"data.threads={task.workers}", f"train.global_batch={task.batch_size}"]
-    keys += [f"augment.enabled={task.level == 'augment'}"]
-    config = load_config([], keys, warn=lambda line: None)
+    config = load_config([], task.keys(shards), warn=lambda line: None)
     dataset = data.Dataset.open(config.data.shards, config.data)
     steps = task.num_clips // task.batch_size
     if task.level == "decode":
@@ -104,11 +107,8 @@ def _livetrain(task: Task, shards: Path) -> tuple[float, dict[str, float]]:
             found = _with_core_seconds(task, _batched(results, task.batch_size))
             pool.shutdown(cancel_futures=True)
         return found
-    loader = data.train_loader(
-        dataset, config, world=World(torch.device(task.device)), mean=MEAN, std=STD,
-        num_steps=steps,
-    )  # fmt: skip
-    with loader:
+    world = World(torch.device(task.device))
+    with data.train_loader(dataset, config, world=world, mean=MEAN, std=STD, num_steps=steps) as loader:
         return _with_core_seconds(task, _synchronised(loader, task.device))
 
 

@@ -71,8 +71,7 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
     for origin, part in parts:
         for key, value in _leaves(part):
             check_known(key, origin)
-            if value == "???" or (isinstance(value, list) and "???" in value):  # OmegaConf would take the default
-                raise UserError(f"{origin}: {key}: ??? stands for a value that is still to be given; give it")
+            _refuse_gaps(value, origin, key)
             explicit[key] = origin
     merged = copy.deepcopy(_defaults())
     for origin, part in [_preset(parts), *parts]:
@@ -160,7 +159,17 @@ def read_mapping(path: Path | str, named: str = "", missing: str = "") -> dict[s
     (what to do), or FileNotFoundError without it.
     """
     content: Any = OmegaConf.to_container(_load_yaml(path, named, missing))
+    _refuse_gaps(content, f"{named} {path}".strip())
     return {str(key): value for key, value in content.items()}
+
+
+def _refuse_gaps(value: Any, origin: str, key: str = "") -> None:
+    """Raises UserError for ???, for which OmegaConf would take the default without a word."""
+    if value == "???":
+        raise UserError(f"{origin}: {key}: ??? stands for a value that is still to be given; give it")
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _refuse_gaps(item, origin, f"{key}.{name}".lstrip("."))
 
 
 def _load_yaml(path: Path | str, named: str, missing: str) -> DictConfig:

@@ -50,6 +50,9 @@ class Url(str):
         return Url(f"{self}/{name}")
 
 
+Folder = Path | Url  # of files here, or in a bucket
+
+
 class Remote:
     """The files of one folder at `url`.
 

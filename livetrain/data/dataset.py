@@ -28,7 +28,7 @@ from livetrain.config import DataConfig
 from livetrain.config.split_spec import ALL, Selection
 from livetrain.core.columns import objects, whole
 from livetrain.core.errors import UserError
-from livetrain.core.remote import Url
+from livetrain.core.remote import Folder, Url
 from livetrain.data import decode, face_tracks
 from livetrain.data.crop import Cut
 from livetrain.data.decoders import colours_of
@@ -92,7 +92,7 @@ class Dataset:
             return Dataset([part], index_table.read(path))
 
     @property
-    def root(self) -> Path | Url:
+    def root(self) -> Folder:
         """Where the data set is; of several folders, the first."""
         return self.shard_sets[0].root
 
@@ -260,11 +260,11 @@ class Dataset:
         source = self.shard_set_of(row)
         return self._named(source, shard_name(source, int(self.column("shard")[row])))
 
-    def root_of(self, row: int) -> Path | Url:
+    def root_of(self, row: int) -> Folder:
         """The folder that holds `row`, as the user named it."""
         return self.shard_set_of(row).root
 
-    def shard_path(self, row: int) -> Path | Url:
+    def shard_path(self, row: int) -> Folder:
         """Where the tar that holds `row` is."""
         source = self.shard_set_of(row)
         return source.root / shard_name(source, int(self.column("shard")[row]))

@@ -36,7 +36,7 @@ from livetrain.data.crop import Cut
 from livetrain.data.dataset import FetchError
 from livetrain.data.decode import DecodeError
 from livetrain.data.decoders import Decoder, colours_of, decoded_bytes, decoder_of
-from livetrain.data.graph import DEPTH, Graph, GraphError, GraphOptions, Params, colour_params
+from livetrain.data.graph import Graph, GraphError, GraphOptions, Params, colour_params, depth
 from livetrain.data.loader_stages import Stages
 from livetrain.data.nvdec_refusals import Refusals
 from livetrain.data.side_stream import SideStream
@@ -90,7 +90,7 @@ class Loader:
         self._clips, self._config, self._plans = clips, config, plans
         if device.type == "cuda" and device.index is None:  # so Accelerate calls a machine's only GPU
             device = torch.device("cuda", torch.cuda.current_device())
-        self._device, self._side = device, SideStream(device)
+        self._device, self._side, self._depth = device, SideStream(device), depth(device)
         self._cache_share = plans.cache_share or 1 / world.local_size
         self._ahead = max(config.data.download_ahead, plans.ahead)
         self._decode_on_gpu = config.data.decoder == "gpu" or (config.data.decoder == "auto" and device.type == "cuda")
@@ -176,11 +176,11 @@ class Loader:
         while True:
             while len(preparing) <= self._config.data.prefetch and (item := next(plans, None)) is not None:
                 preparing.append((item, [pool.submit(self._medium, item, i) for i in range(len(item.rows))]))
-            if preparing and not ready and len(in_graph) < DEPTH:
+            if preparing and not ready and len(in_graph) < self._depth:
                 prepared = self._collect(*preparing.popleft())
                 last = len(prepared.rounds) - 1
                 ready += [(prepared, parts, number == last) for number, parts in enumerate(prepared.rounds)]
-            if ready and len(in_graph) < DEPTH:
+            if ready and len(in_graph) < self._depth:
                 prepared, parts, _ = ready[0]
                 for pipeline in parts:
                     self._push(prepared, pipeline, parts[pipeline])
@@ -231,7 +231,7 @@ class Loader:
     def _collect(self, item: ClipPlan, media: list[Future[Any]]) -> _Prepared:
         prepared = _Prepared(item)
         counts: Counter[Decoder] = Counter()
-        budget = self._config.data.decode_memory_mb * 1e6 / DEPTH  # so many rounds are in the graphs at once
+        budget = self._config.data.decode_memory_mb * 1e6 / self._depth  # so many rounds are in the graphs at once
         used = 0
         for position, future in enumerate(media):
             try:

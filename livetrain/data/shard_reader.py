@@ -27,7 +27,7 @@ from typing import Protocol
 from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
 from livetrain.core.files import MACHINE_FAULTS, is_url, patiently, read_range
-from livetrain.core.remote import BLOCK_BYTES, Remote, RemoteError, Url
+from livetrain.core.remote import BLOCK_BYTES, Folder, Remote, RemoteError
 from livetrain.data import cache
 from shards.format import manifest
 
@@ -42,7 +42,7 @@ class ShardReader(Protocol):
     """The files of one shard folder. Threads may share it."""
 
     @property
-    def root(self) -> Path | Url:
+    def root(self) -> Folder:
         """The folder, as the user named it; `root / name` names a file."""
 
     @property

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
-from livetrain.core.remote import Url
+from livetrain.core.remote import Folder
 from livetrain.data.shard_reader import ShardReader, open_reader
 from shards.format import index_table, rejected
 from shards.format import manifest as manifest_
@@ -22,7 +22,7 @@ class ShardSet:
     """One shard folder of a data set: its name there, where it is, what it holds, and the row that is its first."""
 
     name: str
-    root: Path | Url
+    root: Folder
     manifest: dict[str, Any]
     reader: ShardReader = field(repr=False)
     first_row: int = 0

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from livetrain.config import Config
 from livetrain.core.world import World
 from livetrain.data import Dataset, num_train_steps, region
-from livetrain.data.graph import DEPTH
+from livetrain.data.graph import depth
 from livetrain.data.plan import Samples, micro_batch_size
 from livetrain.distributed.oom import advice_for_training, oom_advice
 from livetrain.model import LivenessModel, build_loss, count_flops, count_parameters, estimate_memory_bytes
@@ -61,7 +61,7 @@ def describe(config: Config, dataset: Dataset, model: LivenessModel, accelerator
             f"FLOPs        {flops / 1e9:.2f} G a clip forward, {3 * flops * num_clips:.3g} in all",
             f"memory       about {memory / 2**30:.2f} GiB a process (estimate)",
             f"decoders     {_decoders(config, dataset, on_gpu=device.type == 'cuda')}",
-            *_decoding(config, dataset, micro),
+            *_decoding(config, dataset, micro, depth(device)),
             *_speed(config, dataset, model, accelerator, 3 * flops, num_clips),
         ]
     )
@@ -91,13 +91,14 @@ def _decoders(config: Config, dataset: Dataset, *, on_gpu: bool) -> str:
     return "; ".join(parts)
 
 
-def _decoding(config: Config, dataset: Dataset, micro: int) -> list[str]:
+def _decoding(config: Config, dataset: Dataset, micro: int, rounds_at_once: int) -> list[str]:
     """Memory of pictures that DALI decodes, which is beside torch's: its pool keeps the most that it has needed."""
     rows = dataset.rows(config.data.train_split)
     pixels = (dataset.column("coded_width")[rows].astype(np.int64) * dataset.column("coded_height")[rows]).max()
     needed = 3 * int(pixels) * config.data.num_frames * micro / 1e6
     budget = config.data.decode_memory_mb
-    rounds = f": {-(-needed * DEPTH // budget):.0f} rounds a batch" if needed * DEPTH > budget else ""
+    needed_at_once = needed * rounds_at_once
+    rounds = f": {-(-needed_at_once // budget):.0f} rounds a batch" if needed_at_once > budget else ""
     return [
         f"decoding     up to {needed:,.0f} MB a batch before its pictures are resized; "
         f"data.decode_memory_mb={budget}{rounds}"

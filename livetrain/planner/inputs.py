@@ -15,7 +15,7 @@ from livetrain.config import Config
 from livetrain.core.world import World
 from livetrain.data import Dataset, train_loader
 from livetrain.data.decoders import decoder_of
-from livetrain.data.graph import DEPTH
+from livetrain.data.graph import depth
 from livetrain.data.plan import Samples, plan_train
 from livetrain.model import LivenessModel, count_parameters, count_training_flops
 from livetrain.model.cost import saved_activation_bytes
@@ -120,10 +120,10 @@ def loader_rate(config: Config, dataset: Dataset, model: LivenessModel, device: 
     )  # fmt: skip
     with loader:
         batches = iter(loader)
-        for _ in range(DEPTH + 2):  # builds the graph; then what is ahead stays as much
+        for _ in range(depth(device) + 2):  # builds the graph; then what is ahead stays as much
             next(batches)
         started = time.perf_counter()
-        num_clips = sum(len(batch.keys) for batch in itertools.islice(batches, steps - 2 * (DEPTH + 2)))
+        num_clips = sum(len(batch.keys) for batch in itertools.islice(batches, steps - 2 * (depth(device) + 2)))
         return num_clips / (time.perf_counter() - started)
 
 

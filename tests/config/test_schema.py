@@ -101,7 +101,7 @@ def test_a_configuration_leaves_no_trace_in_the_next() -> None:
         ("base: other.yaml\n", r"other\.yaml: no such file"),
         ("optim:\n  lr: slow\n", r"mine\.yaml: optim\.lr"),
         ("optim:\n  lr: ???\n", r"mine\.yaml: optim\.lr: \?\?\? stands for"),
-        ("data:\n  sources:\n  - ???\n", r"mine\.yaml: data\.sources: \?\?\? stands for"),
+        ("data:\n  sources:\n  - ???\n", r"mine\.yaml: data\.sources\.0: \?\?\? stands for"),
         ("optim:\n  lr: ${x}\n", r"mine\.yaml: optim\.lr: Interpolation key 'x' not found"),
         ("optim:\n  lr: ${name}\n", r"mine\.yaml: optim\.lr: .*could not be converted to Float"),
         ("data:\n  sources:\n  - ${oc.env:NOT_SET}\n", r"mine\.yaml: data\.sources: .*'NOT_SET' not found"),

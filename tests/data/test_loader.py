@@ -91,6 +91,12 @@ def assert_same_steps(a: dict, b: dict) -> None:
         assert torch.equal(a[step][1], b[step][1])
 
 
+@pytest.fixture
+def two_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many batches in a graph at once as on a GPU."""
+    monkeypatch.setattr("livetrain.data.loader.depth", lambda device: DEPTH)
+
+
 @pytest.fixture(scope="module")
 def reference(demo_shards: Path) -> dict[int, tuple[np.ndarray, torch.Tensor]]:
     return steps_of(make_config(demo_shards), world=1)
@@ -243,6 +249,7 @@ def vp9_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
+@pytest.mark.usefixtures("two_in_flight")
 def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage from before the clip was stored, so its checksum is right: DALI refuses the batch, the others come."""
     monkeypatch.setattr(Loader, "_decoder", lambda self, row: "nvdec")
@@ -265,6 +272,7 @@ def test_a_clip_that_the_decoder_refuses_is_found_by_name(vp9_shards: Path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_in_flight")
 def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +285,7 @@ def test_a_clip_that_the_decoder_does_not_take_is_decoded_by_libav(
     assert_same_steps(reference, {batch.step: (batch.rows, batch.clips) for batch in batches})
 
 
+@pytest.mark.usefixtures("two_in_flight")
 @pytest.mark.parametrize("kind", ["frames", "vp9"])
 def test_a_batch_is_decoded_in_rounds_where_its_pictures_are_large(
     kind: str, frame_shards: Path, vp9_shards: Path, monkeypatch: pytest.MonkeyPatch
@@ -393,6 +402,7 @@ def test_cutmix_sets_a_rectangle_of_the_neighbour_in(demo_shards: Path, referenc
     assert seen > 6
 
 
+@pytest.mark.usefixtures("two_in_flight")
 @pytest.mark.parametrize("num", [3, *(pytest.param(num, marks=pytest.mark.slow) for num in (2, 4, 8))])
 def test_several_pipelines_of_a_decoder_change_no_byte(
     demo_shards: Path, reference: dict, monkeypatch: pytest.MonkeyPatch, num: int

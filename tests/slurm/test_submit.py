@@ -114,6 +114,7 @@ def test_the_shipped_cluster_file_has_every_key() -> None:
     [
         (["--cluster", "absent.yaml"], "absent.yaml: no such file"),
         (["--cluster", "typo.yaml"], "typo.yaml: .*partitoin.*it may hold: partition"),
+        (["--cluster", "gap.yaml"], r"gap.yaml: partition: \?\?\? stands for a value that is still to be given"),
         (["--array", "absent.txt"], "absent.txt"),
         (["--array", "bad.txt"], r"bad.txt, line 2: must hold `key=value`"),
         (["--array", "good.txt", "--evaluate-on", "x"], "--array makes many"),
@@ -133,6 +134,7 @@ def test_mistakes_are_told_before_anything_is_queued(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("typo.yaml").write_text("partitoin: gpu\n")
+    Path("gap.yaml").write_text("partition: ???\n")
     Path("bad.txt").write_text("optim.lr=1e-3\nseed 3\n")
     Path("good.txt").write_text("seed=1\n")
     assert cli.main(["submit", "data.shards=x", *arguments]) == 2
