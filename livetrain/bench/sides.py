@@ -7,6 +7,7 @@ sides of a ratio to the same noise of the machine. Ratios are computed per round
 from __future__ import annotations
 
 import multiprocessing
+import re
 import statistics
 import threading
 import time
@@ -108,8 +109,15 @@ def _serve(side: Callable[..., Any], connection: Connection) -> None:
         try:
             result: Any = side(*arguments)
         except Exception as error:  # reported where the table is made: one side's failure is not the bench's
-            result = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            result = reason_of(error)
         connection.send(result)
+
+
+def reason_of(error: Exception) -> str:
+    """One line; of an error of a worker process, which comes with the worker's traceback, the traceback's last."""
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+    inner = [line for line in lines[1:] if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (inner[-1] if inner and "Traceback" in str(error) else lines[0])[:200]
 
 
 def _one_pass(worker: tuple[Any, Connection], arguments: Sequence[Any], measured: Measured, counts: bool) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from livetrain.bench.sides import Measured, race, ratio, steady_rate, tree_memory
+from livetrain.bench.sides import Measured, race, ratio, reason_of, steady_rate, tree_memory
 
 
 def steady(base: float) -> tuple[float, dict[str, int]]:
@@ -35,6 +35,16 @@ def test_rates_and_reasons() -> None:
     assert found["lacking"].error == "ImportError: no such package" and not found["lacking"].rates
     assert found["dying"].error == "its process ended with exit code 7"
     assert ratio(found["steady"], found["dying"]) != ratio(found["steady"], found["dying"]), "no number"
+
+
+def test_the_reason_of_a_failure_is_one_line() -> None:
+    assert reason_of(ValueError("no clip\nand more about it")) == "ValueError: no clip"
+    wrapped = (
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "worker.py", line 3, in loop\n    raise OSError("libfoo.so.1 is missing")\n'
+        "OSError: libfoo.so.1 is missing\nand more about it\n"
+    )
+    assert reason_of(RuntimeError(wrapped)) == "OSError: libfoo.so.1 is missing"
 
 
 def test_a_fresh_process_each_round_and_no_warm_up() -> None:
