@@ -178,7 +178,11 @@ def main(arguments: list[str]) -> int:
     """The command line, in this process. Returns the exit code."""
 
     def run() -> int:
+        from livetrain.data import isolated_decode
+
         options, overrides = parse(with_ensemble(arguments))
+        if options.engine == "local":
+            isolated_decode.prepare()
         if options.videos:
             _predict_folder(options, overrides)
             return 0

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 
 from livetrain import cli, load_model
 from livetrain.config import load_config
+from livetrain.core.errors import UserError
 from livetrain.data import Dataset, isolated_decode
 from livetrain.evaluation.evaluator import evaluate
 from livetrain.inference import score_folder
@@ -243,6 +244,20 @@ def test_one_file_is_json(packed: Path, folder: Path, capsys: pytest.CaptureFixt
     assert cli.main(["predict", "--checkpoint", str(packed), str(good), str(folder / "absent.mp4")]) == 2
     said = capsys.readouterr()
     assert "absent.mp4: no such file" in said.err and not said.out, "a typing mistake is no score"
+
+
+def test_decoding_processes_start_while_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import of torch takes as long as theirs."""
+    begun: list[str] = []
+
+    def scorer_of(*_: object) -> None:
+        begun.append("model")
+        raise UserError("no such model")
+
+    monkeypatch.setattr(isolated_decode, "prepare", lambda: begun.append("processes"))
+    monkeypatch.setattr(score_folder, "scorer_of", scorer_of)
+    assert cli.main(["predict", "--checkpoint", "model", "a.mp4"]) == 2
+    assert begun == ["processes", "model"]
 
 
 def test_a_folder_of_nothing_but_broken_files_is_no_reason_to_stop(packed: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -116,6 +117,21 @@ def unordered(
             _end(workers, worker)
 
 
+def prepare(preload: Sequence[str]) -> None:
+    """Begin to import `preload` for the workers to come, in their server, while this process goes on."""
+    _context(preload)
+    forkserver.ensure_running()
+
+
+def _context(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
+    """Workers start from a small process without threads, which imports `preload` once for all of them."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a worker, importing the script
+        os._exit(EXIT_WITHOUT_GUARD)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
 class _Queue(Generic[Task]):
     """Tasks with their indices, each taken from the sequence when it is due: a lazy one makes it then."""
 
@@ -203,11 +219,7 @@ class _Worker(Generic[Task]):
     def __init__(
         self, function: Callable[[Task], Any], preload: Sequence[str], limits: Limits | None, task: tuple[int, Task]
     ) -> None:
-        # forkserver: workers start from a small process without threads, which imports `preload` once for all of them.
-        if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a worker, importing the script
-            os._exit(EXIT_WITHOUT_GUARD)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(preload))
+        context = _context(preload)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, function, limits), daemon=True)
         self.process.start()

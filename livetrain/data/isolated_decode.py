@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livetrain.core import worker_pool
 from livetrain.core.files import patiently
 from livetrain.core.worker_pool import Limits, Pool, WorkerDied
 from livetrain.data.crop import Cut
@@ -66,6 +67,11 @@ def work(task: ProbeTask | DecodeTask) -> Any:
     except MemoryError:
         reason = f"the decoder takes more than {MEMORY_BYTES / 1e9:g} GB of memory"
         raise (RejectedVideo if is_probe else DecodeError)(reason) from None
+
+
+def prepare() -> None:
+    """Begin what workers start from, while this process imports torch and loads a model."""
+    worker_pool.prepare(PRELOAD)
 
 
 class Workers:
