@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,13 @@ NAMES = st.lists(
     ),
     unique=True,
 )
+
+
+@given(st.lists(st.text("ab.é ", min_size=1), min_size=1))
+def test_a_key_is_the_path_without_its_suffix(parts: list[str]) -> None:
+    path = PurePosixPath(*(part for part in parts if part.strip(".")), "video" + parts[-1])
+    stem = path.with_suffix("").as_posix()
+    assert list(Keys([path.as_posix()])) == ["".join("_" if letter in "./é " else letter for letter in stem)[-72:]]
 
 
 @given(NAMES, st.sets(st.sampled_from(["a", "a-2", "b"])))
