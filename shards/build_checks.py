@@ -58,6 +58,11 @@ def _facts(sample: Sample) -> dict[str, Any]:
     }
 
 
+def classes_of(index: pa.Table) -> pa.Table:
+    """What `warn_about_splits` looks at, of a shard folder's index."""
+    return pa.table({"live": pc.greater_equal(index["label"], 0.5), "split": index["split"]})
+
+
 def refuse_useless(facts: pa.Table, rejected: Sequence[tuple[Label, str, str]], out: Path) -> None:
     classes = set(pc.unique(facts["live"]).to_pylist())
     if len(classes) == 2:
@@ -83,7 +88,10 @@ def warn_without_subjects(labels: Labels, path: Path) -> None:
 
 
 def warn_about_splits(facts: pa.Table, names: Iterable[str]) -> None:
-    """A split without one of the classes can neither train a model nor measure one."""
+    """A split without one of the classes can neither train a model nor measure one.
+
+    facts: of each sample whether it is `live`, and its `split`. names: of all splits that there should be.
+    """
     for name in sorted(set(names) - {split.UNUSED}):
         classes = set(pc.unique(facts.filter(pc.field("split") == name)["live"]).to_pylist())
         if len(classes) < 2:

@@ -67,11 +67,11 @@ class Tasks(Column[ShardTask]):
 
 @dataclass(frozen=True)
 class Plan:
-    """The labels with what is known of their files, the splits, samples, what is rejected, a task a shard."""
+    """The labels with what is known of their files, the names of splits, samples, what is rejected, a task a shard."""
 
     probed: Probes
     labels: Labels
-    splits: Sequence[str]
+    splits: frozenset[str]
     samples: Sequence[Sample]
     rejected: Sequence[Rejected]
     tasks: Tasks
@@ -86,7 +86,8 @@ class Plan:
         all_of_them = watched(samples, len(samples), "plan", "samples")
         shards = shard_plan.assign_shards(all_of_them, options.media, int(options.shard_mb * 1e6), options.seed)
         template = ShardTask(0, (), request.videos, request.out, options.media, request.digest, bucket)
-        return Plan(probed, labels, splits, samples, rejected, Tasks(samples, shards, template))
+        names = frozenset(splits) | (frozenset() if labels.split_column else options.shares().keys())
+        return Plan(probed, labels, names, samples, rejected, Tasks(samples, shards, template))
 
     def report(self, out: Path) -> None:
         """Write rejected.csv, and warn of what is odd. Raises UserError where nothing useful is left."""

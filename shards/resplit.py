@@ -8,7 +8,7 @@ reports it, and the same command repairs it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from livetrain.core.columns import Places, Strings, rows_of
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import watched
-from shards import split
+from shards import build_checks, split
 from shards.format import index_table, manifest
 from shards.format import rejected as rejected_
 from shards.labels import Label, LabelRows, Labels, read_labels
@@ -99,6 +99,7 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     text = rejected_.text(row | {"split": name} for row, name in zip(rejected, splits, strict=True))
     position = index.schema.get_field_index("split")
     changed = index.set_column(position, index_table.SCHEMA.field("split"), kept)
+    build_checks.warn_about_splits(build_checks.classes_of(changed), {*kept.dictionary.to_pylist(), *_asked(request)})
     with manifest.changing(folder, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
         write_text(folder / rejected_.FILE_NAME, text)
         index_table.write_table(folder / index_table.FILE_NAME, changed)
@@ -138,6 +139,14 @@ def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> Seq
         case "carve_dev":
             return split.carve_dev(labels, options["dev_fraction"], seed)
     return _from_labels(labels, options["labels"], allow_leak=request.allow_leak)
+
+
+def _asked(request: Request) -> Collection[str]:
+    """The splits that there should be, by the options; others come from the samples."""
+    options = request.options()
+    if request.protocol == "kfold":
+        return split.fold_fractions(options["folds"])
+    return split.parse_fractions(options["fractions"]) if "fractions" in options else ()
 
 
 def _from_labels(labels: Labels, path: Path, *, allow_leak: bool) -> Sequence[str]:

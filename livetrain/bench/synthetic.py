@@ -1,6 +1,7 @@
 """Shard folders of any number of samples that cost next to no disk but the index: every shard is a link to a real one.
 
-A sample of the large folder is one of the real folder under another key, so its bytes are real and its checksum holds.
+A sample of the large folder is one of the real folder under another key, so its bytes are real and its CRC-32 holds.
+Its SHA-256 is made up: no two samples are copies of each other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from livetrain.core.files import file_sha256
 from livetrain.data import Dataset
@@ -30,6 +32,7 @@ def make_folder(real: Path, out: Path, num_samples: int, num_shards: int) -> Pat
     columns["shard"] = pa.array((numbers * num_shards // num_samples).astype(np.int32))
     columns["key"] = pa.array(numbers).cast(pa.string())
     columns["video"] = columns["key"]
+    columns["sha256"] = pc.utf8_lpad(columns["key"].cast(pa.large_string()), 64, "0").cast(pa.string())
     columns["subject"] = pa.array(numbers // 100).cast(pa.string())
     index_table.write_table(out / index_table.FILE_NAME, pa.Table.from_pydict(columns, schema=index_table.SCHEMA))
     content = manifest.read(real)

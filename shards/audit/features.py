@@ -20,7 +20,7 @@ def features_of(looks: LookTable, name: str, weights: str) -> NDArray[np.float32
     """Features of each clip's picture and of its mirror image, of length 1: float32 [2, n, d].
 
     NaN for clips that could not be decoded. name: of a timm model. weights: a file, or "" for timm's own from the hub.
-    Raises UserError where there is no such model, or its weights cannot be had.
+    Raises UserError where there is no such model, or its weights cannot be loaded.
     """
     import torch
 

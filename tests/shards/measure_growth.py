@@ -3,9 +3,9 @@
     python -m tests.shards.measure_growth FOLDER > benchmarks/growth.md
 
 Videos are files of 16 bytes, and what decodes and stores a video is a stub: figures are those of everything else, per
-video. Splitting and opening are measured with 10^7 too, whose index is made of that of 10^4. Each job runs in a process
-of its own: `shards build --protocol hash`, `shards verify`, `shards split`, and what a training process does first:
-open the shard folder, and find the rows of its splits.
+video. Splitting, planning and opening are measured with 10^7 too, whose index is made of that of 10^4. Each job
+runs in a process of its own: `shards build --protocol hash`, `shards verify`, `shards split`, `livetrain plan DIR`, and
+what a training process does first: open the shard folder, and find the rows of its splits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from livetrain.core.machine import status_bytes
 
 SIZES = (10**4, 10**5, 10**6)
 LARGE = 10**7  # an index of so many rows, for the jobs that read nothing else
-JOBS = {"build": SIZES, "verify": SIZES, "split": (*SIZES, LARGE), "open": (*SIZES, LARGE)}
+JOBS = {"build": SIZES, "verify": SIZES, "split": (*SIZES, LARGE), "plan": (*SIZES, LARGE), "open": (*SIZES, LARGE)}
+TITLES = {
+    "build": "shards build",
+    "verify": "shards verify",
+    "split": "shards split",
+    "plan": "livetrain plan DIR",
+    "open": "opening the shards, and finding splits",
+}
 PER_FOLDER = 1000
 PER_PERSON = 5
 SHARD_MB = 4
@@ -62,6 +69,10 @@ def run(job: str, folder: Path) -> None:
         started = time.process_time()  # its imports are not the job
         dataset = Dataset.open(folder / "shards")
         assert sum(len(dataset.rows(split)) for split in ("train", "dev", "test")) == len(dataset)
+    elif job == "plan":
+        from livetrain import cli
+
+        assert cli.main(["plan", str(folder / "shards")]) == 0
     else:
         with mock.patch.dict(os.environ):
             _command(job, folder)
@@ -123,9 +134,7 @@ def report(folder: Path) -> str:
             megabytes = [f"{found[name] / 1e6:.0f}" for name in ("peak", "anonymous")]
             rows.append([f"{size:,}", *megabytes, f"{1e6 * found['seconds'] / size:.1f}"])
         header = ["videos", "resident at most, MB", "of it its own, MB", "CPU time a video, µs"]
-        tables.append(
-            Table(f"shards {job}" if job != "open" else "opening the shards, and finding splits", header, rows)
-        )
+        tables.append(Table(TITLES[job], header, rows))
     words = (
         "Memory and time of the data jobs as data grow. Videos are files of 16 bytes, and what decodes and stores them "
         "is a stub. Figures are those of the process that the user starts; two workers do what is done for each video. "

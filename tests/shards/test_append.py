@@ -52,6 +52,20 @@ def splits_of(folder: Path) -> dict[str, str]:
     return {row["video"]: row["split"] for row in index_table.read(folder / "index.arrow").to_pylist()}
 
 
+def test_a_split_without_attacks_is_named(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, large = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in two)
+    for folder in (small, large):
+        live = {"split": "dev", "liveness_score": 1, "attack_type": "live"}
+        rows = [row | (live if row["subject"] == "ann" else {"split": "train"}) for row in read_labels(folder)]
+        clips.write_labels(folder / "label.csv", rows, (*COLUMNS, "split"))
+    for folder, options in ((small, ()), (large, ("--append",))):
+        assert clips.build(folder, tmp_path / "s", *options) == 0
+        warnings = capsys.readouterr().err
+        assert "WARNING: the split 'dev' has no attack:" in warnings and "'train'" not in warnings
+
+
 def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) -> None:
     small, large = two
     out = tmp_path / "s"

@@ -266,6 +266,13 @@ def test_no_subject_column_warns_loudly(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "s/dataset.json").read_text())["has_subjects"] is False
 
 
+def test_a_split_that_nobody_is_in_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = clips.corpus(tmp_path / "c", clips_per_person=2)
+    assert clips.build(folder, tmp_path / "s", "--protocol", "hash", "--fractions", "0.98,0.02,0") == 0
+    warnings = capsys.readouterr().err
+    assert "WARNING: the split 'dev' has no clip: add people" in warnings and "split 't" not in warnings
+
+
 def test_the_same_file_under_two_labels_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = clips.corpus(tmp_path / "c", clips_per_person=2)
     (folder / "videos/ann-1.mkv").write_bytes((folder / "videos/ann-0.mp4").read_bytes())

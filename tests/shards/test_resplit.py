@@ -82,6 +82,16 @@ def test_a_hash_splits_each_by_their_own_name(shards: Path) -> None:
     assert {row["split"] for row in after} == {"train", "test"}
 
 
+def test_splits_that_lack_a_class_are_named(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(shards, "--protocol", "hash", "--fractions", "0.98,0.01,0.01", "--seed", "3") == 0
+    assert {row["split"] for row in rows(shards)} == {"train"}
+    warnings = capsys.readouterr().err
+    assert "WARNING: the split 'dev' has no clip:" in warnings and "WARNING: the split 'test' has no clip:" in warnings
+    assert "'train'" not in warnings
+    assert run(shards, "--protocol", "random") == 0
+    assert "WARNING: the split" not in capsys.readouterr().err
+
+
 def test_the_same_request_gives_the_same_bytes_and_the_build_says_what_changed(shards: Path) -> None:
     options = ("--protocol", "random", "--seed", "3", "--fractions", "0.4,0.3,0.3")
     assert run(shards, *options) == 0
