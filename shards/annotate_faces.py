@@ -27,6 +27,7 @@ from livetrain.core.engines import ONE_PROCESS, Engine
 from livetrain.core.errors import UserError
 from livetrain.core.files import file_sha256, write_text
 from livetrain.core.progress import progress
+from livetrain.core.tables import aligned
 from shards.faces.find import ClipTask, FaceOptions, Found, find_in_clip
 from shards.format import face_table, index_table, manifest, rejected
 from shards.format.face_table import Track
@@ -89,11 +90,11 @@ def table_text(index: pa.Table, missing: NDArray[np.bool_]) -> str:
     live = index["label"].to_numpy() >= 0.5
     splits = Words(whole(index["split"].unify_dictionaries()))
     counts = Counter(zip(splits, ~live, missing, strict=True))
-    lines = [f"{'split':<8}{'class':<8}{'face':>9}{'no face':>9}"]
-    for split, attack in sorted({key[:2] for key in counts}):
-        numbers = (counts[split, attack, False], counts[split, attack, True])
-        lines.append(f"{split:<8}{'attack' if attack else 'live':<8}" + "".join(f"{n:>9,}" for n in numbers))
-    return "\n".join(lines)
+    rows = [
+        (split, "attack" if attack else "live", counts[split, attack, False], counts[split, attack, True])
+        for split, attack in sorted({key[:2] for key in counts})
+    ]
+    return aligned(("split", "class", "face", "no face"), rows, num_names=2)
 
 
 def _reasons(table: pa.Table) -> Words:

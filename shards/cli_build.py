@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from livetrain.core.errors import UserError
 from livetrain.core.files import is_url
 from livetrain.core.remote import Folder, Url
+from livetrain.core.tables import aligned
 from shards.cli_engine import add_engine, engine_from
 from shards.cli_stores import media_of
 from shards.stores import STORES
@@ -216,11 +217,9 @@ def _build_options(arguments: argparse.Namespace) -> Options:
 
 def split_table(content: dict[str, Any]) -> str:
     """Clips and people of each split, as a table for the terminal."""
-    lines = [f"{'split':<8}{'clips':>9}{'live':>9}{'attack':>9}{'subjects':>10}"]
-    for name, counts in content["splits"].items():
-        numbers = (counts["num_samples"], counts["num_live"], counts["num_attack"])
-        lines.append(f"{name:<8}" + "".join(f"{number:>9,}" for number in numbers) + f"{counts['num_subjects']:>10,}")
-    return "\n".join(lines)
+    header = ("split", "clips", "live", "attack", "subjects")
+    numbers = ("num_samples", "num_live", "num_attack", "num_subjects")
+    return aligned(header, [[name, *(counts[key] for key in numbers)] for name, counts in content["splits"].items()])
 
 
 def _summary(content: dict[str, Any], out: Folder, seconds: float) -> str:

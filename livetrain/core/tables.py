@@ -35,6 +35,20 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def aligned(header: Sequence[str], rows: Sequence[Sequence[Any]], num_names: int = 1) -> str:
+    """A table as text, as wide as its cells: `num_names` columns of names to the left, numbers to the right."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(values: Sequence[str]) -> str:
+        padded = (
+            v.ljust(w) if i < num_names else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))
+        )
+        return "  ".join(padded)
+
+    return "\n".join(map(line, cells))
+
+
 def fitted(
     columns: Sequence[str], lines: Sequence[Sequence[str]], width: int = 80, *, right: bool = False
 ) -> list[str]:
