@@ -29,6 +29,23 @@ def test_every_bench_is_a_module_with_a_run() -> None:
     assert set(main.QUICK) <= set(main.BENCHES)
 
 
+def test_options_reach_the_bench_and_its_table_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Options] = []
+
+    def run(options: Options) -> Report:
+        given.append(options)
+        return Report("T", "S", [Table("C", ("x",), [(1,)])], {})
+
+    monkeypatch.setattr("livetrain.bench.decode.run", run)
+    flags = ["--rounds", "3", "--device", "cuda:0", "--height", "480"]
+    assert cli.main(["bench", "decode", *flags, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    (options,) = given
+    assert (options.quick, options.rounds, options.device, options.height) == (False, 3, "cuda:0", 480)
+    assert options.data.parent == tmp_path, "apart for each version of what makes the data"
+    (line,) = [line for line in (tmp_path / "out/decode.md").read_text().splitlines() if line.startswith("Made by")]
+    assert all(" ".join(pair) in line for pair in zip(flags[::2], flags[1::2], strict=True)), line
+
+
 def test_only_a_ratio_that_falls_by_half_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
