@@ -21,6 +21,7 @@ from shards.shard_plan import Sample
 
 TELLING = 0.8  # AUC
 MIN_OF_CLASS = 10  # clips
+NUM_PAIRS_SHOWN = 20
 
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -141,9 +142,14 @@ def warn_about_duplicates(samples: Sequence[Sample], facts: pa.Table) -> None:
     """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
     _, inverse, counts = np.unique(facts["sha256"].to_numpy(), return_inverse=True, return_counts=True)
     first: dict[str, Sample] = {}
+    count = 0
     for place in np.flatnonzero(counts[inverse] > 1):
         sample = samples[int(place)]
         other = first.setdefault(sample.sha256, sample)
         if other.label.is_live != sample.label.is_live or other.split != sample.split:
+            count += 1
             difference = "label" if other.label.is_live != sample.label.is_live else "split"
-            warn(f"{other.label.video} and {sample.label.video} are the same file with a different {difference}")
+            if count <= NUM_PAIRS_SHOWN:
+                warn(f"{other.label.video} and {sample.label.video} are the same file with a different {difference}")
+    if count > NUM_PAIRS_SHOWN:
+        warn(f"{count - NUM_PAIRS_SHOWN:,} more videos are another's file with a different label or split")

@@ -35,11 +35,11 @@ TITLES = {
     "open": "opening the shards, and finding splits",
 }
 WORDS = (
-    "Memory and time of the data jobs as data grow. Videos are files of 16 bytes, and what decodes and stores them is a "
-    "stub. Figures are those of the process that the user starts; two workers do what is done for each video. Resident "
-    "memory that is not the process's own is pages of programs and of the mapped index (220 bytes a video; `split` maps "
-    "the old one and the new one), which the kernel takes back when it needs them. What a process holds itself grows by "
-    "360 bytes a video while a build plans, and by 190 while videos are split."
+    "Memory and time of the data jobs as data grow. Videos are files of 16 bytes, and what decodes and stores "
+    "them is a stub. Figures are those of the process that the user starts; two workers do what is done for each "
+    "video. Resident memory that is not the process's own is pages of programs and of the mapped index (220 bytes "
+    "a video; `split` maps the old one and the new one), which the kernel takes back when it needs them. What a "
+    "process holds itself grows by 360 bytes a video while a build plans, and by 190 while videos are split."
 )
 PER_FOLDER = 1000
 PER_PERSON = 5

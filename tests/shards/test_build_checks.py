@@ -1,18 +1,86 @@
-"""What a build says of facts that alone tell live clips from attacks."""
+"""What a build refuses, and warns about, once its videos are probed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from livetrain.core.errors import UserError
 from shards import build_checks
+from shards.labels import Label
+from shards.shard_plan import Sample
+from tests.shards.stub_videos import FACTS
 
 NUM_CLIPS = 40
+
+
+def samples(rows: Sequence[tuple[str, float, str, str]]) -> list[Sample]:
+    """Of (video, label, split, first character of the SHA-256)."""
+    return [
+        Sample(video, Label(video, label, "", "", "", "", ""), split, FACTS, 1000, sign * 64)
+        for video, label, split, sign in rows
+    ]
+
+
+def test_facts_are_those_of_the_samples() -> None:
+    (live, attack) = build_checks.facts_of(samples([("a", 0.5, "train", "0"), ("b", 0.4, "dev", "8")])).to_pylist()
+    same = {"file size": 1000, "length": 100, "frame rate": 25.0, "resolution": 640 * 480, "codec": "h264 yuv420p"}
+    assert live == {"live": True, "split": "train", "sha256": 0} | same
+    assert attack == {"live": False, "split": "dev", "sha256": -(2**63) + 0x0888888888888888} | same
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [((), "no video is left after 3"), ((1,), "only live videos are left"), ((0,), "only attacks are left")],
+)
+def test_what_cannot_train_is_refused_with_the_commonest_reason(labels: tuple[int, ...], words: str) -> None:
+    bad = Label("x", 1, "", "", "", "", "")
+    rejected = [(bad, "train", reason) for reason in ("no frames", "empty file", "empty file")]
+    facts = build_checks.facts_of(samples([("a", label, "train", "0") for label in labels]))
+    with pytest.raises(UserError, match=f"{words}.*most often: empty file, 2 times.*out/rejected.csv"):
+        build_checks.refuse_useless(facts, rejected, Path("out"))
+
+
+def test_both_classes_are_enough() -> None:
+    facts = build_checks.facts_of(samples([("a", 0, "train", "0"), ("b", 1, "train", "1")]))
+    build_checks.refuse_useless(facts, [], Path("out"))
+
+
+def test_each_split_that_lacks_a_class_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a", 0, "train", "0"), ("b", 1, "train", "1"), ("c", 0, "dev", "2"), ("d", 1, "test", "3")]
+    facts = build_checks.facts_of(samples([*rows, ("e", 1, "unused", "4")]))
+    build_checks.warn_about_splits(facts, ["train", "dev", "test", "fold0", "unused"])
+    said = [line.partition(":")[2].partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        " the split 'dev' has no live clip",
+        " the split 'fold0' has no clip",
+        " the split 'test' has no attack",
+    ]
+
+
+def test_copies_in_two_splits_or_under_two_labels_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a", 1, "train", "0"), ("b", 1, "train", "0"), ("c", 1, "dev", "0"), ("d", 0, "train", "0")]
+    found = samples([*rows, ("e", 0, "dev", "1")])
+    build_checks.warn_about_duplicates(found, build_checks.facts_of(found))
+    assert capsys.readouterr().err.splitlines() == [
+        "WARNING: a and c are the same file with a different split",
+        "WARNING: a and d are the same file with a different label",
+    ]
+
+
+def test_thousands_of_copies_do_not_flood_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = samples([(f"{number}", number % 2, "train", "0") for number in range(2 * build_checks.NUM_PAIRS_SHOWN + 4)])
+    build_checks.warn_about_duplicates(found, build_checks.facts_of(found))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == build_checks.NUM_PAIRS_SHOWN + 1
+    assert lines[-1] == "WARNING: 2 more videos are another's file with a different label or split"
 
 
 def facts(file_size: list[int], live: list[bool]) -> pa.Table:
