@@ -44,7 +44,7 @@ LARGE = (
     ("eva02_large_patch14_448", 448),
 )
 QUICK_LARGE = (("convnext_base", 224),)
-SMALL = (("resnet18", 160), ("efficientnet_b0", 128), ("vit_tiny_patch16_224", 224))
+SMALL = (("resnet18", 96), ("efficientnet_b0", 96))
 TINY = "test_resnet"
 PEERS = (CACHED, PLAIN, LIGHTNING, TIMM)
 QUICK_SIDES = (OURS, CACHED, TIMM)
