@@ -30,7 +30,7 @@ SHARD_MB = 64
 
 
 def run(options: Options) -> Report:
-    """Rates of building and verifying, with one worker and with all. (Memory as data grow: benchmarks/growth.md.)"""
+    """Rates of building and verifying, with one worker and with all; memory as data grow is in benchmarks/growth.md."""
     what = ClipSet(320, 240, num_clips=4) if options.quick else ClipSet(640, 480)
     clips = make_clips(options.data, what)
     many = _corpus(options.data / f"files-{what.height}p-{200 if options.quick else 1600}", clips)
