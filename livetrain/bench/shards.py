@@ -40,7 +40,8 @@ def run(options: Options) -> Report:
         ("Every frame decoded once", few, {DECODED: build_decoded, FFMPEG: ffmpeg, LIBAVCODEC: libavcodec}),
         ("Reading shards again", many, {VERIFY: verify, SHA256SUM: sha256sum}),
     ]  # fmt: skip
-    tables, ratios = [], {}
+    ratios: dict[str, float] = {}
+    tables: list[Table] = []
     for title, home, sides in races:
         found = race(sides, [home, options.workers], rounds=options.rounds, title=title)
         ours, *others = found
