@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from livetrain.core.columns import batches
+from livetrain.core.columns import Places, batches
 from livetrain.core.errors import UserError
 from shards import split
 from shards.labels import Label, Labels
@@ -22,6 +22,7 @@ from shards.shard_plan import Sample
 TELLING = 0.8  # AUC
 MIN_OF_CLASS = 10  # clips
 NUM_PAIRS_SHOWN = 20
+LARGE_UNIT = 0.2  # of all clips
 
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -98,6 +99,24 @@ def warn_about_splits(facts: pa.Table, names: Iterable[str]) -> None:
         if len(classes) < 2:
             lacking = "no clip" if not classes else "no attack" if True in classes else "no live clip"
             warn(f"the split {name!r} has {lacking}: add people, or change --fractions, --seed or the split column")
+
+
+def warn_about_joined(labels: Labels) -> None:
+    """People who share a file stay in one split: one file that all of them have leaves nothing to split."""
+    if not (labels.contents and labels.subject_column and len(Places(labels.contents).repeated())):
+        return
+    names = split.units(labels)
+    counts = np.bincount(names.codes, minlength=1)
+    if not counts.max() > LARGE_UNIT * len(names):
+        return
+    members = np.flatnonzero(names.codes == counts.argmax())
+    people = {labels.rows[int(place)].identity for place in members}
+    if len(people) > 1:
+        warn(
+            f"{len(people):,} people are in one split, with {len(members):,} of {len(names):,} clips: files that one "
+            "of them has, another has too. If such a file shows nobody (a test card, a black clip), take it out; "
+            "python -m shards audit names the copies"
+        )
 
 
 def suggest_audit(facts: pa.Table, labels: Labels, out: Path) -> None:

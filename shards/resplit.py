@@ -93,7 +93,9 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     checksums = watched(rows_of(index.select(["sha256"])), index.num_rows, "read checksums", "samples")
     known = (row["sha256"] for row in checksums)
     contents = Contents(itertools.chain(known, ("" for _ in rejected)), len(rows))
-    splits = iter(_splits(Labels(rows, content["subject_column"], "", (), contents), request, options))
+    labels = Labels(rows, content["subject_column"], "", (), contents)
+    splits = iter(_splits(labels, request, options))
+    build_checks.warn_about_joined(labels)
 
     kept = index_table.words(itertools.islice(splits, index.num_rows))
     text = rejected_.text(row | {"split": name} for row, name in zip(rejected, splits, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from livetrain.core.errors import UserError
 from shards import build_checks
-from shards.labels import Label
+from shards.labels import Label, Labels
 from shards.shard_plan import Sample
 from tests.shards.stub_videos import FACTS
 
@@ -63,6 +64,23 @@ def test_each_split_that_lacks_a_class_is_named(capsys: pytest.CaptureFixture[st
         " the split 'fold0' has no clip",
         " the split 'test' has no attack",
     ]
+
+
+def joined(shared: int, subject_column: str = "subject") -> Labels:
+    """Ten people with two clips each; the second one of the first `shared` people is the same file."""
+    rows = [Label(f"{number}", 1, "", f"person {number // 2}", "", "", "") for number in range(20)]
+    contents = ["f" * 64 if number % 2 and number // 2 < shared else f"{number:064x}" for number in range(20)]
+    return Labels(rows, subject_column, "", (), contents)
+
+
+def test_people_joined_by_a_file_are_counted_where_they_are_many(capsys: pytest.CaptureFixture[str]) -> None:
+    build_checks.warn_about_joined(joined(3))
+    assert "WARNING: 3 people are in one split, with 6 of 20 clips: files that one" in capsys.readouterr().err
+    for labels in (joined(2), joined(0), joined(3, subject_column=""), replace(joined(3), contents=())):
+        build_checks.warn_about_joined(labels)
+    one_person = replace(joined(0), rows=[replace(row, subject="ann") for row in joined(0).rows])
+    build_checks.warn_about_joined(one_person)
+    assert capsys.readouterr().err == "", "no more than a fifth of the clips; nobody is joined; nobody is named"
 
 
 def test_copies_in_two_splits_or_under_two_labels_are_named(capsys: pytest.CaptureFixture[str]) -> None:
