@@ -31,8 +31,10 @@ def samples(rows: Sequence[tuple[str, float, str, str]]) -> list[Sample]:
 
 
 def test_facts_are_those_of_the_samples() -> None:
-    (live, attack) = build_checks.facts_of(samples([("a", 0.5, "train", "0"), ("b", 0.4, "dev", "8")])).to_pylist()
-    same = {"file size": 1000, "length": 100, "frame rate": 25.0, "resolution": 640 * 480, "codec": "h264 yuv420p"}
+    found = samples([("a", 0.5, "train", "0"), ("b", 0.4, "dev", "8")])
+    found = [replace(sample, facts=replace(sample.facts, fps=30000 / 1001)) for sample in found]
+    live, attack = build_checks.facts_of(found).to_pylist()
+    same = {"file size": 1000, "length": 100, "frame rate": 30.0, "resolution": 640 * 480, "codec": "h264 yuv420p"}
     assert live == {"live": True, "split": "train", "sha256": 0} | same
     assert attack == {"live": False, "split": "dev", "sha256": -(2**63) + 0x0888888888888888} | same
 
@@ -78,18 +80,19 @@ def test_people_joined_by_a_file_are_counted_where_they_are_many(capsys: pytest.
     assert "WARNING: 3 people are in one split, with 6 of 20 clips: files that one" in capsys.readouterr().err
     for labels in (joined(2), joined(0), joined(3, subject_column=""), replace(joined(3), contents=())):
         build_checks.warn_about_joined(labels)
-    one_person = replace(joined(0), rows=[replace(row, subject="ann") for row in joined(0).rows])
+    one_person = replace(joined(3), rows=[replace(row, subject="ann") for row in joined(3).rows])
     build_checks.warn_about_joined(one_person)
     assert capsys.readouterr().err == "", "no more than a fifth of the clips; nobody is joined; nobody is named"
 
 
 def test_copies_in_two_splits_or_under_two_labels_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", 1, "train", "0"), ("b", 1, "train", "0"), ("c", 1, "dev", "0"), ("d", 0, "train", "0")]
-    found = samples([*rows, ("e", 0, "dev", "1")])
+    found = samples([*rows, ("e", 0, "dev", "1"), ("f", 0, "test", "1"), ("g", 0, "dev", "2")])
     build_checks.warn_about_duplicates(found, build_checks.facts_of(found))
     assert capsys.readouterr().err.splitlines() == [
         "WARNING: a and c are the same file with a different split",
         "WARNING: a and d are the same file with a different label",
+        "WARNING: e and f are the same file with a different split",
     ]
 
 
@@ -121,6 +124,31 @@ def test_equal_values_count_half_in_either_direction(sign: int) -> None:
     assert build_checks._telling(facts(sizes.tolist(), live.tolist())) == [
         ("file size", pytest.approx(max(auc, 1 - auc), abs=1e-12))
     ]
+
+
+def test_codecs_are_ordered_by_their_share_of_live_clips() -> None:
+    numbers = {"h264": (10, 1), "hevc": (12, 12), "vp9": (0, 30)}  # live clips, attacks
+    live = [
+        is_live for counts in numbers.values() for is_live, count in zip((True, False), counts) for _ in range(count)
+    ]
+    codecs = [codec for codec, counts in numbers.items() for _ in range(sum(counts))]
+    table = facts([1000] * len(live), live)
+    table = table.set_column(7, "codec", pa.array(codecs).dictionary_encode())
+    shares = [numbers[codec][0] / sum(numbers[codec]) for codec in codecs]
+    assert build_checks._telling(table) == [("codec", pytest.approx(roc_auc_score(live, shares), abs=1e-12))]
+    few = table.filter(pa.array([codec != "h264" or number < 7 for number, codec in enumerate(codecs)]))
+    assert few["live"].to_numpy().sum() < 20 and build_checks._telling(few.slice(0, 16)) == [], "nine attacks"
+
+
+@pytest.mark.parametrize("num_copies, words", [(1, "1 video is there a second time"), (3, "3 videos are there")])
+def test_copies_alone_suggest_an_audit(num_copies: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = facts([1000] * 30, [number % 2 == 0 for number in range(30)])
+    table = table.set_column(2, "sha256", pa.array([max(number, num_copies) for number in range(30)]))
+    labels = Labels([], "", "")
+    build_checks.suggest_audit(table, labels, Path("out"))
+    assert capsys.readouterr().err.startswith(f"{words}") and not build_checks._telling(table)
+    build_checks.suggest_audit(facts([1000] * 30, [number % 2 == 0 for number in range(30)]), labels, Path("out"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_build_imports_none_of_the_large_libraries() -> None:
