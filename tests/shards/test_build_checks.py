@@ -128,16 +128,12 @@ def test_equal_values_count_half_in_either_direction(sign: int) -> None:
 
 def test_codecs_are_ordered_by_their_share_of_live_clips() -> None:
     numbers = {"h264": (10, 1), "hevc": (12, 12), "vp9": (0, 30)}  # live clips, attacks
-    live = [
-        is_live for counts in numbers.values() for is_live, count in zip((True, False), counts) for _ in range(count)
-    ]
+    live = [place < num_live for num_live, num_attack in numbers.values() for place in range(num_live + num_attack)]
     codecs = [codec for codec, counts in numbers.items() for _ in range(sum(counts))]
     table = facts([1000] * len(live), live)
     table = table.set_column(7, "codec", pa.array(codecs).dictionary_encode())
     shares = [numbers[codec][0] / sum(numbers[codec]) for codec in codecs]
     assert build_checks._telling(table) == [("codec", pytest.approx(roc_auc_score(live, shares), abs=1e-12))]
-    few = table.filter(pa.array([codec != "h264" or number < 7 for number, codec in enumerate(codecs)]))
-    assert few["live"].to_numpy().sum() < 20 and build_checks._telling(few.slice(0, 16)) == [], "nine attacks"
 
 
 @pytest.mark.parametrize("num_copies, words", [(1, "1 video is there a second time"), (3, "3 videos are there")])
