@@ -231,7 +231,7 @@ def updater(name: str, backbone: str, image_size: int) -> Iterator[Any]:
     from livetrain.training import setup
     from livetrain.training.step import Updater
 
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)  # FSDP2 leaves its mark there; the process group stays
     GradientState._reset_state()
     os.environ |= fsdp.ENVIRONMENT | {"ACCELERATE_USE_FSDP": str(name == FSDP).lower()}
     world = int(os.environ["WORLD_SIZE"])
