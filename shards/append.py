@@ -108,7 +108,6 @@ def append(
             write_text(out / rejected_.FILE_NAME, build_plan.rejected_text([*map(_rejection, stay), *rejected]))
             index_table.write_joined(out / index_table.FILE_NAME, itertools.chain([index], added), state)
             table = index_table.read(out / index_table.FILE_NAME)
-            build_checks.warn_about_splits(build_checks.classes_of(table), content["splits"])
             index_table.write_parquet(out / index_table.PARQUET_NAME, out / index_table.FILE_NAME)
             files = [name for name in content["files"] if name != face_table.FILE_NAME]
             content |= {
@@ -121,6 +120,7 @@ def append(
                 "appended": [*content.get("appended", []), num_added],
             }
             manifest.write(out, content)
+        build_checks.warn_about_splits(build_checks.classes_of(table), content["splits"])
         for number in tasks.numbers:
             record_path(out, number).unlink()
         probed.close()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from livetrain.core.columns import Places, batches
+from livetrain.core.columns import batches
 from livetrain.core.errors import UserError
 from shards import split
 from shards.labels import Label, Labels
@@ -102,8 +102,8 @@ def warn_about_splits(facts: pa.Table, names: Iterable[str]) -> None:
 
 
 def warn_about_joined(labels: Labels) -> None:
-    """People who share a file stay in one split: one file that all of them have leaves nothing to split."""
-    if not (labels.contents and labels.subject_column and len(Places(labels.contents).repeated())):
+    """People who share a file are split as one person: a file that all of them have leaves nothing to split."""
+    if not (labels.contents and labels.subject_column) or labels.split_column:
         return
     names = split.units(labels)
     counts = np.bincount(names.codes, minlength=1)
@@ -113,15 +113,20 @@ def warn_about_joined(labels: Labels) -> None:
     people = {labels.rows[int(place)].identity for place in members}
     if len(people) > 1:
         warn(
-            f"{len(people):,} people are in one split, with {len(members):,} of {len(names):,} clips: files that one "
-            "of them has, another has too. If such a file shows nobody (a test card, a black clip), take it out; "
+            f"{len(people):,} people share files, so they are split as one person with {len(members):,} of "
+            f"{len(names):,} clips. If such a file shows nobody (a test card, a black clip), take it out; "
             "python -m shards audit names the copies"
         )
 
 
+def num_copies(facts: pa.Table) -> int:
+    """How many samples are another's file."""
+    return len(facts) - int(pc.count_distinct(facts["sha256"]).as_py())
+
+
 def suggest_audit(facts: pa.Table, labels: Labels, out: Path) -> None:
     """One line when what is known without looking at a picture says that an audit would find something."""
-    copies = len(facts) - pc.count_distinct(facts["sha256"]).as_py()
+    copies = num_copies(facts)
     signs = [f"{copies:,} video{'s are' if copies > 1 else ' is'} there a second time"] if copies else []
     signs += [f"{name} separates live clips from attacks (AUC {auc:.2f})" for name, auc in _telling(facts)]
     if signs and not labels.subject_column:

@@ -95,7 +95,8 @@ class Plan:
         facts = build_checks.facts_of(watched(self.samples, len(self.samples), "check", "samples"))
         build_checks.refuse_useless(facts, self.rejected, out)
         build_checks.warn_about_splits(facts, self.splits)
-        build_checks.warn_about_joined(self.labels)
+        if build_checks.num_copies(facts):
+            build_checks.warn_about_joined(self.labels)
         build_checks.warn_about_duplicates(self.samples, facts)
         build_checks.suggest_audit(facts, self.labels, out)
 

@@ -95,13 +95,15 @@ def resplit(folder: Path, request: Request) -> dict[str, Any]:
     contents = Contents(itertools.chain(known, ("" for _ in rejected)), len(rows))
     labels = Labels(rows, content["subject_column"], "", (), contents)
     splits = iter(_splits(labels, request, options))
-    build_checks.warn_about_joined(labels)
+    asked = _asked(request)
+    if asked and len(Places(contents).repeated()):
+        build_checks.warn_about_joined(labels)
 
     kept = index_table.words(itertools.islice(splits, index.num_rows))
     text = rejected_.text(row | {"split": name} for row, name in zip(rejected, splits, strict=True))
     position = index.schema.get_field_index("split")
     changed = index.set_column(position, index_table.SCHEMA.field("split"), kept)
-    build_checks.warn_about_splits(build_checks.classes_of(changed), {*kept.dictionary.to_pylist(), *_asked(request)})
+    build_checks.warn_about_splits(build_checks.classes_of(changed), {*kept.dictionary.to_pylist(), *asked})
     with manifest.changing(folder, [rejected_.FILE_NAME, index_table.FILE_NAME, index_table.PARQUET_NAME]):
         write_text(folder / rejected_.FILE_NAME, text)
         index_table.write_table(folder / index_table.FILE_NAME, changed)
@@ -144,7 +146,7 @@ def _splits(labels: Labels, request: Request, options: Mapping[str, Any]) -> Seq
 
 
 def _asked(request: Request) -> Collection[str]:
-    """The splits that there should be, by the options; others come from the samples."""
+    """The splits that people are shared out to by the options; none where the folder's own, or a file's, decide."""
     options = request.options()
     if request.protocol == "kfold":
         return split.fold_fractions(options["folds"])

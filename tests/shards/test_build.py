@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shards import cli
 from shards.format import index_table, probe
 from shards.probing import probe_file
 from shards.stores import StoreOptions, transcode
@@ -278,6 +279,20 @@ def test_the_same_file_under_two_labels_warns(tmp_path: Path, capsys: pytest.Cap
     (folder / "videos/ann-1.mkv").write_bytes((folder / "videos/ann-0.mp4").read_bytes())
     assert clips.build(folder, tmp_path / "s") == 0
     assert "ann-0.mp4 and ann-1.mkv are the same file with a different label" in capsys.readouterr().err
+
+
+def test_a_file_that_all_people_have_is_named_by_build_and_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = clips.corpus(tmp_path / "c", clips_per_person=2), tmp_path / "s"
+    first, *others = sorted((folder / "videos").glob("*-0.*"))
+    for video in others:
+        video.write_bytes(first.read_bytes())
+    words = f"WARNING: {len(others) + 1} people share files, so they are split as one person with"
+    assert clips.build(folder, out, "--protocol", "hash") == 0
+    assert words in capsys.readouterr().err
+    assert cli.main(["split", str(out), "--protocol", "hash", "--seed", "1"]) == 0
+    assert words in capsys.readouterr().err
 
 
 def test_one_class_left_after_rejection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

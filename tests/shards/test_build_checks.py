@@ -77,8 +77,16 @@ def joined(shared: int, subject_column: str = "subject") -> Labels:
 
 def test_people_joined_by_a_file_are_counted_where_they_are_many(capsys: pytest.CaptureFixture[str]) -> None:
     build_checks.warn_about_joined(joined(3))
-    assert "WARNING: 3 people are in one split, with 6 of 20 clips: files that one" in capsys.readouterr().err
-    for labels in (joined(2), joined(0), joined(3, subject_column=""), replace(joined(3), contents=())):
+    assert (
+        "WARNING: 3 people share files, so they are split as one person with 6 of 20 clips." in capsys.readouterr().err
+    )
+    for labels in (
+        joined(2),
+        joined(0),
+        joined(3, subject_column=""),
+        replace(joined(3), contents=()),
+        replace(joined(3), split_column="split"),
+    ):
         build_checks.warn_about_joined(labels)
     one_person = replace(joined(3), rows=[replace(row, subject="ann") for row in joined(3).rows])
     build_checks.warn_about_joined(one_person)
