@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Images of containers often set it; hundreds of processes would each compile what they import.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup quickstart quality format docs test test-slurm test-slow bench-quick clean-demo
 
 BIN := .venv/bin

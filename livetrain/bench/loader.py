@@ -30,9 +30,11 @@ def run(options: Options) -> Report:
         for level in peers.LEVELS if not options.quick else ("augment",):
             task = make_task(what, options, level, frames=True)
             sides = {OURS: peers.livetrain, CEILING: limits.needed_only}
-            sides |= {"PyAV": peers.pyav} if options.quick else peers.VIDEO_PEERS
+            sides |= {} if options.quick else peers.VIDEO_PEERS
             sides |= {} if level == "decode" else {FRAMES: peers.livetrain_frames, JPEGS: peers.jpeg_files}
-            found = race(sides, [task], rounds=options.rounds, title=f"loader {what.name} {level}")
+            found = race(
+                sides, [task], rounds=options.rounds, title=f"loader {what.name} {level}", warm_up=not options.quick
+            )
             tables.append(_table(f"**{WHAT[level]}**, {what.name}.", found))
             name = f"{level} {what.height}p"
             ratios[f"loader {name} over limit"] = ratio(found[OURS], found[CEILING])

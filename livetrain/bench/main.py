@@ -34,7 +34,7 @@ BENCHES = {
     "plan": "opening shards, the first batch and planning, from a thousand samples to a billion",
 }
 # What --quick measures when no name is given.
-QUICK = ("decode", "loader", "shards", "step", "startup", "predict", "plan")
+QUICK = ("loader", "shards", "step", "startup", "predict")
 FALL = 0.5  # of a ratio, that is no noise
 
 

@@ -26,6 +26,7 @@ PROBED, DECODED, REMUXED = "build --check probe", "build (every frame decoded)",
 COPY, TAR, PROBE = "cp", "tar + ffprobe", "probing alone"
 FFMPEG, LIBAVCODEC = "ffmpeg -f null", "libavcodec, all frames"
 VERIFY, SHA256SUM = "verify", "sha256sum"
+QUICK_SIDES = (PROBED, PROBE, DECODED, LIBAVCODEC, VERIFY, SHA256SUM)
 SHARD_MB = 64
 
 
@@ -43,26 +44,34 @@ def run(options: Options) -> Report:
     ratios: dict[str, float] = {}
     tables: list[Table] = []
     for title, home, sides in races:
+        if options.quick:
+            sides = {name: side for name, side in sides.items() if name in QUICK_SIDES}
         found = race(sides, [home, options.workers], rounds=options.rounds, title=title)
         ours, *others = found
         ratios |= {f"{ours} over {name}": ratio(found[ours], found[name]) for name in others}
         tables.append(_table(f"{title}: {_size(home) / 1e6:,.0f} MB of {what.name}.", found, ours))
-    alone = {"one worker": build_decoded}
-    one = race(alone, [few, 1], rounds=options.rounds, title="one worker")["one worker"]
-    all_of = race(
-        {"all": build_decoded, REMUXED: build_remuxed}, [few, options.workers], rounds=options.rounds, title="all"
-    )
-    ratios["all workers over one"] = ratio(all_of["all"], one)
-    ratios[f"{REMUXED} over build"] = ratio(all_of[REMUXED], all_of["all"])
-    beside = [ratios[f"{PROBED} over {name}"] for name in (COPY, PROBE)]
+    beside = [ratios.get(f"{PROBED} over {name}", math.nan) for name in (COPY, PROBE)]
     probed = max((value for value in beside if math.isfinite(value)), default=math.nan)  # over the slower one
     summary = (
         f"Building runs at {ratios[f'{DECODED} over {LIBAVCODEC}']:.2f} x libavcodec's own rate for all frames, with "
         f"--check probe at {probed:.2f} x the slower of disk and probe; verifying at "
-        f"{ratios[f'{VERIFY} over {SHA256SUM}']:.2f} x sha256sum; {options.workers} workers are "
-        f"{ratios['all workers over one']:.2f} x one."
+        f"{ratios[f'{VERIFY} over {SHA256SUM}']:.2f} x sha256sum."
     )
+    if not options.quick:
+        ratios |= _of_builds(few, options)
+        summary += f" {options.workers} workers are {ratios['all workers over one']:.2f} x one."
     return Report("Building shards", summary, tables, ratios)
+
+
+def _of_builds(home: Path, options: Options) -> dict[str, float]:
+    """Rates of builds over other builds: all workers over one, and `--store remux` over the original."""
+    race_of = {"all": build_decoded, REMUXED: build_remuxed}
+    one = race({"one": build_decoded}, [home, 1], rounds=options.rounds, title="one worker")["one"]
+    found = race(race_of, [home, options.workers], rounds=options.rounds, title="all workers")
+    return {
+        "all workers over one": ratio(found["all"], one),
+        f"{REMUXED} over build": ratio(found[REMUXED], found["all"]),
+    }
 
 
 def _table(title: str, found: dict[str, Measured], ours: str) -> Table:
