@@ -67,7 +67,7 @@ def run(options: Options) -> Report:
         work = Work(task.shards, Path(folder) / "run", task.videos[0])
         _train_once(work)
         sides = {IMPORTS: imports, TRAIN: train, EVALUATE: evaluate, PREDICT: predict}
-        found = race(sides, [work], rounds=options.rounds, title="start-up")
+        found = race(sides, [work], rounds=options.rounds, title="start-up", warm_up=not options.quick)
     for side in found.values():
         if side.error:
             raise RuntimeError(side.error)

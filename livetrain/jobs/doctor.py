@@ -62,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("versions", doctor_checks.check_versions),
+        ("bytecode", doctor_checks.check_bytecode),
         ("driver", doctor_checks.check_driver),
         ("nvdec", doctor_checks.check_nvdec),
         ("dali", doctor_checks.check_dali),

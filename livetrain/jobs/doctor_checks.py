@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -76,6 +77,16 @@ def check_versions(required: Sequence[str] | None = None, installed: Callable[[s
             "versions", "warn", "; ".join(wrong), "run `make setup`: livetrain is tested with its own versions"
         )
     return Finding("versions", "ok", seen)
+
+
+def check_bytecode(modules: Sequence[str] = ("torch", "timm", "accelerate")) -> Finding:
+    """Whether large packages are compiled, or every process does that again."""
+    specs = {name: importlib.util.find_spec(name) for name in modules}
+    missing = [name for name, spec in specs.items() if spec and spec.cached and not Path(spec.cached).exists()]
+    if missing:
+        advice = "unset PYTHONDONTWRITEBYTECODE (images of containers often set it) and run launch/setup.sh"
+        return Finding("bytecode", "warn", f"none of {', '.join(missing)}: each process compiles its imports", advice)
+    return Finding("bytecode", "ok", f"{', '.join(modules)} are compiled")
 
 
 def check_driver() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import resource
@@ -35,6 +36,16 @@ def test_versions() -> None:
     found = doctor_checks.check_versions(["torch==2.14.1", "timm==1.0.31"], installed)
     assert (found.level, found.seen) == ("warn", "timm 1.0.3, not 1.0.31") and "make setup" in found.advice
     assert doctor_checks.check_versions().level == "ok", "this environment is the locked one"
+
+
+def test_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "large.py").write_text("")
+    found = doctor_checks.check_bytecode(("json", "large", "not_installed"))
+    assert found.level == "warn" and "none of large: " in found.seen
+    assert "unset PYTHONDONTWRITEBYTECODE" in found.advice and "run launch/setup.sh" in found.advice
+    compileall.compile_file(tmp_path / "large.py", quiet=2)
+    assert doctor_checks.check_bytecode(("large",)).level == "ok"
 
 
 @pytest.mark.parametrize(("free", "level"), [(1e9, "fail"), (5e9, "warn"), (5e11, "ok")])
