@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +58,20 @@ def test_batches_take_no_more_than_they_need(monkeypatch: pytest.MonkeyPatch) ->
     made = batches(taken.append(i) or i for i in range(10))
     assert next(made) == [0, 1, 2, 3] and len(taken) == 4
     assert list(made) == [[4, 5, 6, 7], [8, 9]]
+
+
+def test_a_column_shows_three_items_and_how_many_there_are() -> None:
+    assert repr(Strings.of("abcd")) == "Strings('a', 'b', 'c', …: 4)"
+    assert repr(Words.of("abc")) == "Words('a', 'b', 'c': 3)"
+
+
+def test_rows_and_objects_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BATCH", 4)
+    given = [{"key": f"{i}", "kind": "ab"[i % 2]} for i in range(10)]
+    table = pa.Table.from_pylist(given)
+    assert list(columns.rows_of(table)) == given
+    for kind in (columns.whole(table["kind"]), columns.whole(table["kind"]).dictionary_encode()):
+        found = columns.objects(kind)
+        assert found.dtype == object and found.tolist() == ["a", "b"] * 5
+    two = pa.chunked_array([["a"], ["b"]])
+    assert columns.whole(two).to_pylist() == ["a", "b"]

@@ -144,13 +144,33 @@ def test_codecs_are_ordered_by_their_share_of_live_clips() -> None:
     assert build_checks._telling(table) == [("codec", pytest.approx(roc_auc_score(live, shares), abs=1e-12))]
 
 
+@pytest.mark.parametrize("num_attacks, says", [(9, False), (10, True)])
+def test_of_few_clips_of_a_class_nothing_is_said(num_attacks: int, says: bool) -> None:
+    live = [True] * 12 + [False] * num_attacks
+    assert bool(build_checks._telling(facts([1000 + is_live for is_live in live], live))) == says
+    swapped = [not is_live for is_live in live]
+    assert bool(build_checks._telling(facts([1000 + is_live for is_live in live], swapped))) == says
+
+
+def test_what_is_measured_to_be_telling_enough() -> None:
+    """AUC 0.8 is the limit: of ten live clips and ten attacks, two of each are on the other's side."""
+    live = [True] * 10 + [False] * 10
+    sizes = [2] * 8 + [1] * 2 + [1] * 8 + [2] * 2
+    assert roc_auc_score(live, sizes) == pytest.approx(0.8) and not build_checks._telling(facts(sizes, live))
+    (found,) = build_checks._telling(facts([2] * 9 + sizes[9:], live))
+    assert found == ("file size", pytest.approx(0.85))
+
+
 @pytest.mark.parametrize("num_copies, words", [(1, "1 video is there a second time"), (3, "3 videos are there")])
 def test_copies_alone_suggest_an_audit(num_copies: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = facts([1000] * 30, [number % 2 == 0 for number in range(30)])
     table = table.set_column(2, "sha256", pa.array([max(number, num_copies) for number in range(30)]))
     labels = Labels([], "", "")
     build_checks.suggest_audit(table, labels, Path("out"))
-    assert capsys.readouterr().err.startswith(f"{words}") and not build_checks._telling(table)
+    said = capsys.readouterr().err
+    assert said.startswith(words) and "; nobody is named: " in said and not build_checks._telling(table)
+    build_checks.suggest_audit(table, Labels([], "subject", ""), Path("out"))
+    assert "nobody" not in capsys.readouterr().err
     build_checks.suggest_audit(facts([1000] * 30, [number % 2 == 0 for number in range(30)]), labels, Path("out"))
     assert capsys.readouterr().err == ""
 
