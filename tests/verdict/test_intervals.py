@@ -120,6 +120,26 @@ def test_a_type_with_few_videos_keeps_the_bound_of_the_largest_apcer_high() -> N
     assert found["apcer_max"]["num_units"] == 2
 
 
+def test_the_lower_bound_of_the_largest_apcer_is_at_a_level_divided_by_the_types() -> None:
+    rows = [(kind, 0.9 if i < errors else 0.1) for kind, errors in (("a", 20), ("b", 8), ("c", 1)) for i in range(40)]
+    rows += [("live", 0.9)] * 9
+    found = intervals.of_scores(make_scores(rows, [str(i) for i in range(len(rows))]), 0.5, Settings(0.9))
+    alone = intervals.of_scores(
+        make_scores(rows[:40] + rows[-9:], [str(i) for i in range(49)]), 0.5, Settings(1 - 0.1 / 3)
+    )
+    assert found["apcer_max"]["low"] == alone["apcer"]["a"]["low"] > 0.2
+    assert alone["apcer_max"]["low"] == alone["apcer"]["a"]["low"], "nothing to divide by"
+
+
+def test_intervals_in_words() -> None:
+    interval = {"low": 0.0123, "high": 0.5, "unit": "people"}
+    assert intervals.format_interval(interval) == "[1.23 - 50.00 %]"
+    assert intervals.format_interval(interval, percent=False) == "[0.0123 - 0.5000]"
+    assert intervals.format_interval(None) == ""
+    assert intervals.names_of_units([None, interval, {"unit": "videos"}, interval]) == "people and videos"
+    assert intervals.names_of_units([None]) == "nothing"
+
+
 def test_what_does_not_exist_has_no_interval() -> None:
     found = intervals.of_scores(make_scores([("live", 0.9), ("live", 0.2), ("live", None)]), 0.5)
     assert found["bpcer"] is not None and found["apcer"] == {}
