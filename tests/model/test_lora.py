@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from livetrain.model.liveness import LivenessModel
 from livetrain.verdict import scores
 from tests.runs import same_weights, small_config, train_here, weights
 
-pytest.importorskip("peft")
+# Importing it takes seconds: only where these tests run.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("peft") is None, reason="needs peft: pip install 'livetrain[lora]'"
+)
 
 LORA = {"lora_rank": 4, "lora_alpha": 8.0}
 
