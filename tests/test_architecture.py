@@ -109,3 +109,16 @@ def test_modules_that_are_named_exist() -> None:
             if not module.exists() or (len(rest) > 1 and not re.search(rf"\b{rest[1]}\b", defined)):
                 wrong |= set() if name.endswith(NOT_MODULES) else {f"{path.relative_to(REPO)}: {name}"}
     assert wrong == set()
+
+
+def test_an_assert_does_no_work() -> None:
+    """Python leaves it out with -O or PYTHONOPTIMIZE, and what it called with it."""
+    harmless = {"isinstance", "len", "all", "bool", "callable", "isfinite", "unique", "count"}
+    wrong = []
+    for package in ("livetrain", "shards"):
+        for path in REPO.glob(f"{package}/**/*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                tests = ast.walk(node.test) if isinstance(node, ast.Assert) else []
+                called = {ast.unparse(test.func).rpartition(".")[2] for test in tests if isinstance(test, ast.Call)}
+                wrong += [f"{path.relative_to(REPO)}:{node.lineno}"] if called - harmless else []
+    assert wrong == []

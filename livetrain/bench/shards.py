@@ -146,7 +146,8 @@ def _probe(path: Path) -> None:
     from shards.probing import probe_file
     from shards.videos import Video
 
-    assert probe_file(Video(path.parent, path.name), quick=True).facts
+    found = probe_file(Video(path.parent, path.name), quick=True)
+    assert found.facts
 
 
 def libavcodec(home: Path, workers: int) -> float:
@@ -169,7 +170,8 @@ def _each(task: Callable[[Path], object], home: Path, workers: int) -> float:
 
     started = time.perf_counter()
     paths = [Path(name) for name in _files(home)]
-    assert sum(1 for _ in worker_pool.unordered(task, paths, workers, PRELOAD)) == len(paths)
+    count = sum(1 for _ in worker_pool.unordered(task, paths, workers, PRELOAD))
+    assert count == len(paths)
     return _size(home) / 1e6 / (time.perf_counter() - started)
 
 
@@ -196,7 +198,8 @@ def verify(home: Path, workers: int) -> float:
 
     shards = _kept_shards(home, workers)
     started = time.perf_counter()
-    assert verify.verify(shards, engine=LocalEngine(workers)) == []
+    problems = verify.verify(shards, engine=LocalEngine(workers))
+    assert not problems
     return _size(home) / 1e6 / (time.perf_counter() - started)
 
 

@@ -164,7 +164,8 @@ def _score(
             found = _predictions(model, videos, names, local_size, advance)
             for number, some in group:
                 parts.add(number, list(islice(found, len(some))))
-            assert next(found, None) is None
+            one_more = next(found, None)
+            assert one_more is None
 
 
 def _predictions(
