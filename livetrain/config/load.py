@@ -25,6 +25,7 @@ from livetrain.config.checks import check_known, check_values, keys_without_effe
 from livetrain.config.folds import apply_fold, apply_leave_out
 from livetrain.config.schema import Config, default_of
 from livetrain.core.errors import UserError, first_line
+from livetrain.core.files import expanded
 from livetrain.core.progress import warn_stderr
 
 _ONE_METHOD = "intervals are made in one way, from people and one more who was not seen"
@@ -67,7 +68,7 @@ def config_from(
 
 def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
     explicit: dict[str, str] = {}
-    parts = [(origin, _modernised(part, origin, warn or warn_stderr)) for origin, part in parts]
+    parts = [(origin, _modernised(_at_home(part), origin, warn or warn_stderr)) for origin, part in parts]
     for origin, part in parts:
         for key, value in _leaves(part):
             check_known(key, origin)
@@ -99,6 +100,19 @@ def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None]
 def _defaults() -> DictConfig:
     """Every key at its default. To make it costs more than all else of a configuration: once a process."""
     return OmegaConf.structured(Config)
+
+
+def _at_home(part: DictConfig) -> DictConfig:
+    """`part` with a leading ~ of every text, also in lists, replaced by the home directory."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replaced(item) for item in value]
+        return expanded(value) if isinstance(value, str) else value
+
+    return OmegaConf.create(replaced(OmegaConf.to_container(part)))
 
 
 def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
@@ -193,7 +207,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictC
         raise UserError(f"{path}: `base` leads back to the file itself")
     content = _load_yaml(path, "", "the configurations that come with livetrain are in configs/")
     base = content.pop("base", None)
-    before = [] if base is None else _read_yaml(path.parent / str(base), (*seen, path.resolve()))
+    before = [] if base is None else _read_yaml(path.parent / expanded(str(base)), (*seen, path.resolve()))
     return [*before, (str(path), content)]
 
 

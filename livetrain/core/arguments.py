@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from livetrain.core.errors import UserError
+from livetrain.core.files import expanded
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +30,10 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(bad[1], re.findall(r"'(.*?)'", bad[2]), n=1, cutoff=0.5)
             message += f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` says more")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, with ~ replaced in `--flag=~/…` and `key=~/…` too: there shells leave it."""
+        return super().parse_known_args(None if args is None else [_at_home(word) for word in args], namespace)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """All arguments; options and positional ones in any order, but for a parser with verbs. Raises UserError."""
@@ -58,3 +63,8 @@ class Parser(argparse.ArgumentParser):
             hint = f"did you mean {near[0]}?" if near else f"`{self.prog} --help` lists them"
             what = "option" if flag.startswith("-") else "argument"
             raise UserError(f"{self.prog}: unknown {what} {flag}; {hint}")
+
+
+def _at_home(word: str) -> str:
+    key, equals, value = word.partition("=")
+    return key + equals + expanded(value) if equals and "~" not in key else expanded(word)

@@ -28,9 +28,22 @@ def is_url(where: str | Path) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(where)) is not None
 
 
+def expanded(path: str) -> str:
+    """`path` with ~ before its first slash replaced by the home directory: shells leave it within `key=~/…`.
+
+    Raises UserError where this user has none.
+    """
+    if path != "~" and not path.startswith("~/"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise UserError(f"{path}: this user has no home directory; set HOME, or name another folder") from None
+
+
 def user_cache() -> Path:
-    """$XDG_CACHE_HOME/livetrain, or ~/.cache/livetrain."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livetrain"
+    """$XDG_CACHE_HOME/livetrain, or ~/.cache/livetrain. Raises UserError where there is neither."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "livetrain"
 
 
 def read_range(descriptor: int, num_bytes: int, offset: int) -> bytes:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from livetrain.config import DataConfig
 from livetrain.core.errors import UserError
-from livetrain.core.files import user_cache
+from livetrain.core.files import expanded, user_cache
 
 _KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{64}-[\w.-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,7 +37,7 @@ class ChecksumError(Exception):
 
 def folder_of(config: DataConfig) -> Path:
     """`data.cache_dir`, or $XDG_CACHE_HOME/livetrain/shards, or ~/.cache/livetrain/shards."""
-    return Path(config.cache_dir).expanduser() if config.cache_dir else user_cache() / "shards"
+    return Path(expanded(config.cache_dir)) if config.cache_dir else user_cache() / "shards"
 
 
 def key_of(url: str, sha256: str, name: str) -> str:

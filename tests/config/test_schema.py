@@ -245,3 +245,15 @@ def test_a_renamed_key_works_with_a_warning_in_files_and_on_the_command_line(tmp
         load("data.nvdec_lanes=99")
     with pytest.raises(UserError, match="are the same key; leave data.nvdec_lanes out"):
         load("data.nvdec_lanes=2", "data.nvdec_pipelines=4")
+
+
+def test_the_home_directory_in_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run_dir=~/run` would make a folder called ~: a shell leaves it, and YAML has no shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("data: {shards: ~/shards, cache_dir: '~'}\n")
+    (tmp_path / "run.yaml").write_text("base: ~/base.yaml\nname: ${data.shards}\n")
+    config = load_config([tmp_path / "run.yaml"], ["run_dir=~/run"], warn=lambda line: None)
+    assert (config.data.shards, config.name, config.run_dir) == (f"{tmp_path}/shards",) * 2 + (f"{tmp_path}/run",)
+    assert config.data.cache_dir == str(tmp_path)
+    config = load_config([], ["data.sources=[~/c,d]"], warn=lambda line: None)
+    assert list(config.data.sources) == [f"{tmp_path}/c", "d"]

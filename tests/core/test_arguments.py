@@ -70,3 +70,11 @@ def test_completion_knows_every_verb_and_its_options(shell: str, capsys: pytest.
     script = capsys.readouterr().out
     assert all(name in script for name in cli.VERBS)
     assert "--frames-per-second" in script and "--gpus-per-node" in script and "--evaluate-on" in script
+
+
+def test_the_home_directory_also_where_a_shell_leaves_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert make().parse(["--out=~/shards", "~/a.csv", "b~/c"]).out == Path("/home/ann/shards")
+    assert make().parse(["~/a.csv", "b~/c"]).files == [Path("/home/ann/a.csv"), Path("b~/c")]
+    _, rest = Parser("demo").parse_some(["run_dir=~/run", "name=a=~/b", "name=~bob"])
+    assert rest == ["run_dir=/home/ann/run", "name=a=~/b", "name=~bob"]

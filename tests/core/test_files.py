@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from livetrain.core import files
+from livetrain.core.errors import UserError
 
 
 def test_a_range_longer_than_the_kernel_gives_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +26,15 @@ def test_a_range_longer_than_the_kernel_gives_at_once(tmp_path: Path, monkeypatc
 
 def test_tables_may_hold_long_fields() -> None:
     assert csv.field_size_limit() > 2**30
+
+
+def test_a_user_without_a_home_directory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number that no password file has."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert files.user_cache() == Path("/cache/livetrain") and files.expanded("a/~/b") == "a/~/b"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    for call in (files.user_cache, lambda: files.expanded("~/run"), lambda: files.expanded("~")):
+        with pytest.raises(UserError, match="this user has no home directory; set HOME"):
+            call()
