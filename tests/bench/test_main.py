@@ -50,9 +50,11 @@ def test_only_a_ratio_that_falls_by_half_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {"speed": 1.0, "new": 0.1, "lost": float("nan")}
+    rounds: list[int] = []
 
     def run(options: Options) -> Report:
-        assert options.quick and options.rounds == 2
+        assert options.quick
+        rounds.append(options.rounds)
         return Report("T", "S", [Table("C", ("x",), [(1,)])], found)
 
     monkeypatch.setattr("livetrain.bench.decode.run", run)
@@ -62,6 +64,17 @@ def test_only_a_ratio_that_falls_by_half_fails(
         write_json(known, {"speed": value, "not measured": 5.0})
         assert cli.main(command) == code
         assert ("slower: speed: 1.000, and 2.100" in capsys.readouterr().out) == bool(code)
+    assert rounds == [1, 1, 3], "what has fallen is measured again"
     write_json(known, {"lost": 1.0})
     assert cli.main(command) == 1, "a ratio that could not be measured any more"
     assert (tmp_path / "now.json").read_text() == '{\n  "new": 0.1,\n  "speed": 1.0\n}\n'
+
+
+def test_a_ratio_that_recovers_when_it_is_measured_again_is_no_fall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.2, 1.0])
+    monkeypatch.setattr("livetrain.bench.decode.run", lambda options: Report("T", "S", [], {"speed": next(values)}))
+    write_json(tmp_path / "known.json", {"speed": 1.0})
+    assert cli.main(["bench", "decode", "--quick", "--against", str(tmp_path / "known.json")]) == 0
+    assert next(values, None) is None
