@@ -88,12 +88,15 @@ def append(
         sizes = np.fromiter((Video(videos, row.video).size() for row in new), np.int64, len(new))
         probed = probing.probe_all(videos, new, sizes, out, engine, quick=options.check == "probe")
         added_labels = replace(labels, rows=new, contents=probing.contents(probed))
-        splits = _splits(old, rejected_before, added_labels, options, out)
+        both = old.with_new(added_labels)
+        splits = _splits(old, rejected_before, both, options, out)
         taken = (row["key"] for row in rows_of(index.select(["key"])))
         keys = shard_plan.Keys(Strings.of(row.video for row in new), taken)
         samples, rejected = build_plan.sort(added_labels, splits, sizes, probed, keys)
         facts = build_checks.facts_of(samples)
+        build_checks.warn_about_joined(both)
         build_checks.warn_about_duplicates(samples, facts)
+        build_checks.warn_about_known(samples, old.rows, old.contents)
         build_checks.suggest_audit(facts, labels, out)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)
@@ -173,6 +176,11 @@ class _Old:
         """Where a video is among them."""
         return next(iter(self.places.exact(video, self.names)), None)
 
+    def with_new(self, new: Labels) -> Labels:
+        """These videos and new ones behind them, with the content of all."""
+        contents = probing.Contents(itertools.chain(self.contents, new.contents), len(self.rows) + len(new.rows))
+        return replace(new, rows=LabelRows.of(itertools.chain(self.rows, new.rows)), contents=contents)
+
 
 def _refuse_changes(
     labels: Labels, place_in_old: Sequence[int | None], old: _Old, videos: Folder, engine: Engine
@@ -209,10 +217,8 @@ def _sha256(video: Video) -> str:
         return ""
 
 
-def _splits(old: _Old, rejected: Sequence[Row], new: Labels, options: Options, out: Path) -> Sequence[str]:
+def _splits(old: _Old, rejected: Sequence[Row], both: Labels, options: Options, out: Path) -> Sequence[str]:
     """The splits of new rows, beside the old ones, which keep theirs."""
-    contents = probing.Contents(itertools.chain(old.contents, new.contents), len(old.rows) + len(new.rows))
-    both = replace(new, rows=LabelRows.of(itertools.chain(old.rows, new.rows)), contents=contents)
     was = (vars(row) | {"sha256": sha256} for row, sha256 in zip(old.rows, old.contents, strict=True))
     kept = Kept.of_rows(itertools.chain(was, rejected), str(out))
     splits = split.assign(

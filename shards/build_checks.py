@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from livetrain.core.columns import batches
+from livetrain.core.columns import Places, batches
 from livetrain.core.errors import UserError
 from shards import split
 from shards.labels import Label, Labels
@@ -166,14 +166,28 @@ def warn_about_duplicates(samples: Sequence[Sample], facts: pa.Table) -> None:
     """The same file twice is a leak if it is in two splits, and a label error if its labels differ."""
     _, inverse, counts = np.unique(facts["sha256"].to_numpy(), return_inverse=True, return_counts=True)
     first: dict[str, Sample] = {}
+    repeated = (samples[int(place)] for place in np.flatnonzero(counts[inverse] > 1))
+    pairs = ((first.setdefault(sample.sha256, sample), sample) for sample in repeated)
+    _warn_about_pairs((other.label, other.split, sample) for other, sample in pairs)
+
+
+def warn_about_known(samples: Iterable[Sample], known: Sequence[Label], contents: Sequence[str]) -> None:
+    """The same of new samples beside those that a folder has: `known`, each with its split, and their SHA-256."""
+    places = Places(contents)
+    found = ((places.exact(sample.sha256, contents), sample) for sample in samples)
+    rows = ((known[place], sample) for some, sample in found for place in some[:1])
+    _warn_about_pairs((row, row.split, sample) for row, sample in rows)
+
+
+def _warn_about_pairs(pairs: Iterable[tuple[Label, str, Sample]]) -> None:
+    """Of the same file: (label, split, a sample); the first of those that differ, and how many more there are."""
     count = 0
-    for place in np.flatnonzero(counts[inverse] > 1):
-        sample = samples[int(place)]
-        other = first.setdefault(sample.sha256, sample)
-        if other.label.is_live != sample.label.is_live or other.split != sample.split:
-            count += 1
-            difference = "label" if other.label.is_live != sample.label.is_live else "split"
-            if count <= NUM_PAIRS_SHOWN:
-                warn(f"{other.label.video} and {sample.label.video} are the same file with a different {difference}")
+    for label, where, sample in pairs:
+        if label.is_live == sample.label.is_live and where == sample.split:
+            continue
+        count += 1
+        difference = "label" if label.is_live != sample.label.is_live else "split"
+        if count <= NUM_PAIRS_SHOWN:
+            warn(f"{label.video} and {sample.label.video} are the same file with a different {difference}")
     if count > NUM_PAIRS_SHOWN:
         warn(f"{count - NUM_PAIRS_SHOWN:,} more videos are another's file with a different label or split")

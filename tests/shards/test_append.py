@@ -66,6 +66,45 @@ def test_a_split_without_attacks_is_named(
         assert "WARNING: the split 'dev' has no attack:" in warnings and "'train'" not in warnings
 
 
+def test_a_new_video_that_is_an_old_ones_file_under_another_label_is_named(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(two[0], tmp_path / "corpus"))
+    assert clips.build(folder, tmp_path / "s") == 0
+    rows = read_labels(folder)
+    live = next(row for row in rows if float(row["liveness_score"]) > 0.5)
+    for number, score in enumerate((0, 1)):
+        shutil.copy(folder / "videos" / live["fname"], folder / "videos" / f"copy-{number}.mp4")
+        kind = "live" if score else "print"
+        row = {"fname": f"copy-{number}.mp4", "liveness_score": score, "attack_type": kind, "subject": "zoe"}
+        rows.append(row)
+    clips.write_labels(folder / "label.csv", rows, COLUMNS)
+    capsys.readouterr()
+    assert clips.build(folder, tmp_path / "s", "--append") == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line and "split" not in line]
+    assert warnings == [
+        "WARNING: copy-0.mp4 and copy-1.mp4 are the same file with a different label",
+        f"WARNING: {live['fname']} and copy-0.mp4 are the same file with a different label",
+    ]
+    splits = splits_of(tmp_path / "s")
+    assert splits["copy-0.mp4"] == splits["copy-1.mp4"] == splits[live["fname"]], "one unit with the old person"
+
+
+def test_people_joined_by_a_file_are_named_with_those_that_were_there(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(two[0], tmp_path / "corpus"))
+    assert clips.build(folder, tmp_path / "s") == 0
+    assert "share files" not in capsys.readouterr().err
+    rows = read_labels(folder)
+    for number in range(4):
+        shutil.copy(folder / "videos" / rows[0]["fname"], folder / "videos" / f"copy-{number}.mp4")
+        rows.append(rows[0] | {"fname": f"copy-{number}.mp4", "subject": f"new{number}"})
+    clips.write_labels(folder / "label.csv", rows, COLUMNS)
+    assert clips.build(folder, tmp_path / "s", "--append") == 0
+    assert "WARNING: 5 people share files, so they are split as one person with 6 of 14" in capsys.readouterr().err
+
+
 def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) -> None:
     small, large = two
     out = tmp_path / "s"
