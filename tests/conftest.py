@@ -7,6 +7,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch come: tests run side by side, one to a core
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,11 +67,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     """A folder that `make` fills, once for all of pytest-xdist's workers; the others wait for it. Never changed."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     folder = (factory.getbasetemp() if alone else factory.getbasetemp().parent) / f"once-{name}"
+    done = folder.with_suffix(".done")  # not a rename at the end: a run directory holds its own path
     with filelock.FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            unfinished = folder.with_suffix(".tmp")
-            make(unfinished)
-            unfinished.rename(folder)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
     return folder
 
 
@@ -121,9 +123,10 @@ def plain(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of six plain updates. Copy it before changing it."""
     from tests.runs import small_config, train_here  # imports torch
 
-    run_dir = tmp_path_factory.mktemp("plain") / "run"
-    train_here(small_config(demo_shards, run_dir), with_report=True)
-    return run_dir
+    def train(run_dir: Path) -> None:
+        train_here(small_config(demo_shards, run_dir), with_report=True)
+
+    return made_once(tmp_path_factory, "plain", train)
 
 
 @pytest.fixture(scope="session")
@@ -137,13 +140,14 @@ def variant(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from livetrain.inference.package import load
     from tests.runs import forget_accelerator
 
-    run_dir = tmp_path_factory.mktemp("variant") / "run"
-    config = load_config([plain / "config.yaml"], [f"run_dir={run_dir}", "name=variant"], warn=lambda line: None)
-    generator = torch.Generator().manual_seed(1)
-    weights = load(plain).model.state_dict()
-    for name in ("head.weight", "backbone.norm.weight"):
-        weights[name] = weights[name] + 0.1 * torch.randn(weights[name].shape, generator=generator)
-    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-    forget_accelerator()
-    evaluate(config, folders.save_best(run_dir / "checkpoints", 6, weights, {}))
-    return run_dir
+    def make(run_dir: Path) -> None:
+        config = load_config([plain / "config.yaml"], [f"run_dir={run_dir}", "name=variant"], warn=lambda line: None)
+        generator = torch.Generator().manual_seed(1)
+        weights = load(plain).model.state_dict()
+        for name in ("head.weight", "backbone.norm.weight"):
+            weights[name] = weights[name] + 0.1 * torch.randn(weights[name].shape, generator=generator)
+        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+        forget_accelerator()
+        evaluate(config, folders.save_best(run_dir / "checkpoints", 6, weights, {}))
+
+    return made_once(tmp_path_factory, "variant", make)

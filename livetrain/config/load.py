@@ -68,16 +68,17 @@ def config_from(
 
 def _merged(parts: Sequence[tuple[str, DictConfig]], warn: Callable[[str], None] | None) -> Config:
     explicit: dict[str, str] = {}
-    parts = [(origin, _modernised(_at_home(part), origin, warn or warn_stderr)) for origin, part in parts]
-    for origin, part in parts:
-        for key, value in _leaves(part):
+    plain = [(origin, _at_home(OmegaConf.to_container(part))) for origin, part in parts]
+    for origin, values in plain:
+        _modernise(values, origin, warn or warn_stderr)
+        for key, value in _leaves(values):
             check_known(key, origin)
             _refuse_gaps(value, origin, key)
             explicit[key] = origin
     merged = copy.deepcopy(_defaults())
-    for origin, part in [_preset(parts), *parts]:
+    for origin, values in [_preset(plain), *plain]:
         try:
-            merged.merge_with(part)
+            merged.merge_with(OmegaConf.create(values))
         except OmegaConfBaseException as error:
             key = error.full_key or str(error.key)
             raise UserError(f"{origin}: {key}: {first_line(error)} (default: {default_of(key)!r})") from None
@@ -102,49 +103,41 @@ def _defaults() -> DictConfig:
     return OmegaConf.structured(Config)
 
 
-def _at_home(part: DictConfig) -> DictConfig:
-    """`part` with a leading ~ of every text, also in lists, replaced by the home directory."""
-
-    def replaced(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: replaced(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [replaced(item) for item in value]
-        return expanded(value) if isinstance(value, str) else value
-
-    return OmegaConf.create(replaced(OmegaConf.to_container(part)))
+def _at_home(value: Any) -> Any:
+    """`value` with a leading ~ of every text in it replaced by the home directory."""
+    if isinstance(value, dict):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return expanded(value) if isinstance(value, str) else value
 
 
-def _modernised(part: DictConfig, origin: str, warn: Callable[[str], None]) -> DictConfig:
-    """`part` without removed keys and with renamed ones under their new names, so that older configurations load.
+def _modernise(values: dict[str, Any], origin: str, warn: Callable[[str], None]) -> None:
+    """Take removed keys out of nested `values` and give renamed ones their new names, so that older files load.
 
     Each is warned about, except for removed keys at their default.
     """
-    kept = part.copy()
     for key, (default, reason) in RETIRED.items():
         section, name = key.split(".")
-        values = kept.get(section)
-        if isinstance(values, DictConfig) and name in values:
-            value = values.pop(name)
+        if isinstance(values.get(section), dict) and name in values[section]:
+            value = values[section].pop(name)
             if value != default:
                 warn(f"warning: {origin}: {key}={value} has no effect any more: {reason}")
     for key, renamed in RENAMED.items():
         section, name = key.split(".")
-        values = kept.get(section)
-        if isinstance(values, DictConfig) and name in values:
+        if isinstance(values.get(section), dict) and name in values[section]:
             new_section, new_name = renamed.split(".")
-            if OmegaConf.select(kept, renamed) is not None:
+            if new_name in values.get(new_section, {}):
                 raise UserError(f"{origin}: {key} and {renamed} are the same key; leave {key} out")
             warn(f"warning: {origin}: {key} is now {renamed}; the old name will be removed")
-            OmegaConf.update(kept, f"{new_section}.{new_name}", values.pop(name))
-    return kept
+            values.setdefault(new_section, {})[new_name] = values[section].pop(name)
 
 
-def _preset(parts: Sequence[tuple[str, DictConfig]]) -> tuple[str, DictConfig]:
+def _preset(parts: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """The values of the preset that is named last, to be merged before everything that is given."""
-    named = [OmegaConf.select(part, "augment.preset") for _, part in parts]
-    name = next((str(item) for item in reversed(named) if item is not None), "standard")
-    return "augment.preset", OmegaConf.create({"augment": PRESETS.get(name, {})})
+    sections = [values["augment"] for _, values in parts if isinstance(values.get("augment"), dict)]
+    named = [str(section["preset"]) for section in sections if section.get("preset") is not None]
+    return "augment.preset", {"augment": PRESETS.get(named[-1] if named else "standard", {})}
 
 
 def to_yaml(config: Config) -> str:
@@ -222,11 +215,11 @@ def _read_overrides(overrides: Sequence[str]) -> tuple[str, DictConfig]:
         raise UserError(f"command line: {' '.join(str(error).split())}") from None
 
 
-def _leaves(part: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in OmegaConf.to_container(part, resolve=False).items():  # type: ignore[union-attr]
-        key = f"{prefix}{str(name)}"
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        key = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _leaves(OmegaConf.create(value), f"{key}.")
+            yield from _leaves(value, f"{key}.")
         else:
             yield key, value
 

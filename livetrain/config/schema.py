@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from livetrain.config.augment import AugmentConfig
@@ -289,9 +291,10 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-def known_keys() -> dict[str, Any]:
+@functools.cache
+def known_keys() -> Mapping[str, Any]:
     """Every key (`section.name`) and its field."""
-    return dict(_fields(Config))
+    return MappingProxyType(dict(_fields(Config)))
 
 
 def value_of(config: Config, key: str) -> Any:
