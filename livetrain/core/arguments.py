@@ -31,18 +31,15 @@ class Parser(argparse.ArgumentParser):
             message += f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` says more")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it, with ~ replaced in `--flag=~/…` and `key=~/…` too: there shells leave it."""
-        return super().parse_known_args(None if args is None else [_at_home(word) for word in args], namespace)
-
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """All arguments; options and positional ones in any order, but for a parser with verbs. Raises UserError."""
+        arguments = [_at_home(word) for word in arguments]
         if self._subparsers is not None:
-            options, rest = self.parse_known_args(list(arguments))
+            options, rest = self.parse_known_args(arguments)
             chosen = self._verbs().get(arguments[0] if arguments else "", self)
             chosen._refuse(rest)
         else:
-            options, rest = self.parse_known_intermixed_args(list(arguments))
+            options, rest = self.parse_known_intermixed_args(arguments)
             self._refuse(rest)
         return options
 
@@ -52,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_some(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """(options, everything else: files and `key=value`). Raises UserError for unknown flags."""
-        options, rest = self.parse_known_args(list(arguments))
+        options, rest = self.parse_known_args([_at_home(word) for word in arguments])
         self._refuse([item for item in rest if item.startswith("-")])
         return options, rest
 
@@ -66,5 +63,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def _at_home(word: str) -> str:
+    """With ~ replaced also in `--flag=~/…` and `key=~/…`, where shells leave it."""
     key, equals, value = word.partition("=")
     return key + equals + expanded(value) if equals and "~" not in key else expanded(word)
