@@ -70,7 +70,8 @@ def run(options: Options) -> Report:
         found, network = _race(world, names, options.rounds)
         table = _table(world, found, network, one)
         tables.append(table)
-        measurements += _measurements(world, found, network)
+        if world <= num_cores():  # the planner's processes do not take turns on a core
+            measurements += _measurements(world, found, network)
         for name in names:
             if name in ddp_peers.PEERS:
                 ratios[f"ddp {world} processes over {name}"] = ratio(found[DEFAULT], found[name])
@@ -85,7 +86,7 @@ def run(options: Options) -> Report:
             f"{network['reduce_seconds'] * 1e3:.0f} ms when nothing else runs "
             f"({network['bandwidth'] / 1e9:.2f} GB/s bus bandwidth); an update is "
             f"{1 / ratio(found[DEFAULT], found[ALONE]):.2f} x as long as without it, of which "
-            f"{_hidden(found, DEFAULT):.0%} is hidden behind the backward pass."
+            f"{max(0.0, _hidden(found, DEFAULT)):.0%} is hidden behind the backward pass."
         )
     note = (
         f"{BACKBONE}, {NUM_FRAMES} frames of {IMAGE_SIZE} x {IMAGE_SIZE} a process and micro-batch, AdamW, one thread "
