@@ -182,13 +182,33 @@ def test_mixup_shares_are_beta_distributed() -> None:
     assert (blending.planned(config, np.arange(10)).shares == 1).all()
 
 
+def test_odd_parts_are_fine_where_nothing_is_blended() -> None:
+    config = make_config(24)
+    config.augment.mixup, config.augment.enabled = 0.6, False
+    assert plan.micro_batch_size(config, 8) == 3
+    config.augment.mixup, config.augment.enabled = 0.0, True
+    assert plan.micro_batch_size(config, 8) == 3
+
+
+def test_clips_are_mirrored_as_often_as_the_key_says() -> None:
+    samples, config = make_samples(4000), make_config(4000)
+    for flip, enabled, share in ((0.25, True, 0.25), (1.0, True, 1.0), (0.0, True, 0.0), (1.0, False, 0.0)):
+        config.augment.flip, config.augment.enabled = flip, enabled
+        found = plan.plan_train(samples, config, 3, 0, 0, 1)
+        assert found.params["flip"].mean() == pytest.approx(share, abs=0.02), "three standard errors"
+        assert (found.params["angle"] == -samples.columns["rotation"][found.rows]).all() and not found.recaptured.any()
+    assert not plan.plan_evaluation(samples, config, 0, 0, 1).params["flip"].any()
+
+
 def test_steps_and_epochs() -> None:
     config = make_config(10)
     config.train.epochs = 2
     assert plan.num_train_steps(95, config) == 19
     assert plan.epoch_of_step(19, 95, config) == 2.0
-    config.train.max_steps = 7
-    assert plan.num_train_steps(95, config) == 7
+    config.train.max_steps = 1
+    assert plan.num_train_steps(95, config) == 1
+    config.train.max_steps, config.train.epochs = 0, 0
+    assert plan.num_train_steps(95, config) == 1, "one at least"
 
 
 @settings(max_examples=40, deadline=None)
