@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from livetrain.bench.clips import ClipSet, make_clips
-from livetrain.bench.corpus import is_built
+from livetrain.bench.clips import make_clips
+from livetrain.bench.corpus import clip_sets, is_built
 from livetrain.bench.options import Options
 from livetrain.bench.results import Report, Table
 from livetrain.bench.sides import Measured, race, ratio
@@ -32,10 +33,11 @@ SHARD_MB = 64
 
 def run(options: Options) -> Report:
     """Rates of building and verifying, with one worker and with all; memory as data grow is in benchmarks/growth.md."""
-    what = ClipSet(320, 240, num_clips=4) if options.quick else ClipSet(640, 480)
+    what = clip_sets(replace(options, height=480))[0]
     clips = make_clips(options.data, what)
-    many = _corpus(options.data / f"files-{what.height}p-{200 if options.quick else 1600}", clips)
-    few = _corpus(options.data / f"files-{what.height}p-{20 if options.quick else 100}", clips)
+    # Less than this many megabytes say nothing of reading: starting processes takes longer.
+    many = _corpus(options.data / f"files-{what.name}-{400 if options.quick else 1600}", clips)
+    few = _corpus(options.data / f"files-{what.name}-{10 if options.quick else 100}", clips)
     races = [
         ("Files probed, into shards", many, {PROBED: build_probed, COPY: copy, TAR: tar_and_ffprobe, PROBE: probe}),
         ("Every frame decoded once", few, {DECODED: build_decoded, FFMPEG: ffmpeg, LIBAVCODEC: libavcodec}),
