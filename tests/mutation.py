@@ -37,7 +37,8 @@ from livetrain.core.progress import progress
 
 REPO = Path(__file__).resolve().parent.parent
 MODULES = {
-    "livetrain/data/plan.py": "tests/data/test_plan.py tests/data/test_face_crop.py tests/data/test_recapture.py",
+    "livetrain/data/plan.py": "tests/data/test_plan.py tests/data/test_mixture.py tests/data/test_sources.py "
+    "tests/data/test_recapture.py",
     "livetrain/data/clip_plan.py": "tests/data/test_plan.py tests/data/test_perturb.py",
     "livetrain/data/frame_choice.py": "tests/data/test_plan.py",
     "livetrain/data/permutation.py": "tests/data/test_permutation.py",

@@ -23,7 +23,7 @@ def test_items_are_those_of_the_list(kind: object, given: list[str]) -> None:
         column: Column[str] = kind(given)
         assert list(column) == given and len(column) == len(given) and column == given and column[2:9:3] == given[2:9:3]
         assert [column[i] for i in range(-len(given), len(given))] == given + given
-    assert (column == [*given, "a"]) is False and (column == "text") is False
+    assert (column == [*given, "a"]) is False and (column == "text") is False and (column == 5) is False
     for outside in (len(given), -len(given) - 1):
         with pytest.raises(IndexError):
             column[outside]

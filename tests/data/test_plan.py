@@ -224,6 +224,16 @@ def test_evaluation_covers_each_sample_once_with_equal_batches(n: int, batch: in
     assert num * world * batch - n < world * batch
 
 
+def test_all_frames_of_a_clip_are_seen_alone() -> None:
+    samples, config = make_samples(7), make_config()
+    config.eval.num_frames, config.eval.batch_size = 0, 4
+    assert plan.num_evaluation_batches(7, config, 1) == 7
+    for number in range(7):
+        found = plan.plan_evaluation(samples, config, number, 0, 1)
+        assert found.rows.tolist() == [samples.rows[number]]
+        assert found.frames.tolist() == [list(range(samples.columns["num_frames"][samples.rows[number]]))]
+
+
 def test_segments_are_one_frame_each() -> None:
     lengths = np.array([8, 80, 81, 3])
     u = np.random.default_rng(0).random((4, 8))

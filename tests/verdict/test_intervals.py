@@ -184,6 +184,21 @@ def test_operating_points_need_attacks_and_people() -> None:
     assert tpr["low"] is None and tpr["high"] >= figures["tpr_at_fpr"]["0.01"] and tpr["indicative"]["low"] < 0.01
 
 
+def test_an_indicative_figure_has_the_apcer_that_its_threshold_was_chosen_for() -> None:
+    """The largest of the types for BPCER at an APCER, of all attacks for TPR at an FPR."""
+    scores = correlated(np.random.default_rng(5), 30, 4, spread=0.2)
+    assert len(set(scores.attack_type[~scores.live])) == 2
+    found = intervals.of_scores(scores, 0.5)
+    for family, target, name in (
+        ("bpcer_at_apcer", "0.1", "apcer_max"),
+        ("tpr_at_fpr", "0.01", "apcer_pooled"),
+    ):
+        at = metrics.operating_threshold(scores, family, float(target))
+        both = intervals.rates(scores, at)
+        assert both["apcer_max"] != both["apcer_pooled"]
+        assert found[family][target]["indicative"] == both[name]
+
+
 def test_settings_of_older_verdicts_load() -> None:
     assert Settings.of({}) == Settings()
     old = {"confidence": 0.9, "method": "bootstrap, bca", "resample": "people", "replicates": 2000, "seed": 4}
