@@ -72,7 +72,7 @@ def verify(folder: Folder, *, engine: Engine = ONE_PROCESS, thorough: bool = Fal
         engine = engine.sharing(folder / manifest.FILE_NAME)
     findings: dict[int, list[str]] = {}
     with progress("verify", content["num_samples"], "samples") as advance:
-        for position, found in engine.unordered(check_shard, tasks):
+        for position, found in engine.unordered(check_shard, tasks, ("shards.verify",)):
             name = shards[position]["name"]
             if isinstance(found, worker_pool.WorkerDied):
                 found = [f"{name}: the decoder crashed on it"]
