@@ -18,7 +18,7 @@ def mutants(count: int, seed: int = 0) -> Iterator[tuple[str, str, bytes]]:
     """(name of the kind, what was done, the bytes) of `count` damaged videos, kind after kind."""
     for number in range(count):
         choice = random.Random(f"{seed}:{number}")
-        names = _small()
+        names = small()
         name = names[number % len(names)]
         data = bytearray(KINDS[name].data)
         change = choice.choice([_flip, _flip, _flip_many, _cut, _blank, _repeat, _remove, _wild_field, _wild_field])
@@ -27,7 +27,7 @@ def mutants(count: int, seed: int = 0) -> Iterator[tuple[str, str, bytes]]:
 
 
 @functools.cache
-def _small() -> list[str]:
+def small() -> list[str]:
     """Kinds of a few kilobytes; all of them are encoded to know."""
     return [name for name, kind in sorted(KINDS.items()) if "4k" not in name and len(kind.data) < 50_000]
 
