@@ -94,9 +94,10 @@ def append(
         keys = shard_plan.Keys(Strings.of(row.video for row in new), taken)
         samples, rejected = build_plan.sort(added_labels, splits, sizes, probed, keys)
         facts = build_checks.facts_of(samples)
-        build_checks.warn_about_joined(both)
         build_checks.warn_about_duplicates(samples, facts)
-        build_checks.warn_about_known(samples, old.rows, old.contents)
+        num_known = build_checks.warn_about_known(samples, old.rows, old.contents)
+        if num_known or build_checks.num_copies(facts):
+            build_checks.warn_about_joined(both)
         build_checks.suggest_audit(facts, labels, out)
 
         shards = shard_plan.assign_shards(samples, options.media, int(options.shard_mb * 1e6), options.seed)

@@ -171,12 +171,16 @@ def warn_about_duplicates(samples: Sequence[Sample], facts: pa.Table) -> None:
     _warn_about_pairs((other.label, other.split, sample) for other, sample in pairs)
 
 
-def warn_about_known(samples: Iterable[Sample], known: Sequence[Label], contents: Sequence[str]) -> None:
-    """The same of new samples beside those that a folder has: `known`, each with its split, and their SHA-256."""
+def warn_about_known(samples: Iterable[Sample], known: Sequence[Label], contents: Sequence[str]) -> int:
+    """The same of new samples beside those that a folder has: `known`, each with its split, and their SHA-256.
+
+    Returns how many of the samples are the file of one that is there.
+    """
     places = Places(contents)
     found = ((places.exact(sample.sha256, contents), sample) for sample in samples)
-    rows = ((known[place], sample) for some, sample in found for place in some[:1])
-    _warn_about_pairs((row, row.split, sample) for row, sample in rows)
+    pairs = [(place[0], sample) for place, sample in found if place]
+    _warn_about_pairs((known[place], known[place].split, sample) for place, sample in pairs)
+    return len(pairs)
 
 
 def _warn_about_pairs(pairs: Iterable[tuple[Label, str, Sample]]) -> None:

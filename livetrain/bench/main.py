@@ -84,6 +84,9 @@ def main(arguments: list[str]) -> int:
         ratios |= report.ratios
     if parsed.ratios:
         write_json(parsed.ratios, {name: value for name, value in ratios.items() if math.isfinite(value)})
+    if not parsed.names:
+        for name in sorted(known.keys() - ratios.keys()):
+            print(f"not measured here: {name}, known {known[name]:.3f}")
     fallen = compare(ratios, known)
     for line in fallen:
         print(line)

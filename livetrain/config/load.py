@@ -160,12 +160,12 @@ def _default_run_dir(name: str) -> str:
 
 
 def read_mapping(path: Path | str, named: str = "", missing: str = "") -> dict[str, Any]:
-    """The content of a YAML file. named: what stands before its path in errors, a flag say.
+    """The content of a YAML file, with ~ as in a shell. named: what stands before its path in errors, a flag say.
 
     Raises UserError for what is no YAML or holds no keys; where there is no file, a UserError that ends in `missing`
     (what to do), or FileNotFoundError without it.
     """
-    content: Any = OmegaConf.to_container(_load_yaml(path, named, missing))
+    content: Any = _at_home(OmegaConf.to_container(_load_yaml(path, named, missing)))
     _refuse_gaps(content, f"{named} {path}".strip())
     return {str(key): value for key, value in content.items()}
 

@@ -63,6 +63,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _at_home(word: str) -> str:
-    """With ~ replaced also in `--flag=~/…` and `key=~/…`, where shells leave it."""
+    """With ~ replaced also in `--flag=~/…` and `key=~/…`, where shells leave it; `key=~` is YAML's null."""
     key, equals, value = word.partition("=")
+    if equals and value == "~" and not key.startswith("-"):
+        return word
     return key + equals + expanded(value) if equals and "~" not in key else expanded(word)

@@ -85,7 +85,7 @@ def check_bytecode(modules: Sequence[str] = ("torch", "timm", "accelerate")) -> 
     missing = [name for name, spec in specs.items() if spec and spec.cached and not Path(spec.cached).exists()]
     if missing:
         advice = "unset PYTHONDONTWRITEBYTECODE (images of containers often set it) and run launch/setup.sh"
-        return Finding("bytecode", "warn", f"none of {', '.join(missing)}: each process compiles its imports", advice)
+        return Finding("bytecode", "warn", f"{', '.join(missing)} not compiled: each process does that again", advice)
     return Finding("bytecode", "ok", f"{', '.join(modules)} are compiled")
 
 

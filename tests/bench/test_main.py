@@ -70,6 +70,17 @@ def test_only_a_ratio_that_falls_by_half_fails(
     assert (tmp_path / "now.json").read_text() == '{\n  "new": 0.1,\n  "speed": 1.0\n}\n'
 
 
+def test_what_the_whole_guard_lacks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where an extra is not installed, or a ratio was renamed."""
+    monkeypatch.setattr(main, "QUICK", ("decode",))
+    monkeypatch.setattr("livetrain.bench.decode.run", lambda options: Report("T", "S", [], {"speed": 1.0}))
+    write_json(tmp_path / "known.json", {"speed": 1.0, "gone": 2.0})
+    assert cli.main(["bench", "--quick", "--against", str(tmp_path / "known.json")]) == 0
+    assert "not measured here: gone, known 2.000\n" in capsys.readouterr().out
+
+
 def test_a_ratio_that_recovers_when_it_is_measured_again_is_no_fall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

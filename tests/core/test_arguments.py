@@ -76,5 +76,6 @@ def test_the_home_directory_also_where_a_shell_leaves_its_sign(monkeypatch: pyte
     monkeypatch.setenv("HOME", "/home/ann")
     assert make().parse(["--out=~/shards", "~/a.csv", "b~/c"]).out == Path("/home/ann/shards")
     assert make().parse(["~/a.csv", "b~/c"]).files == [Path("/home/ann/a.csv"), Path("b~/c")]
-    _, rest = Parser("demo").parse_some(["run_dir=~/run", "name=a=~/b", "name=~bob"])
-    assert rest == ["run_dir=/home/ann/run", "name=a=~/b", "name=~bob"]
+    _, rest = Parser("demo").parse_some(["run_dir=~/run", "name=a=~/b", "name=~bob", "name=~"])
+    assert rest == ["run_dir=/home/ann/run", "name=a=~/b", "name=~bob", "name=~"]
+    assert make().parse(["--out=~"]).out == Path("/home/ann")

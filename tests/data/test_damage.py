@@ -14,7 +14,7 @@ from livetrain.data.decode import DecodeError, decode_video
 from shards.format.probe import RejectedVideo, probe
 from shards.probing import MEMORY_BYTES
 from tests.shards.kinds import KINDS, reference
-from tests.shards.mutants import mutants, small
+from tests.shards.mutants import LARGE, MAX_BYTES, SMALL, mutants
 
 # What these decoders put instead of a damaged part, silently, can be what the memory held before.
 SILENT = ("ffv1", "vp8", "av1")
@@ -45,8 +45,12 @@ def check(data: bytes, quick: bool = False) -> str:
     return "decoded"
 
 
+def test_small_kinds_are_those_of_few_bytes() -> None:
+    assert [name for name in sorted(KINDS) if len(KINDS[name].data) >= MAX_BYTES] == list(LARGE)
+
+
 # A transport stream may begin and end anywhere: what is there of it is a video.
-@pytest.mark.parametrize("name", [name for name in small() if not name.endswith(".mts")])
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(".mts")])
 def test_cut_at_every_tenth(name: str) -> None:
     data = KINDS[name].data
     for tenth in range(10):

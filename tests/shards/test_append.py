@@ -103,6 +103,10 @@ def test_people_joined_by_a_file_are_named_with_those_that_were_there(
     clips.write_labels(folder / "label.csv", rows, COLUMNS)
     assert clips.build(folder, tmp_path / "s", "--append") == 0
     assert "WARNING: 5 people share files, so they are split as one person with 6 of 14" in capsys.readouterr().err
+    (folder / "videos/other.mp4").write_bytes(clips.video(seed=77))
+    clips.write_labels(folder / "label.csv", [*rows, rows[0] | {"fname": "other.mp4", "subject": "zoe"}], COLUMNS)
+    assert clips.build(folder, tmp_path / "s", "--append") == 0
+    assert "share files" not in capsys.readouterr().err, "what is added joins nobody"
 
 
 def test_new_videos_follow_the_old_ones(two: tuple[Path, Path], tmp_path: Path) -> None:

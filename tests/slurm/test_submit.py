@@ -109,6 +109,13 @@ def test_the_shipped_cluster_file_has_every_key() -> None:
     assert submit.load_cluster(REPO / "slurm" / "cluster.yaml") == submit.Cluster()
 
 
+def test_the_home_directory_in_a_cluster_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    (tmp_path / "cluster.yaml").write_text("python: ~/venv/bin/python\nsetup: [source ~/it]\n")
+    found = submit.load_cluster(tmp_path / "cluster.yaml")
+    assert (found.python, list(found.setup)) == ("/home/ann/venv/bin/python", ["source ~/it"]), "a shell runs setup"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
