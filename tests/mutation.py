@@ -52,7 +52,7 @@ MODULES = {
     "shards/split.py": "tests/shards/test_split.py",
     "shards/labels.py": "tests/shards/test_labels.py",
     "shards/shard_plan.py": "tests/shards/test_shard_plan.py",
-    "shards/build_checks.py": "tests/shards/test_build_checks.py",
+    "shards/build_checks.py": "tests/shards/test_build_checks.py tests/shards/test_append.py",
     "livetrain/core/columns.py": "tests/core/test_columns.py",
 }
 SECONDS = 240  # for the tests of one mutant; one that hangs is caught

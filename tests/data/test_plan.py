@@ -200,6 +200,15 @@ def test_clips_are_mirrored_as_often_as_the_key_says() -> None:
     assert not plan.plan_evaluation(samples, config, 0, 0, 1).params["flip"].any()
 
 
+def test_a_label_of_a_half_is_live_and_becomes_an_attack_too() -> None:
+    samples, config = make_samples(40), make_config(40)
+    samples.columns["label"] = np.where(np.arange(120) % 2, 0.5, np.float32(0.49))  # type: ignore[index]
+    config.augment.recapture = 1.0
+    found = plan.plan_train(samples, config, 0, 0, 0, 1)
+    assert ((found.recaptured > 0) == (samples.columns["label"][found.rows] >= 0.5)).all()
+    assert 0 < (found.recaptured > 0).sum() < 40
+
+
 def test_steps_and_epochs() -> None:
     config = make_config(10)
     config.train.epochs = 2
